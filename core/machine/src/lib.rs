@@ -1,0 +1,239 @@
+//! The back-end port: what makes machines and disks.
+//!
+//! Few idempotent verbs and plain facts. Nothing above this port knows QEMU, vSphere or a file name; what differs
+//! between back ends is data in [`Capabilities`]. Events only wake: whoever hears one reads the facts again.
+//!
+//! ```text
+//!             start            channel(): the agent's byte stream
+//!   Absent ─────────▶ Running ──────────────┐
+//!      ▲                 │ kill, poweroff   │ journal(): what the guest wrote, readable
+//!      │ delete          ▼                  ▼ before and after the machine ended
+//!      └────────────── Ended ◀──────────────┘
+//! ```
+
+pub mod conformance;
+pub mod sim;
+pub mod state;
+
+use async_trait::async_trait;
+use bulkhead_model::{ContainerId, Digest, ServerId, VchId};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::broadcast;
+
+/// What a back end is and can do, as data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// `qemu`, `vsphere`, `sim`.
+    pub back_end: String,
+    /// `kvm`, `tcg`, `sim`: what executes guest code.
+    pub accelerator: String,
+    /// Whether hardware separates guests from the host. TCG does not count.
+    pub hardware_isolation: bool,
+    /// Version of what runs the machines.
+    pub version: String,
+    /// Kernel release inside the guests.
+    pub guest_kernel: String,
+    pub host_name: String,
+    pub host_cpus: u32,
+    pub host_memory_bytes: u64,
+    pub vcpus_max: u32,
+    /// Layer disks that one machine can carry.
+    pub layers_max: u32,
+    /// How CPU and memory of a machine are limited on the host: `cgroup-v2`, `cgroup-v1`, `none`.
+    pub limits: String,
+}
+
+/// Everything a machine is made of. Equal specs give equal machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// The container that it carries; one machine a container.
+    pub id: ContainerId,
+    pub vch: VchId,
+    /// Who made it: written on the machine itself, so that a lost row never means an orphan.
+    pub server: ServerId,
+    pub cpu_milli: u32,
+    pub vcpus: u32,
+    pub memory_bytes: u64,
+    /// Layer disks, bottom first, attached read-only, then the container's own disk.
+    pub layers: Vec<Digest>,
+    /// Proves to the server that the agent on the channel is the one of this machine. Used once.
+    pub token: [u8; 32],
+    /// Which run of the container this is; kept on the machine.
+    pub run: u32,
+    /// Hard cap of what the guest may write into its journal beyond what was released, in bytes.
+    pub journal_bytes_max: u64,
+}
+
+/// A machine, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineFacts {
+    pub id: ContainerId,
+    pub vch: VchId,
+    pub server: ServerId,
+    pub run: u32,
+    pub token: [u8; 32],
+    pub condition: Condition,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    Running {
+        /// Of the hypervisor process, where there is one on this host.
+        pid: Option<u32>,
+        since: DateTime<Utc>,
+    },
+    Ended {
+        /// For people: `guest powered off`, `guest panicked`, `killed by signal 9`.
+        reason: String,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    #[error("no machine {0}")]
+    NoSuchMachine(ContainerId),
+    #[error("layer disk {0} is not on the datastore")]
+    NoSuchLayer(Digest),
+    #[error("machine {id} could not be started: {why}")]
+    Start { id: ContainerId, why: String },
+    #[error("the agent of machine {id} cannot be reached: {why}")]
+    Channel { id: ContainerId, why: String },
+    #[error("the datastore is full: {0}")]
+    Full(String),
+    #[error("{doing}: {source}")]
+    Io {
+        doing: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl MachineError {
+    /// Names what was being done; a full disk is told apart.
+    pub fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = doing.into();
+        move |source| match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                MachineError::Full(format!("{doing}: {source}"))
+            }
+            _ => MachineError::Io { doing, source },
+        }
+    }
+}
+
+/// A byte stream to the agent inside a machine. One at a time per machine: a new one ends the last.
+pub trait Channel: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Channel for T {}
+
+/// Machines: made, watched, ended, forgotten. Every verb may be repeated.
+#[async_trait]
+pub trait Machines: Send + Sync + fmt::Debug {
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Starts the machine, or finds it running already. Its layers must be on the datastore and its own disk made.
+    async fn start(&self, spec: &MachineSpec) -> Result<(), MachineError>;
+
+    /// `None`: there is none, and nothing of it is left.
+    async fn observe(&self, id: &ContainerId) -> Result<Option<MachineFacts>, MachineError>;
+
+    /// Every machine that this server made and has not deleted.
+    async fn list(&self) -> Result<Vec<MachineFacts>, MachineError>;
+
+    /// Ends it at once, as if power was cut. Returns when it has ended; fine if it had.
+    async fn kill(&self, id: &ContainerId) -> Result<(), MachineError>;
+
+    /// Removes what is left of an ended machine, except its journal. Fine if there is nothing.
+    async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;
+
+    async fn channel(&self, id: &ContainerId) -> Result<Box<dyn Channel>, MachineError>;
+
+    /// Wakes when a machine may have changed; lagging behind loses nothing but wake-ups.
+    fn changes(&self) -> broadcast::Receiver<ContainerId>;
+}
+
+/// What a guest wrote and the back end kept: bytes at growing offsets, readable while no server was there.
+/// One journal a container, over all its runs.
+#[async_trait]
+pub trait Journals: Send + Sync + fmt::Debug {
+    /// The first offset still kept and the end.
+    async fn extent(&self, id: &ContainerId) -> Result<Extent, MachineError>;
+
+    /// Up to `max` bytes from `offset`; fewer, or none, at the end. An offset before the start reads from the start.
+    async fn read(&self, id: &ContainerId, offset: u64, max: usize) -> Result<JournalChunk, MachineError>;
+
+    /// Gives up everything before `offset`.
+    async fn release(&self, id: &ContainerId, offset: u64) -> Result<(), MachineError>;
+
+    /// Resolves when the journal is longer than `beyond`, or after a short while in any case.
+    async fn grown(&self, id: &ContainerId, beyond: u64);
+
+    /// Removes the journal. Fine if there is none.
+    async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extent {
+    pub start: u64,
+    pub end: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalChunk {
+    /// Where `data` begins.
+    pub offset: u64,
+    pub data: Bytes,
+}
+
+/// Disks on datastores: read-only layers that images share, and a writable one for each container.
+#[async_trait]
+pub trait Disks: Send + Sync + fmt::Debug {
+    /// An empty file to write a layer disk into; dropped without [`StagedLayer::commit`], it leaves nothing.
+    async fn stage_layer(&self, vch: VchId) -> Result<Box<dyn StagedLayer>, MachineError>;
+
+    /// Bytes of the layer disk, `None` if it is not there.
+    async fn layer(&self, vch: VchId, diff_id: &Digest) -> Result<Option<u64>, MachineError>;
+
+    async fn layers(&self, vch: VchId) -> Result<Vec<Digest>, MachineError>;
+
+    /// A layer disk as a file to read (for `save`). The host reads it as bytes; it never mounts it.
+    async fn open_layer(&self, vch: VchId, diff_id: &Digest) -> Result<std::fs::File, MachineError>;
+
+    /// Fine if it is not there.
+    async fn delete_layer(&self, vch: VchId, diff_id: &Digest) -> Result<(), MachineError>;
+
+    /// The container's writable disk, made or found.
+    async fn create_disk(&self, vch: VchId, id: &ContainerId, bytes: u64) -> Result<(), MachineError>;
+
+    async fn has_disk(&self, vch: VchId, id: &ContainerId) -> Result<bool, MachineError>;
+
+    /// Bytes that it takes on the datastore.
+    async fn disk_used(&self, vch: VchId, id: &ContainerId) -> Result<u64, MachineError>;
+
+    /// Fine if it is not there.
+    async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError>;
+
+    /// Removes the folder of a VCH that is gone. Fails if a layer or a disk is left in it.
+    async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError>;
+}
+
+#[async_trait]
+pub trait StagedLayer: Send + Sync {
+    /// A handle on the empty, seekable, writable file.
+    fn file(&self) -> Result<std::fs::File, MachineError>;
+
+    /// Makes it durable under its id, read-only from now on. Fine if an equal one is there already.
+    async fn commit(self: Box<Self>, diff_id: &Digest) -> Result<u64, MachineError>;
+}
+
+/// A back end: the same object behind each of the port's traits.
+#[derive(Debug, Clone)]
+pub struct BackEnd {
+    pub machines: Arc<dyn Machines>,
+    pub journals: Arc<dyn Journals>,
+    pub disks: Arc<dyn Disks>,
+}

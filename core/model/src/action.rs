@@ -1,0 +1,53 @@
+//! What can be asked of Bulkhead; each is an action of the Cedar schema, by the same name.
+
+macro_rules! actions {
+    ($($variant:ident = $name:literal),+ $(,)?) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Action { $($variant),+ }
+
+        impl Action {
+            pub const ALL: &'static [Action] = &[$(Action::$variant),+];
+
+            /// The Cedar action id.
+            pub fn name(self) -> &'static str {
+                match self { $(Action::$variant => $name),+ }
+            }
+        }
+    };
+}
+
+actions! {
+    SystemRead = "system.read",
+    SystemEvents = "system.events",
+    RegistryLogin = "registry.login",
+    ContainerList = "container.list",
+    ContainerInspect = "container.inspect",
+    ContainerLogs = "container.logs",
+    ContainerAttach = "container.attach",
+    ContainerWait = "container.wait",
+    ContainerCreate = "container.create",
+    ContainerStart = "container.start",
+    ContainerStop = "container.stop",
+    ContainerKill = "container.kill",
+    ContainerRemove = "container.remove",
+    ImageList = "image.list",
+    ImageInspect = "image.inspect",
+    ImagePull = "image.pull",
+    ImageTag = "image.tag",
+    ImageRemove = "image.remove",
+    ImageLoad = "image.load",
+    ImageSave = "image.save",
+    NetworkList = "network.list",
+    VolumeList = "volume.list",
+    VchCreate = "vch.create",
+    VchList = "vch.list",
+    VchInspect = "vch.inspect",
+    VchDelete = "vch.delete",
+    DecisionRead = "decision.read",
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,31 @@
+//! The vocabulary of Bulkhead: one type per noun, and the pure rules that bind them.
+//!
+//! **Invariant:** no I/O, no async, no clock and no randomness of its own; both come in as arguments.
+//! Everything here can be tested by calling it.
+
+pub mod action;
+pub mod caller;
+pub mod clock;
+pub mod container;
+pub mod decision;
+pub mod digest;
+pub mod event;
+pub mod ids;
+pub mod image;
+pub mod lifecycle;
+pub mod reason;
+pub mod reference;
+pub mod vch;
+
+pub use action::Action;
+pub use caller::Caller;
+pub use clock::Clock;
+pub use container::{Container, ContainerAsk, ContainerSpec, Resources};
+pub use decision::{Decision, Verdict};
+pub use digest::Digest;
+pub use event::Event;
+pub use ids::{ContainerId, DecisionId, ServerId, VchId};
+pub use image::{Image, ImageConfig, Layer, Origin};
+pub use reason::Reason;
+pub use reference::Reference;
+pub use vch::{Class, Vch, VchSettings};
