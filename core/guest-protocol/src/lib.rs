@@ -6,6 +6,8 @@
 //! **Invariant:** the agent's bytes are hostile. Every decoder here bounds what it takes, never recurses, and answers
 //! an error instead of panicking.
 
+#![forbid(unsafe_code)]
+
 pub mod frame;
 pub mod journal;
 pub mod message;

@@ -12,15 +12,25 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestBody {
     /// First on every connection. What the agent sent before its reply to this nonce belongs to nobody.
-    Hello { protocol_min: u16, protocol_max: u16, nonce: [u8; 16] },
+    Hello {
+        protocol_min: u16,
+        protocol_max: u16,
+        nonce: [u8; 16],
+    },
     /// Identity, disks, process: everything that makes this machine this container. Accepted once; a repetition
     /// with the same run answers as the first did.
     Start(Box<Start>),
-    Signal { number: u8 },
+    Signal {
+        number: u8,
+    },
     /// The journal may grow to this offset.
-    JournalLimit { offset: u64 },
+    JournalLimit {
+        offset: u64,
+    },
     /// The wall clock, nanoseconds since 1970.
-    SetClock { unix_ns: u64 },
+    SetClock {
+        unix_ns: u64,
+    },
     /// Flush disks and power the machine off.
     PowerOff,
 }
@@ -66,12 +76,20 @@ pub struct Reply {
 pub enum ReplyBody {
     Hello(Hello),
     /// The process runs.
-    Started { pid: u32, unix_ns: u64 },
+    Started {
+        pid: u32,
+        unix_ns: u64,
+    },
     /// It does not, and will not in this machine.
-    StartFailed { code: i32, message: String },
+    StartFailed {
+        code: i32,
+        message: String,
+    },
     Done,
     /// The request was understood and could not be carried out.
-    Refused { message: String },
+    Refused {
+        message: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +108,13 @@ pub struct Hello {
 pub enum AgentState {
     /// Waits for `Start`.
     Ready,
-    Running { run: u32, pid: u32, started_unix_ns: u64 },
+    Running {
+        run: u32,
+        pid: u32,
+        started_unix_ns: u64,
+    },
     /// Start failed or the process ended; the journal has the record. The machine powers off by itself.
-    Over { run: u32 },
+    Over {
+        run: u32,
+    },
 }
