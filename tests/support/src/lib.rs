@@ -1,0 +1,13 @@
+//! What tests of several crates share.
+//!
+//! Everything here waits for conditions with a deadline; nothing sleeps for a guessed time.
+
+mod docker;
+mod process;
+mod server;
+mod wait;
+
+pub use docker::Docker;
+pub use process::{Output, run};
+pub use server::{BackEnd, Server, ServerOptions, binary};
+pub use wait::wait_for;
