@@ -14,6 +14,20 @@
 //! - A set is in force whole or not at all: what is wrong in one file keeps the old set.
 //! - The files of a class are read by VCHs of that class only; `base` by all.
 
+mod decider;
+mod error;
+mod explain;
+mod facts;
+mod inputs;
+mod load;
 mod query;
+mod schema;
+mod set;
+mod shipped;
 
+pub use decider::{Decider, Status};
+pub use error::{PolicyError, Problem};
 pub use query::{ContainerFacts, HostFacts, ImageFacts, Outcome, Query, Settings, Subject, Usage};
+pub use schema::{SCHEMA, schema_text};
+pub use set::{Difference, PolicySet};
+pub use shipped::write_defaults;

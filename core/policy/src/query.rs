@@ -48,8 +48,8 @@ pub struct ContainerFacts<'a> {
 pub struct ImageFacts<'a> {
     /// The reference as it was asked for (`ContainerAsk::image`, the argument of a pull): a name, an id.
     pub asked: &'a str,
-    /// The image in the VCH's cache; `None` when it is still to be pulled. Its recorded origins are what
-    /// policies judge, not its names.
+    /// The image in the VCH's cache. Its recorded origins are what policies judge, not its names. `None` where it
+    /// is not there (yet): a pull is judged by the registry that `asked` names, anything else has no origin then.
     pub cached: Option<&'a Image>,
 }
 

@@ -1,0 +1,239 @@
+//! From model types to what policies see. A field that is added to a container's spec does not compile here until
+//! somebody says what policies shall know of it.
+
+use crate::facts::{Fact, Facts, Inputs, Thing, Uid, mebibytes};
+use crate::query::{ContainerFacts, ImageFacts, Query, Settings, Subject};
+use bulkhead_model::caller::Via;
+use bulkhead_model::container::{ContainerSpec, Resources};
+use bulkhead_model::{Action, Caller, Reference, Vch};
+use std::collections::BTreeSet;
+
+/// The facts of a query, in a fixed order.
+pub(crate) fn gather(query: &Query<'_>, settings: &Settings) -> Inputs {
+    let mut things = Vec::new();
+    let vch = query.subject.vch();
+    let principal = add_user(&mut things, query, settings);
+    for vch in [vch, query.endpoint].into_iter().flatten() {
+        add_tenant(&mut things, vch);
+    }
+    if let Some(vch) = vch {
+        add_vch(&mut things, vch);
+    }
+    let resource = match query.subject {
+        Subject::Platform => add(&mut things, Thing::new("Platform", "bulkhead")),
+        Subject::Vch(vch) => Uid::new("Vch", vch.id.to_string()),
+        Subject::Container { vch, container } => add_container(&mut things, vch, &container, settings),
+        Subject::Image { vch, image } => {
+            let pulling = query.action == Action::ImagePull;
+            add_image(&mut things, vch, &image, pulling, settings)
+        }
+    };
+    Inputs {
+        principal,
+        action: Uid::new("Action", query.action.name()),
+        resource,
+        context: context(query, settings),
+        things,
+    }
+}
+
+fn add(things: &mut Vec<Thing>, thing: Thing) -> Uid {
+    let uid = thing.uid.clone();
+    if !things.iter().any(|there| there.uid == uid) {
+        things.push(thing);
+    }
+    uid
+}
+
+fn context(query: &Query<'_>, settings: &Settings) -> Facts {
+    let mut context = Facts::from([
+        ("sourceVia", Fact::Text(query.caller.via.as_str().into())),
+        ("now", Fact::Time(query.now)),
+    ]);
+    if matches!(query.action, Action::ContainerCreate | Action::ContainerStart) {
+        let host = Facts::from([
+            ("accelerator", Fact::Text(query.host.accelerator.into())),
+            ("hardwareIsolation", Fact::Bool(query.host.hardware_isolation)),
+            ("acceptsEmulation", Fact::Bool(settings.accepts_emulation)),
+        ]);
+        context.insert("host", Fact::Record(host));
+    }
+    if query.action == Action::ContainerCreate {
+        let usage = Facts::from([
+            ("containers", Fact::Long(query.usage_after.containers.into())),
+            ("memoryMib", mebibytes(query.usage_after.memory_bytes)),
+        ]);
+        context.insert("usageAfter", Fact::Record(usage));
+    }
+    context
+}
+
+/// The kernel-vouched uid behind a caller; a certificate that is named `uid:0` has none.
+fn uid_of(caller: &Caller) -> Option<u32> {
+    match caller.via {
+        Via::Unix => caller.name.strip_prefix("uid:")?.parse().ok(),
+        Via::Tls | Via::Loopback | Via::System => None,
+    }
+}
+
+fn add_user(things: &mut Vec<Thing>, query: &Query<'_>, settings: &Settings) -> Uid {
+    let caller = query.caller;
+    let uid = uid_of(caller);
+    let operator = uid.is_some_and(|uid| uid == 0 || settings.operator_uids.contains(&uid));
+    let mut user = Thing::new("User", caller.name.clone())
+        .fact("via", Fact::Text(caller.via.as_str().into()))
+        .fact("operator", Fact::Bool(operator));
+    if let Some(uid) = uid {
+        user = user.fact("uid", Fact::Long(uid.into()));
+    }
+    // A VCH's list of socket users holds wherever they come in; the other two ways in are bound to their endpoint.
+    for vch in [query.endpoint, query.subject.vch()].into_iter().flatten() {
+        if uid.is_some_and(|uid| vch.settings.socket_uids.contains(&uid)) {
+            user = user.parent("Tenant", vch.tenant.clone());
+        }
+    }
+    if let Some(endpoint) = query.endpoint {
+        let vouched = match caller.via {
+            Via::Tls => true,
+            Via::Loopback => endpoint.settings.insecure_listen.is_some(),
+            Via::Unix | Via::System => false,
+        };
+        if vouched {
+            user = user.parent("Tenant", endpoint.tenant.clone());
+        }
+    }
+    add(things, user)
+}
+
+/// A tenant is in the class of the VCH at hand.
+fn add_tenant(things: &mut Vec<Thing>, vch: &Vch) {
+    add(things, Thing::new("Tenant", vch.tenant.clone()).parent("Class", vch.class.as_str()));
+}
+
+fn tenant(vch: &Vch) -> Fact {
+    Fact::Thing(Uid::new("Tenant", vch.tenant.clone()))
+}
+
+fn add_vch(things: &mut Vec<Thing>, vch: &Vch) {
+    let mut thing = Thing::new("Vch", vch.id.to_string())
+        .fact("name", Fact::Text(vch.name.to_string()))
+        .fact("tenant", tenant(vch))
+        .parent("Tenant", vch.tenant.clone())
+        .parent("Class", vch.class.as_str());
+    if let Some(parent) = vch.parent {
+        thing = thing.parent("Vch", parent.to_string());
+    }
+    add(things, thing);
+}
+
+fn add_container(
+    things: &mut Vec<Thing>,
+    vch: &Vch,
+    container: &ContainerFacts<'_>,
+    settings: &Settings,
+) -> Uid {
+    let image = add_image(things, vch, &container.image, false, settings);
+    // What is not named with a value is nothing that policies know about yet: where a process runs, not what it
+    // may do.
+    let ContainerSpec {
+        entrypoint: _,
+        cmd: _,
+        env,
+        labels,
+        user,
+        working_dir: _,
+        hostname: _,
+        stop_signal: _,
+        stop_timeout_s: _,
+        resources: Resources { cpu_milli, memory_bytes, disk_bytes },
+        privileged,
+        auto_remove,
+    } = container.spec;
+    let names: BTreeSet<&str> = env.iter().map(|entry| entry.split('=').next().unwrap_or_default()).collect();
+    let mut thing = Thing::new("Container", container.id.as_str())
+        .fact("tenant", tenant(vch))
+        .fact("name", Fact::Text(container.name.into()))
+        .fact("owner", Fact::Text(container.owner.into()))
+        .fact("image", Fact::Thing(image))
+        .fact("cpuMilli", Fact::Long((*cpu_milli).into()))
+        .fact("memoryMib", mebibytes(*memory_bytes))
+        .fact("diskMib", mebibytes(*disk_bytes))
+        .fact("privileged", Fact::Bool(*privileged))
+        .fact("runAsRoot", Fact::Bool(is_root(user)))
+        .fact("autoRemove", Fact::Bool(*auto_remove))
+        .fact("envKeys", Fact::Texts(names.into_iter().map(Into::into).collect()))
+        .parent("Vch", vch.id.to_string());
+    thing.tags = labels.clone();
+    add(things, thing)
+}
+
+/// As the agent resolves a user: nothing means root, a number is a uid.
+fn is_root(user: &str) -> bool {
+    let name = user.split(':').next().unwrap_or_default();
+    name.is_empty() || name == "root" || name.parse::<u64>() == Ok(0)
+}
+
+/// A pull is judged by the registry that it will ask, whatever is cached already; anything else by where the image
+/// was fetched from, whatever it is called.
+fn add_image(
+    things: &mut Vec<Thing>,
+    vch: &Vch,
+    image: &ImageFacts<'_>,
+    pulling: bool,
+    settings: &Settings,
+) -> Uid {
+    // An id is asked for by itself and has neither registry nor digest of a manifest.
+    let asked = image.asked.parse::<Reference>().ok().map(Reference::or_latest);
+    let asked_digest = asked.as_ref().and_then(|reference| reference.digest.as_ref());
+    let origins = image.cached.map(|cached| cached.origins.as_slice()).unwrap_or_default();
+    let (sources, pinned): (BTreeSet<_>, bool) = if pulling {
+        let source =
+            asked.as_ref().map(|reference| (reference.registry.clone(), reference.repository.clone()));
+        (source.into_iter().collect(), asked_digest.is_some())
+    } else {
+        let by_digest =
+            asked_digest.is_some_and(|asked| origins.iter().any(|origin| origin.digest == *asked));
+        let by_id =
+            image.cached.is_some_and(|it| image.asked == it.id.as_str() || image.asked == it.id.hex());
+        let sources = origins.iter().map(|origin| (origin.registry.clone(), origin.repository.clone()));
+        (sources.collect(), by_digest || by_id)
+    };
+    let registries: BTreeSet<String> = origins.iter().map(|origin| origin.registry.clone()).collect();
+    let reference = asked.as_ref().map_or_else(|| image.asked.to_owned(), Reference::to_string);
+    let id = image.cached.map_or_else(|| reference.clone(), |cached| cached.id.to_string());
+    let mut thing = Thing::new("Image", id)
+        .fact("tenant", tenant(vch))
+        .fact("reference", Fact::Text(reference))
+        .fact("pinned", Fact::Bool(pinned))
+        .fact("cached", Fact::Bool(image.cached.is_some()))
+        .fact("originKnown", Fact::Bool(!origins.is_empty()))
+        .fact("originRegistries", Fact::Texts(registries.into_iter().collect()))
+        .parent("Vch", vch.id.to_string());
+    if let Some(cached) = image.cached {
+        thing = thing.fact("digest", Fact::Text(cached.id.to_string()));
+    }
+    for (registry, repository) in sources {
+        let full = add_repository(things, &registry, &repository, settings);
+        thing = thing.parent("Repository", full);
+    }
+    add(things, thing)
+}
+
+fn add_repository(things: &mut Vec<Thing>, registry: &str, repository: &str, settings: &Settings) -> String {
+    let full = format!("{registry}/{repository}");
+    let mut of_registry = Thing::new("Registry", registry);
+    let mut of_repository = Thing::new("Repository", full.clone()).parent("Registry", registry);
+    for trusted in &settings.trusted_registries {
+        let trusted = trusted.trim_end_matches('/');
+        let below =
+            || full.strip_prefix(trusted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if trusted == registry {
+            of_registry = of_registry.parent("Registries", "trusted");
+        } else if trusted.contains('/') && below() {
+            of_repository = of_repository.parent("Registries", "trusted");
+        }
+    }
+    add(things, of_registry);
+    add(things, of_repository);
+    full
+}

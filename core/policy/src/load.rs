@@ -1,0 +1,275 @@
+//! From a folder of files to a policy set, or to the places that are wrong.
+//!
+//! Files are parsed and validated one by one, so that positions are those of the file.
+
+use crate::error::{PolicyError, Problem};
+use crate::explain::{self, Comparison};
+use bulkhead_model::Class;
+use cedar_policy::{Policy, ValidationMode, Validator};
+use miette::Diagnostic;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILES_MAX: usize = 1000;
+const BYTES_MAX: u64 = 8 << 20;
+const ID_BYTES_MAX: usize = 100;
+/// The folder whose policies hold for every class, and the one of the test cases.
+pub(crate) const BASE: &str = "base";
+const CASES: &str = "cases";
+
+/// A policy file and whom it concerns.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub path: PathBuf,
+    /// `None`: every class.
+    pub class: Option<Class>,
+    pub text: String,
+}
+
+/// A policy that passed every check.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule {
+    pub policy: Policy,
+    pub class: Option<Class>,
+    pub reason: Option<String>,
+    pub advice: Option<String>,
+    pub comparisons: Vec<Comparison>,
+    pub text: String,
+}
+
+/// The policy files below a folder, in the order of their paths. What would be left unread is refused, because a
+/// guard that nobody reads is worse than an error.
+pub(crate) fn files(dir: &Path) -> Result<Vec<(Option<Class>, PathBuf)>, PolicyError> {
+    let mut found = Vec::new();
+    for (name, path) in entries(dir)? {
+        if !path.is_dir() {
+            if name.ends_with(".cedar") {
+                let why = format!("policy files belong into `{BASE}` or into the folder of a class");
+                return Err(PolicyError::Layout { path, why });
+            }
+            continue;
+        }
+        if name == CASES {
+            continue;
+        }
+        let class = match name.as_str() {
+            BASE => None,
+            _ => Some(name.parse().map_err(|error: bulkhead_model::vch::NameError| PolicyError::Layout {
+                path: path.clone(),
+                why: error.to_string(),
+            })?),
+        };
+        let before = found.len();
+        for (name, path) in entries(&path)? {
+            if path.is_dir() {
+                return Err(PolicyError::Layout { path, why: "folders inside a class are not read".into() });
+            }
+            if name.ends_with(".cedar") {
+                found.push((class.clone(), path));
+            }
+        }
+        if found.len() == before {
+            let why =
+                "it has no policy file (NAME.cedar); a class without policies is a folder to delete".into();
+            return Err(PolicyError::Layout { path, why });
+        }
+    }
+    if !found.iter().any(|(class, _)| class.is_none()) {
+        let why = format!("there is no `{BASE}` folder with policies in it");
+        return Err(PolicyError::Layout { path: dir.into(), why });
+    }
+    if found.len() > FILES_MAX {
+        let why = format!("{} policy files, at most {FILES_MAX}", found.len());
+        return Err(PolicyError::Layout { path: dir.into(), why });
+    }
+    Ok(found)
+}
+
+/// Sorted, without hidden ones, which editors and configuration mounts keep for themselves.
+fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>, PolicyError> {
+    let io = |source| PolicyError::Io { path: dir.into(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            found.push((name, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+pub(crate) fn read(dir: &Path) -> Result<Vec<Source>, PolicyError> {
+    let mut sources = Vec::new();
+    let mut total = 0;
+    for (class, path) in files(dir)? {
+        let io = |source| PolicyError::Io { path: path.clone(), source };
+        let metadata = fs::metadata(&path).map_err(io)?;
+        if !metadata.is_file() {
+            return Err(PolicyError::Layout { path, why: "it is not a regular file".into() });
+        }
+        let mut bytes = Vec::new();
+        let file = fs::File::open(&path).map_err(io)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
+        let len = bytes.len() as u64;
+        total += len;
+        if len > FILE_BYTES_MAX || total > BYTES_MAX {
+            let why = format!(
+                "more than {FILE_BYTES_MAX} bytes, or more than {BYTES_MAX} with the files before it"
+            );
+            return Err(PolicyError::Layout { path, why });
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => sources.push(Source { path, class, text }),
+            Err(_) => return Err(PolicyError::Layout { path, why: "it is not UTF-8 text".into() }),
+        }
+    }
+    Ok(sources)
+}
+
+/// The classes that have a folder.
+pub(crate) fn classes(sources: &[Source]) -> Vec<Class> {
+    let classes: BTreeSet<Class> = sources.iter().filter_map(|source| source.class.clone()).collect();
+    classes.into_iter().collect()
+}
+
+/// Every policy of every file by its id, or every problem.
+pub(crate) fn check(
+    sources: &[Source],
+    validator: &Validator,
+) -> Result<BTreeMap<String, Rule>, PolicyError> {
+    let mut rules = BTreeMap::new();
+    let mut problems = Vec::new();
+    for source in sources {
+        check_file(source, validator, &mut rules, &mut problems);
+    }
+    if problems.is_empty() { Ok(rules) } else { Err(PolicyError::Invalid(problems)) }
+}
+
+fn check_file(
+    source: &Source,
+    validator: &Validator,
+    rules: &mut BTreeMap<String, Rule>,
+    problems: &mut Vec<Problem>,
+) {
+    let at =
+        |offset, length, message| Problem::at(source.path.clone(), &source.text, offset, length, message);
+    let set: cedar_policy::PolicySet = match source.text.parse() {
+        Ok(set) => set,
+        Err(errors) => {
+            for error in errors.iter() {
+                note(problems, diagnose(source, error));
+            }
+            return;
+        }
+    };
+    // A file that an editor has just emptied must not take its guards away.
+    if set.is_empty() {
+        problems.push(at(0, 0, "there is no policy in this file; delete the file if that is meant".into()));
+    }
+    if set.num_of_templates() > 0 {
+        problems.push(at(
+            0,
+            0,
+            "templates (`?principal`, `?resource`) are not supported: write the policy out".into(),
+        ));
+    }
+    let result = validator.validate(&set, ValidationMode::Strict);
+    for error in result.validation_errors() {
+        note(problems, diagnose(source, error));
+    }
+    // Warnings are policies that can never apply and look-alike characters: both are not what they seem to be.
+    for warning in result.validation_warnings() {
+        note(problems, diagnose(source, warning));
+    }
+    let mut policies: Vec<&Policy> = set.policies().collect();
+    policies.sort_by_key(|policy| position_id(policy));
+    let mut from = 0;
+    for policy in policies {
+        let text = policy.to_cedar().unwrap_or_default();
+        let offset =
+            source.text.get(from..).and_then(|rest| rest.find(&text)).map_or(from, |found| from + found);
+        from = (offset + text.len()).min(source.text.len());
+        match named(policy, source, &text) {
+            Ok((id, rule)) => {
+                if rules.contains_key(&id) {
+                    let message = format!(
+                        "there is a policy with the id `{id}` already: ids are unique over all files"
+                    );
+                    problems.push(at(offset, first_line(&text), message));
+                }
+                rules.insert(id, rule);
+            }
+            Err(message) => problems.push(at(offset, first_line(&text), message)),
+        }
+    }
+}
+
+/// Cedar numbers the policies of a text: `policy0`, `policy1` …
+fn position_id(policy: &Policy) -> usize {
+    policy
+        .id()
+        .to_string()
+        .strip_prefix("policy")
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(usize::MAX)
+}
+
+fn first_line(text: &str) -> usize {
+    text.lines().next().map_or(1, str::len)
+}
+
+fn named(policy: &Policy, source: &Source, text: &str) -> Result<(String, Rule), String> {
+    let id = policy.annotation("id").unwrap_or_default();
+    let good = (1..=ID_BYTES_MAX).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if id.is_empty() {
+        return Err("this policy has no id: write @id(\"name\") above it".into());
+    }
+    if !good {
+        return Err(format!(
+            "the id `{}` is not 1 to {ID_BYTES_MAX} letters, digits, `-`, `_`, `.`",
+            id.escape_debug()
+        ));
+    }
+    let json = policy.to_json().map_err(|error| error.to_string())?;
+    let words = |key: &str| policy.annotation(key).filter(|words| !words.is_empty()).map(str::to_owned);
+    let rule = Rule {
+        policy: policy.new_id(cedar_policy::PolicyId::new(id)),
+        class: source.class.clone(),
+        reason: words("reason"),
+        advice: words("advice"),
+        comparisons: explain::comparisons(&json),
+        text: text.to_owned(),
+    };
+    Ok((id.to_owned(), rule))
+}
+
+/// Cedar repeats an error for every action that a policy may apply to.
+fn note(problems: &mut Vec<Problem>, problem: Problem) {
+    if !problems.contains(&problem) {
+        problems.push(problem);
+    }
+}
+
+fn diagnose(source: &Source, error: &dyn Diagnostic) -> Problem {
+    let label = error.labels().and_then(|mut labels| labels.next());
+    let (offset, length) = label.as_ref().map_or((0, 0), |label| (label.offset(), label.len()));
+    let mut message = error.to_string();
+    if let Some(words) = label.as_ref().and_then(|label| label.label()) {
+        message = format!("{message}: {words}");
+    }
+    // Cedar names a policy by its place, which the position says better.
+    if let Some((start, rest)) = message.split_once(", ")
+        && start.starts_with("for policy `policy")
+    {
+        message = rest.to_owned();
+    }
+    let mut problem = Problem::at(source.path.clone(), &source.text, offset, length, message);
+    problem.help = error.help().map(|help| help.to_string());
+    problem
+}
