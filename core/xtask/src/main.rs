@@ -1,1 +1,60 @@
-fn main() {}
+//! `cargo xtask`: what a developer or a first-time user runs from a clone.
+//!
+//! ```text
+//! cargo xtask up            set up this machine, start a server, run a first container VM
+//! cargo xtask down [--all]  stop the server (machines go on), or remove the first VCH as well
+//! cargo xtask test [--full] [FILTER]   every check and test, what CI runs
+//! cargo xtask guest-image   kernel, modules and agent for the machines
+//! ```
+//!
+//! All talk goes to stderr. Only `up` writes to stdout, one line, and only when everything worked, so that
+//! `eval "$(cargo xtask up)"` is safe.
+
+mod apt;
+mod containers;
+mod down;
+mod first_image;
+mod layout;
+mod peer;
+mod root;
+mod say;
+mod server;
+mod setup;
+mod test;
+mod up;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask up [--data-dir DIR]
+       cargo xtask down [--all] [--data-dir DIR]
+       cargo xtask test [--full] [FILTER]
+       cargo xtask guest-image";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("", [].as_slice()),
+    };
+    let outcome = match command {
+        "up" => up::run(rest),
+        "down" => down::run(rest),
+        "test" => test::run(rest),
+        "peer-pid" => peer::print_pid(rest),
+        "" | "help" | "--help" | "-h" => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(if command.is_empty() { 2 } else { 0 });
+        }
+        other => {
+            eprintln!("xtask: there is no command `{other}`\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\nxtask {command}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

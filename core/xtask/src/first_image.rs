@@ -1,0 +1,104 @@
+//! A small image made on the spot from the distribution's busybox, in the format that `docker load` reads.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::root;
+
+/// Its name, once loaded.
+pub const NAME: &str = "bulkhead/first:latest";
+
+/// The commands that get a name of their own; the rest is `busybox NAME`.
+const APPLETS: &[&str] = &[
+    "cat", "date", "df", "dmesg", "echo", "env", "false", "free", "grep", "head", "hostname", "id", "ip",
+    "kill", "ls", "mkdir", "mount", "mv", "nproc", "ping", "printf", "ps", "pwd", "rm", "sed", "seq", "sh",
+    "sleep", "sort", "stat", "tail", "test", "top", "touch", "tr", "true", "uname", "uptime", "vi", "wc",
+    "wget", "whoami",
+];
+
+/// Writes `folder/image.tar`.
+pub fn build(folder: &Path) -> Result<PathBuf> {
+    let busybox = root::find_program("busybox").context("there is no busybox to make an image of")?;
+    let files = folder.join("root");
+    for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "usr", "var"] {
+        fs::create_dir_all(files.join(name))?;
+    }
+    fs::copy(&busybox, files.join("bin/busybox")).context("cannot copy busybox")?;
+    for applet in APPLETS {
+        symlink("busybox", files.join("bin").join(applet))?;
+    }
+    fs::write(
+        files.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+    )?;
+    fs::write(files.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+
+    let image = folder.join("image");
+    fs::create_dir_all(&image)?;
+    let layer = image.join("layer.tar");
+    tar(&files, &layer, &["."])?;
+    let layer_digest = sha256(&layer)?;
+    let config = json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"]},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "busybox of this machine"}],
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]},
+    });
+    let draft = image.join("config");
+    fs::write(&draft, config.to_string())?;
+    let config_name = format!("{}.json", sha256(&draft)?);
+    fs::rename(&draft, image.join(&config_name))?;
+    let manifest = json!([{"Config": config_name, "RepoTags": [NAME], "Layers": ["layer.tar"]}]);
+    fs::write(image.join("manifest.json"), manifest.to_string())?;
+
+    let archive = folder.join("image.tar");
+    tar(&image, &archive, &["manifest.json", &config_name, "layer.tar"])?;
+    Ok(archive)
+}
+
+fn tar(folder: &Path, into: &Path, members: &[&str]) -> Result<()> {
+    root::run(
+        Command::new("tar")
+            .args(["--create", "--format=ustar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
+            .args(["--mtime=@0", "--mode=u+rwX,go+rX,go-w", "--file"])
+            .arg(into)
+            .arg("--directory")
+            .arg(folder)
+            .args(members),
+    )
+}
+
+fn sha256(file: &Path) -> Result<String> {
+    let answer = Command::new("sha256sum")
+        .stdin(Stdio::from(fs::File::open(file)?))
+        .output()
+        .context("cannot start sha256sum")?;
+    let text = String::from_utf8_lossy(&answer.stdout);
+    match text.split_whitespace().next() {
+        Some(digest) if digest.len() == 64 => Ok(digest.to_owned()),
+        _ => bail!("sha256sum gave no digest for `{}`", file.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_what_docker_load_expects() {
+        let folder = std::env::temp_dir().join(format!("bulkhead-first-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let archive = build(&folder).unwrap();
+        let list = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
+        let names = String::from_utf8(list.stdout).unwrap();
+        assert!(names.starts_with("manifest.json\n") && names.ends_with("layer.tar\n"), "{names}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

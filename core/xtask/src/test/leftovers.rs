@@ -1,0 +1,204 @@
+//! The run's own folder, and the test that nothing is left behind.
+//!
+//! This process makes itself the one that the kernel gives orphans to. So whatever a test starts and forgets, also
+//! a machine that detached itself twice, ends up as its descendant and is found.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::needs_sudo;
+use super::tally::Tally;
+use crate::say::{self, Step};
+use crate::{root, setup};
+
+/// What is being stopped may take this long until it counts as left behind.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// One run of the tests.
+pub struct Run {
+    folder: PathBuf,
+}
+
+impl Run {
+    pub fn begin() -> Result<Self> {
+        // SAFETY: sets a flag of this process; the arguments are plain numbers.
+        if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
+            bail!(
+                "this process cannot adopt what its tests leave behind: {}",
+                std::io::Error::last_os_error()
+            );
+        }
+        // Short, since socket addresses below it are limited to 107 bytes.
+        let folder = PathBuf::from(format!("/tmp/bh{}", std::process::id()));
+        fs::create_dir_all(folder.join("t")).with_context(|| format!("`{}`", folder.display()))?;
+        // Databases and machines run as other users and must be able to pass through.
+        for one in [folder.clone(), folder.join("t")] {
+            fs::set_permissions(&one, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
+        }
+        Ok(Self { folder })
+    }
+
+    /// For tests of neighbours: a run that changes nothing.
+    #[cfg(test)]
+    pub fn for_test() -> Self {
+        Self { folder: std::env::temp_dir().join("bulkhead-no-run") }
+    }
+
+    /// The environment that a phase runs in; tests, unlike builds, run as root.
+    pub fn apply(&self, command: &mut Command, tests: bool) {
+        let tools = format!("{}:{}:/usr/local/sbin:/usr/sbin:/sbin", setup::tools().display(), path());
+        command.env("PATH", &tools);
+        if !tests {
+            return;
+        }
+        let own = [
+            ("PATH", tools),
+            ("TMPDIR", self.folder.join("t").display().to_string()),
+            ("BULKHEAD_TEST_NOT_POSSIBLE", self.notes().display().to_string()),
+        ];
+        if needs_sudo() {
+            let words: Vec<String> = own.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let runner = format!("sudo --preserve-env env {}", words.join(" "));
+            command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+        }
+        command.envs(own);
+    }
+
+    fn notes(&self) -> PathBuf {
+        self.folder.join("not-possible")
+    }
+
+    /// What tests wrote down as not possible on this machine, each reason once.
+    pub fn not_possible(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.notes()).unwrap_or_default();
+        let mut reasons: Vec<String> = text.lines().map(str::to_owned).collect();
+        reasons.sort();
+        reasons.dedup();
+        remove(&self.folder);
+        reasons
+    }
+
+    /// The last test: nothing that this run started still runs, and its data folder is empty.
+    pub fn end(&self) -> Tally {
+        let step = Step::start("nothing is left behind");
+        let mut tally = Tally::default();
+        let started = Instant::now();
+        while !descendants().is_empty() && started.elapsed() < GONE_WITHIN {
+            reap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let still_there = descendants();
+        for (pid, words) in &still_there {
+            tally.failures.push(format!("left behind: process {pid}: {words}"));
+            end_process(*pid);
+        }
+        reap();
+        let data = self.folder.join("t");
+        let files: Vec<PathBuf> = fs::read_dir(&data)
+            .map(|all| all.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default();
+        for mount in mounts_below(&data) {
+            tally.failures.push(format!("left behind: mount {mount}"));
+        }
+        for file in &files {
+            tally.failures.push(format!("left behind: {}", file.display()));
+        }
+        if tally.failures.is_empty() {
+            tally.passed = 1;
+        } else {
+            tally.failed = 1;
+        }
+        step.done(if tally.failed == 0 { "so it is" } else { "NOT SO" });
+        tally
+    }
+}
+
+fn path() -> String {
+    std::env::var("PATH").unwrap_or_default()
+}
+
+fn remove(folder: &Path) {
+    if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
+        return;
+    }
+    let removed = root::command("rm", "to remove the tests' data")
+        .and_then(|mut command| root::run(command.arg("-rf").arg(folder)));
+    if let Err(error) = removed {
+        say::note(&format!("`{}` could not be removed: {error:#}", folder.display()));
+    }
+}
+
+fn end_process(pid: u32) {
+    if let Ok(mut command) = root::command("kill", "to end what a test left behind") {
+        let _ = root::run(command.args(["-KILL", &pid.to_string()]));
+    }
+}
+
+/// Collects dead children that were adopted, so that they do not count.
+fn reap() {
+    // SAFETY: a null status pointer is allowed; no other thread waits for these children at this point.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+}
+
+fn mounts_below(folder: &Path) -> Vec<String> {
+    let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let places = text.lines().filter_map(|line| line.split(' ').nth(1));
+    places.filter(|place| Path::new(place).starts_with(folder)).map(str::to_owned).collect()
+}
+
+/// Living processes below this one, with their command lines.
+fn descendants() -> Vec<(u32, String)> {
+    let mut parents = HashMap::new();
+    let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
+    for pid in all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        if let Some((parent, alive)) = parent_of(pid)
+            && alive
+        {
+            parents.insert(pid, parent);
+        }
+    }
+    let own = std::process::id();
+    let mut found: Vec<u32> = parents.keys().copied().filter(|&pid| is_below(pid, own, &parents)).collect();
+    found.sort_unstable();
+    found.into_iter().map(|pid| (pid, command_line(pid))).collect()
+}
+
+fn is_below(pid: u32, ancestor: u32, parents: &HashMap<u32, u32>) -> bool {
+    let chain = std::iter::successors(parents.get(&pid).copied(), |one| parents.get(one).copied());
+    // Process ids are reused, so a chain read while it changes could be a circle.
+    chain.take(1_000).any(|one| one == ancestor)
+}
+
+fn parent_of(pid: u32) -> Option<(u32, bool)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let alive = !matches!(fields.next()?, "Z" | "X");
+    Some((fields.next()?.parse().ok()?, alive))
+}
+
+fn command_line(pid: u32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
+    text.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_child_is_found() {
+        let mut child = Command::new("sleep").arg("61").spawn().unwrap();
+        let pid = child.id();
+        assert!(descendants().iter().any(|(one, words)| *one == pid && words.contains("sleep")));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!descendants().iter().any(|(one, _)| *one == pid));
+    }
+}
