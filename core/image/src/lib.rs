@@ -15,10 +15,18 @@
 //! **Invariant:** nothing is ever written to a path that came out of an archive; trees exist in memory only.
 //! **Invariant:** a layer disk is a function of its archive alone, never of the layers below it, so that images may share it.
 
+pub mod compression;
+pub mod convert;
+mod erofs;
 pub mod error;
+mod layer;
+mod layer_error;
 pub mod limits;
 pub mod progress;
+pub mod recipe;
 pub mod store;
+pub mod tar;
+mod tree;
 
 pub use error::ImageError;
 pub use limits::LayerLimits;

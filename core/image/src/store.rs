@@ -19,7 +19,7 @@ pub struct LayerFacts {
 /// The layer disks of one VCH.
 #[async_trait]
 pub trait LayerStore: Send + Sync {
-    /// `None`: not there. An implementation that knows no sizes reads them with [`crate::disk::facts`].
+    /// `None`: not there. An implementation that knows no sizes reads them with [`crate::recipe::facts`].
     async fn layer(&self, diff_id: &Digest) -> Result<Option<LayerFacts>, StoreError>;
 
     /// An empty file to write a disk into; dropped without [`Staged::commit`], it leaves nothing.
