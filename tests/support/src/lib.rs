@@ -3,6 +3,7 @@
 //! Everything here waits for conditions with a deadline; nothing sleeps for a guessed time.
 
 mod docker;
+mod layer_child;
 pub mod postgres;
 mod process;
 mod server;
