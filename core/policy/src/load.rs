@@ -33,6 +33,7 @@ pub(crate) struct Source {
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub policy: Policy,
+    pub path: PathBuf,
     pub class: Option<Class>,
     pub reason: Option<String>,
     pub advice: Option<String>,
@@ -196,10 +197,10 @@ fn check_file(
         from = (offset + text.len()).min(source.text.len());
         match named(policy, source, &text) {
             Ok((id, rule)) => {
-                if rules.contains_key(&id) {
-                    let message = format!(
-                        "there is a policy with the id `{id}` already: ids are unique over all files"
-                    );
+                if let Some(other) = rules.get(&id) {
+                    let there = other.path.display();
+                    let message =
+                        format!("the id `{id}` is taken already, by a policy of {there}: ids are unique");
                     problems.push(at(offset, first_line(&text), message));
                 }
                 rules.insert(id, rule);
@@ -240,6 +241,7 @@ fn named(policy: &Policy, source: &Source, text: &str) -> Result<(String, Rule),
     let words = |key: &str| policy.annotation(key).filter(|words| !words.is_empty()).map(str::to_owned);
     let rule = Rule {
         policy: policy.new_id(cedar_policy::PolicyId::new(id)),
+        path: source.path.clone(),
         class: source.class.clone(),
         reason: words("reason"),
         advice: words("advice"),

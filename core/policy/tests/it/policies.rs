@@ -1,0 +1,411 @@
+//! What policies are told, what becomes of what they say, and what a bad set of files leads to.
+
+use crate::support::{World, vch};
+use bulkhead_model::reason::Rule;
+use bulkhead_model::{Action, Verdict};
+use bulkhead_policy::{Decider, Difference, PolicyError, PolicySet, Settings, write_defaults};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// The shipped policies in a folder of one's own.
+fn folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_defaults(&dir.path().join("p")).unwrap();
+    dir
+}
+
+fn write(dir: &TempDir, path: &str, text: &str) {
+    std::fs::write(dir.path().join("p").join(path), text).unwrap();
+}
+
+fn load(dir: &TempDir) -> Result<PolicySet, PolicyError> {
+    PolicySet::load(&dir.path().join("p"))
+}
+
+/// The error of the shipped policies plus one file.
+fn refused(path: &str, text: &str) -> String {
+    let dir = folder();
+    write(&dir, path, text);
+    let error = load(&dir).unwrap_err().to_string();
+    error.replace(dir.path().join("p").to_str().unwrap(), "")
+}
+
+#[test]
+fn every_action_fits_the_schema() {
+    let set = PolicySet::shipped().unwrap();
+    let schema = cedar_policy::Schema::from_cedarschema_str(bulkhead_policy::SCHEMA).unwrap().0;
+    for class in ["dev", "test", "prod"] {
+        for action in Action::ALL {
+            let mut world = World::new(class);
+            world.endpoint = Some(vch("other", "globex", class));
+            world.vch.parent = Some(vch("parent", "acme", class).id);
+            let settings = Settings { trusted_registries: vec!["docker.io".into()], ..Settings::default() };
+            let outcome = set.decide(&settings, &world.query(*action));
+            for reason in &outcome.reasons {
+                assert!(!matches!(reason.rule, Rule::PolicyError(_) | Rule::Engine(_)), "{action}: {reason}");
+            }
+            // The recorded inputs are Cedar's own form: with the schema, they can be read back as they are.
+            let entities = outcome.inputs["entities"].clone();
+            cedar_policy::Entities::from_json_value(entities, Some(&schema))
+                .unwrap_or_else(|error| panic!("{action}: {error:?}"));
+            let uid = cedar_policy::EntityUid::from_json(outcome.inputs["action"].clone()).unwrap();
+            cedar_policy::Context::from_json_value(outcome.inputs["context"].clone(), Some((&schema, &uid)))
+                .unwrap_or_else(|error| panic!("{action}: {error:?}"));
+        }
+    }
+}
+
+#[test]
+fn another_subject_than_the_schema_s_is_denied() {
+    let set = PolicySet::shipped().unwrap();
+    let world = World::new("dev");
+    let mut query = world.query(Action::ContainerList);
+    query.action = Action::ContainerCreate;
+    let outcome = set.decide(&Settings::default(), &query);
+    assert_eq!(outcome.verdict, Verdict::Deny);
+    assert_eq!(outcome.reasons[0].rule, Rule::PolicyError("schema".into()));
+}
+
+#[test]
+fn a_denial_reads_well_and_carries_its_numbers() {
+    let set = PolicySet::shipped().unwrap();
+    let mut world = World::new("test");
+    world.spec.resources.memory_bytes = (4096 << 20) - 1;
+    let outcome = set.decide(&Settings::default(), &world.query(Action::ContainerCreate));
+    assert_eq!(
+        outcome.reasons[0].to_string(),
+        "policy \"memory-cap-in-test\": a container in test has at most 2048 MiB of memory; memory is 4096 MiB, \
+         at most 2048 MiB passes (ask for less with --memory, 2g at most)"
+    );
+    let numbers: Vec<_> =
+        outcome.reasons[0].numbers.iter().map(|n| (n.name.as_str(), n.value, n.unit.as_str())).collect();
+    assert_eq!(numbers, [("memory", 4096, "MiB"), ("memory at most", 2048, "MiB")]);
+    assert_eq!(outcome.resource, format!("Container::\"{}\"", "07".repeat(32)));
+    assert_eq!(outcome.policy_set, set.digest().to_string());
+}
+
+#[test]
+fn numbers_are_those_of_the_clause_that_forbade() {
+    let dir = folder();
+    write(
+        &dir,
+        "dev/limits.cedar",
+        r#"@id("limits") @reason("too much")
+        forbid (principal, action == Bulkhead::Action::"container.create", resource)
+        when { resource.cpuMilli >= 8000 || !(context.usageAfter.containers <= 10) || 100 > resource.diskMib };"#,
+    );
+    let set = load(&dir).unwrap();
+    let mut world = World::new("dev");
+    world.usage.containers = 11;
+    let text = |world: &World| {
+        let outcome = set.decide(&Settings::default(), &world.query(Action::ContainerCreate));
+        outcome.reasons[0].text.clone()
+    };
+    assert_eq!(text(&world), "too much; containers is 11, at most 10 passes");
+    world.usage.containers = 1;
+    world.spec.resources.cpu_milli = 8000;
+    world.spec.resources.disk_bytes = 1;
+    assert_eq!(
+        text(&world),
+        "too much; cpu is 8000 thousandths, at most 7999 thousandths passes; disk is 1 MiB, at least 100 MiB passes"
+    );
+}
+
+#[test]
+fn what_nothing_permits_names_action_caller_and_class() {
+    let dir = folder();
+    std::fs::remove_file(dir.path().join("p/dev/users.cedar")).unwrap();
+    write(
+        &dir,
+        "dev/only-pulls.cedar",
+        r#"@id("pulls") permit (principal, action == Bulkhead::Action::"image.pull", resource);"#,
+    );
+    let outcome =
+        load(&dir).unwrap().decide(&Settings::default(), &World::new("dev").query(Action::ContainerCreate));
+    assert_eq!(outcome.reasons[0].rule, Rule::NotPermitted);
+    assert_eq!(
+        outcome.reasons[0].to_string(),
+        "no policy permits this: `container.create` by `uid:1000` on VCH `main`, class `dev` \
+         (ask an operator of this installation)"
+    );
+}
+
+/// Cedar skips a policy that fails: without care, a broken guard would be an open door.
+#[test]
+fn a_guard_that_fails_denies() {
+    let dir = folder();
+    write(
+        &dir,
+        "dev/broken.cedar",
+        r#"@id("overflows") forbid (principal, action == Bulkhead::Action::"container.create", resource)
+        when { 9223372036854775807 + resource.cpuMilli < 0 };"#,
+    );
+    let set = load(&dir).unwrap();
+    let outcome = set.decide(&Settings::default(), &World::new("dev").query(Action::ContainerCreate));
+    assert_eq!(outcome.verdict, Verdict::Deny);
+    assert_eq!(outcome.reasons.len(), 1, "{:?}", outcome.reasons);
+    assert_eq!(outcome.reasons[0].rule, Rule::PolicyError("overflows".into()));
+    assert!(outcome.reasons[0].text.contains("overflow"), "{}", outcome.reasons[0].text);
+    // Where it does not apply, it does not fail.
+    assert!(set.decide(&Settings::default(), &World::new("prod").query(Action::ContainerStop)).is_allowed());
+}
+
+/// A class cannot open what the base closes.
+#[test]
+fn an_open_permit_in_a_class_opens_neither_other_tenants_nor_administration() {
+    let dir = folder();
+    write(&dir, "dev/open.cedar", r#"@id("open") permit (principal, action, resource);"#);
+    let set = load(&dir).unwrap();
+    let mut world = World::new("dev");
+    world.vch = vch("other", "globex", "dev");
+    world.vch.settings.socket_uids.clear();
+    for action in Action::ALL {
+        assert!(!set.decide(&Settings::default(), &world.query(*action)).is_allowed(), "{action}");
+    }
+}
+
+#[test]
+fn policies_of_a_class_are_read_by_that_class_only() {
+    let set = PolicySet::shipped().unwrap();
+    let mut world = World::new("dev");
+    world.spec.privileged = true;
+    assert!(set.decide(&Settings::default(), &world.query(Action::ContainerCreate)).is_allowed());
+    world.vch.class = "lab".parse().unwrap();
+    let outcome = set.decide(&Settings::default(), &world.query(Action::ContainerCreate));
+    assert_eq!(outcome.reasons[0].rule, Rule::Engine("class-has-policies".into()));
+    world.caller = bulkhead_model::Caller::unix(0);
+    assert!(set.decide(&Settings::default(), &world.query(Action::VchDelete)).is_allowed());
+    assert!(!set.decide(&Settings::default(), &world.query(Action::VchCreate)).is_allowed());
+}
+
+#[test]
+fn a_class_of_the_operator_s_is_a_folder() {
+    let dir = folder();
+    std::fs::create_dir(dir.path().join("p/lab")).unwrap();
+    write(
+        &dir,
+        "lab/users.cedar",
+        r#"@id("lab-users") permit (principal, action in Bulkhead::Action::"own", resource in Bulkhead::Class::"lab");"#,
+    );
+    let set = load(&dir).unwrap();
+    assert!(set.decide(&Settings::default(), &World::new("lab").query(Action::ContainerCreate)).is_allowed());
+    let classes: Vec<_> = set.classes().map(|class| class.as_str()).collect();
+    assert_eq!(classes, ["dev", "lab", "prod", "test"]);
+}
+
+#[test]
+fn inputs_hold_names_of_variables_but_no_values() {
+    let world = World::new("dev");
+    let outcome =
+        PolicySet::shipped().unwrap().decide(&Settings::default(), &world.query(Action::ContainerCreate));
+    let text = outcome.inputs.to_string();
+    assert!(text.contains("PASSWORD") && !text.contains("hunter2"), "{text}");
+    assert_eq!(outcome.inputs["class"], "dev");
+}
+
+#[test]
+fn wrong_files_are_refused_with_the_place_and_help() {
+    let message = refused(
+        "dev/a.cedar",
+        "@id(\"a\")\nforbid (principal, action == Bulkhead::Action::\"container.create\", resource)\n\
+         when { resource.priviledged };\n",
+    );
+    let lines: Vec<&str> = message.lines().collect();
+    assert!(lines[0].starts_with("/dev/a.cedar:3:8: "), "{message}");
+    assert!(lines[0].contains("`priviledged`"), "{message}");
+    assert_eq!(lines[1], "  | when { resource.priviledged };", "{message}");
+    assert_eq!(lines[2], "  |        ^^^^^^^^^^^^^^^^^^^^", "{message}");
+    assert!(lines[3].contains("did you mean `privileged`?"), "{message}");
+
+    let message = refused("dev/a.cedar", "@id(\"a\")\npermit (principal, action, resource)\nwhen { 1 < };\n");
+    assert!(message.starts_with("/dev/a.cedar:3:12: "), "{message}");
+}
+
+#[test]
+fn what_is_not_what_it_seems_is_refused() {
+    let id = "@id(\"a\") ";
+    for (what, text, expect) in [
+        ("no id", "permit (principal, action, resource);", "1:1: this policy has no id"),
+        ("odd id", "@id(\"a b\") permit (principal, action, resource);", "the id `a b` is not"),
+        (
+            "id of another file",
+            "@id(\"no-privileged-in-prod\") permit (principal, action, resource);",
+            "is taken already, by a policy of /dev/a.cedar",
+        ),
+        (
+            "same id in a file",
+            "@id(\"a\") permit (principal, action, resource);\n@id(\"a\") forbid (principal, action, resource);",
+            "a.cedar:2:1: the id `a` is taken",
+        ),
+        (
+            "class that is not there",
+            &format!("{id}forbid (principal, action, resource in Bulkhead::Class::\"prd\");"),
+            "prd",
+        ),
+        (
+            "never applies",
+            &format!("{id}forbid (principal, action, resource) when {{ false }};"),
+            "impossible",
+        ),
+        (
+            "action and resource that never meet",
+            &format!(
+                "{id}forbid (principal, action == Bulkhead::Action::\"image.pull\", resource is Bulkhead::Container);"
+            ),
+            "a.cedar:1:1",
+        ),
+        (
+            "look-alike letters",
+            &format!("{id}permit (principal, action, resource in Bulkhead::Tenant::\"acm\u{435}\");"),
+            "acm\u{435}",
+        ),
+        ("a template", &format!("{id}permit (principal == ?principal, action, resource);"), "templates"),
+        ("an empty file", "", "no policy in this file"),
+        ("comments only", "// later\n", "no policy in this file"),
+        (
+            "attribute that may be absent",
+            &format!("{id}forbid (principal, action, resource) when {{ principal.uid == 1 }};"),
+            "uid",
+        ),
+        (
+            "a label that may be absent",
+            &format!(
+                "{id}forbid (principal, action == Bulkhead::Action::\"container.create\", resource) when {{ resource.getTag(\"x\") == \"y\" }};"
+            ),
+            "x",
+        ),
+    ] {
+        let message = refused("dev/a.cedar", text);
+        assert!(message.contains(expect), "{what}: {message}");
+        assert!(message.contains(".cedar:"), "{what}: {message}");
+    }
+}
+
+#[test]
+fn what_would_stay_unread_is_refused() {
+    let permit = "@id(\"a\") permit (principal, action, resource);";
+    assert!(refused("stray.cedar", permit).contains("belong into"));
+    type Spoil = fn(&Path);
+    let cases: [(&str, Spoil, &str); 6] = [
+        ("folder in a folder", |p| std::fs::create_dir(p.join("base/more")).unwrap(), "are not read"),
+        (
+            "class that cannot be",
+            |p| std::fs::rename(p.join("dev"), p.join("Dev")).unwrap(),
+            "is not a class",
+        ),
+        ("empty class", |p| std::fs::create_dir(p.join("lab")).unwrap(), "has no policy file"),
+        ("no base", |p| std::fs::remove_dir_all(p.join("base")).unwrap(), "no `base` folder"),
+        ("nothing", |p| std::fs::remove_dir_all(p).unwrap(), "No such file"),
+        ("not text", |p| std::fs::write(p.join("dev/a.cedar"), [0xff, 0xfe]).unwrap(), "not UTF-8"),
+    ];
+    for (what, spoil, expect) in cases {
+        let dir = folder();
+        spoil(&dir.path().join("p"));
+        let message = load(&dir).unwrap_err().to_string();
+        assert!(message.contains(expect), "{what}: {message}");
+    }
+}
+
+#[test]
+fn a_set_that_permits_nothing_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["base", "dev"] {
+        std::fs::create_dir_all(dir.path().join("p").join(folder)).unwrap();
+        write(
+            &dir,
+            &format!("{folder}/a.cedar"),
+            &format!("@id(\"{folder}\") forbid (principal, action, resource);"),
+        );
+    }
+    let message = load(&dir).unwrap_err().to_string();
+    assert!(message.contains("no policy permits anything in class `dev`"), "{message}");
+}
+
+#[test]
+fn what_changed_is_told_by_id() {
+    let dir = folder();
+    let before = load(&dir).unwrap();
+    std::fs::remove_file(dir.path().join("p/test/memory.cedar")).unwrap();
+    write(&dir, "dev/a.cedar", "@id(\"a\") permit (principal, action, resource);");
+    let text = std::fs::read_to_string(dir.path().join("p/prod/users.cedar")).unwrap();
+    write(&dir, "prod/users.cedar", &text.replace("within what", "within all that"));
+    let expected = Difference {
+        added: vec!["a".into()],
+        removed: vec!["memory-cap-in-test".into()],
+        changed: vec!["prod-users-work".into()],
+    };
+    let after = load(&dir).unwrap();
+    assert_eq!(before.difference(&after), expected);
+    assert_ne!(before.digest(), after.digest());
+}
+
+/// Waits until it holds; says how long that took.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(20), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    started.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_in_force_within_a_second_and_a_wrong_one_never() {
+    let dir = folder();
+    let decider = Arc::new(Decider::new(load(&dir).unwrap(), Settings::default()));
+    let stop = CancellationToken::new();
+    let watching = tokio::spawn(Arc::clone(&decider).watch(dir.path().join("p"), stop.clone()));
+    let mut world = World::new("dev");
+    world.spec.privileged = true;
+    let allowed = || decider.decide(&world.query(Action::ContainerCreate)).is_allowed();
+    assert!(allowed());
+
+    let forbid = r#"@id("no-privileged-in-dev")
+forbid (principal, action == Bulkhead::Action::"container.create", resource) when { resource.privileged };"#;
+    write(&dir, "dev/privileged.cedar", forbid);
+    let took = until("the new policy denies", || !allowed()).await;
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
+
+    // Wrong: the guard stays, and the place is told.
+    write(&dir, "dev/privileged.cedar", &forbid.replace("resource.privileged", "resource.privileged &&"));
+    until("the problem is told", || decider.status().problem.is_some()).await;
+    let problem = decider.status().problem.unwrap();
+    assert!(problem.contains("dev/privileged.cedar:2:"), "{problem}");
+    assert!(!allowed());
+
+    // As an editor that empties first: nothing comes through the gap.
+    write(&dir, "dev/privileged.cedar", "");
+    until("the empty file is told", || decider.status().problem.is_some_and(|p| p.contains("no policy in")))
+        .await;
+    assert!(!allowed());
+
+    // As an editor that writes beside and renames.
+    write(
+        &dir,
+        "dev/.privileged.cedar.tmp",
+        &forbid.replace("privileged", "autoRemove").replace("no-autoRemove", "no"),
+    );
+    std::fs::rename(
+        dir.path().join("p/dev/.privileged.cedar.tmp"),
+        dir.path().join("p/dev/privileged.cedar"),
+    )
+    .unwrap();
+    let took = until("the corrected policy allows", allowed).await;
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
+    assert_eq!(decider.status().problem, None);
+
+    // The whole folder is replaced, and gone in between.
+    let set = decider.set().digest().clone();
+    std::fs::rename(dir.path().join("p"), dir.path().join("old")).unwrap();
+    until("the lost folder is told", || decider.status().problem.is_some()).await;
+    assert_eq!(*decider.set().digest(), set);
+    write_defaults(&dir.path().join("p")).unwrap();
+    until("the defaults are back", || *decider.set().digest() != set).await;
+    assert_eq!(decider.status().problem, None);
+
+    stop.cancel();
+    watching.await.unwrap();
+}

@@ -1,0 +1,159 @@
+//! Queries in a few words: a caller, a VCH and a container that tests bend to what they are about.
+
+use bulkhead_model::caller::Via;
+use bulkhead_model::container::{Resources, Signal};
+use bulkhead_model::{
+    Action, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Origin, Vch, VchId, VchSettings,
+};
+use bulkhead_policy::{ContainerFacts, HostFacts, ImageFacts, Query, Subject, Usage};
+use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+
+/// Everything that a query borrows.
+#[derive(Debug, Clone)]
+pub struct World {
+    pub caller: Caller,
+    pub endpoint: Option<Vch>,
+    pub vch: Vch,
+    pub id: ContainerId,
+    pub name: String,
+    pub owner: String,
+    pub spec: ContainerSpec,
+    pub asked: String,
+    pub image: Option<Image>,
+    pub accelerator: String,
+    pub hardware_isolation: bool,
+    pub usage: Usage,
+    pub now: DateTime<Utc>,
+}
+
+pub fn digest(seed: &str) -> Digest {
+    Digest::of(seed.as_bytes())
+}
+
+pub fn vch(name: &str, tenant: &str, class: &str) -> Vch {
+    Vch {
+        id: VchId(uuid(name)),
+        name: name.parse().unwrap(),
+        tenant: tenant.into(),
+        class: class.parse().unwrap(),
+        parent: None,
+        settings: VchSettings { socket_uids: vec![1000], ..VchSettings::default() },
+        created_at: DateTime::UNIX_EPOCH,
+        deleting: false,
+    }
+}
+
+/// The same for the same name.
+fn uuid(name: &str) -> uuid::Uuid {
+    let text = digest(name);
+    uuid::Uuid::parse_str(text.hex().get(..32).unwrap()).unwrap()
+}
+
+pub fn origin(repository: &str) -> Origin {
+    let (registry, repository) = repository.split_once('/').unwrap();
+    Origin {
+        registry: registry.into(),
+        repository: repository.into(),
+        digest: digest(&format!("{registry}/{repository}")),
+    }
+}
+
+/// An image that was pulled from these repositories; from none if it was loaded.
+pub fn image(origins: &[&str]) -> Image {
+    Image {
+        id: digest("config"),
+        layers: Vec::new(),
+        config_json: String::new(),
+        config: ImageConfig::default(),
+        origins: origins.iter().map(|repository| origin(repository)).collect(),
+        references: Vec::new(),
+        added_at: DateTime::UNIX_EPOCH,
+    }
+}
+
+impl World {
+    /// User 1000 of tenant acme at its VCH's endpoint, about to run a modest container of an image of Docker Hub.
+    pub fn new(class: &str) -> Self {
+        let vch = vch("main", "acme", class);
+        Self {
+            caller: Caller::unix(1000),
+            endpoint: Some(vch.clone()),
+            vch,
+            id: ContainerId::from_random([7; 32]),
+            name: "web".into(),
+            owner: "uid:1000".into(),
+            spec: ContainerSpec {
+                entrypoint: Vec::new(),
+                cmd: vec!["nginx".into()],
+                env: vec!["PATH=/bin".into(), "PASSWORD=hunter2".into()],
+                labels: BTreeMap::from([("team".into(), "web".into())]),
+                user: "1000".into(),
+                working_dir: "/".into(),
+                hostname: "web".into(),
+                stop_signal: Signal::TERM,
+                stop_timeout_s: 10,
+                resources: Resources { cpu_milli: 1000, memory_bytes: 512 << 20, disk_bytes: 8 << 30 },
+                privileged: false,
+                auto_remove: false,
+            },
+            asked: "nginx".into(),
+            image: Some(image(&["docker.io/library/nginx"])),
+            accelerator: "kvm".into(),
+            hardware_isolation: true,
+            usage: Usage { containers: 1, memory_bytes: 512 << 20 },
+            now: DateTime::from_timestamp(1_764_000_000, 0).unwrap(),
+        }
+    }
+
+    pub fn by(mut self, name: &str, via: Via) -> Self {
+        self.caller = Caller { name: name.into(), via };
+        self
+    }
+
+    /// With the subject that the schema gives to the action.
+    pub fn query(&self, action: Action) -> Query<'_> {
+        let vch = &self.vch;
+        let image = ImageFacts { asked: &self.asked, cached: self.image.as_ref() };
+        let container =
+            ContainerFacts { id: &self.id, name: &self.name, owner: &self.owner, spec: &self.spec, image };
+        let subject = match action {
+            Action::VchList => Subject::Platform,
+            Action::ContainerInspect
+            | Action::ContainerLogs
+            | Action::ContainerAttach
+            | Action::ContainerWait
+            | Action::ContainerCreate
+            | Action::ContainerStart
+            | Action::ContainerStop
+            | Action::ContainerKill
+            | Action::ContainerRemove => Subject::Container { vch, container },
+            Action::ImageInspect
+            | Action::ImagePull
+            | Action::ImageTag
+            | Action::ImageRemove
+            | Action::ImageSave => Subject::Image { vch, image },
+            Action::SystemRead
+            | Action::SystemEvents
+            | Action::RegistryLogin
+            | Action::ContainerList
+            | Action::ImageList
+            | Action::ImageLoad
+            | Action::NetworkList
+            | Action::VolumeList
+            | Action::VchCreate
+            | Action::VchInspect
+            | Action::VchDelete
+            | Action::DecisionRead => Subject::Vch(vch),
+        };
+        Query {
+            action,
+            caller: &self.caller,
+            endpoint: self.endpoint.as_ref(),
+            subject,
+            host: HostFacts { accelerator: &self.accelerator, hardware_isolation: self.hardware_isolation },
+            usage_after: self.usage,
+            now: self.now,
+        }
+    }
+}
