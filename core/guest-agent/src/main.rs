@@ -1,1 +1,47 @@
-fn main() {}
+//! PID 1 of a container's machine: makes the container, carries its output and its end out, and switches off.
+//!
+//! Outside there is a server that comes and goes. Inside there is a process that is not trusted: it has a root, devices,
+//! a process list and IPC of its own, and sees neither the agent nor its ports, nor the raw disks.
+//!
+//! **Invariants:** one thread, so that a child may run ordinary code between clone and exec. No names are looked up by
+//! the C library: there is none to do it. All `unsafe` is in [`sys`].
+
+mod agent;
+mod boot;
+mod caps;
+mod cgroup;
+mod channel;
+mod disks;
+mod failure;
+mod journal;
+mod lookup;
+mod ports;
+mod process;
+mod rootfs;
+mod sys;
+mod user;
+
+use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT};
+use failure::Failure;
+
+fn main() {
+    if std::process::id() != 1 {
+        eprintln!("this program is the first process of a container's machine and runs nowhere else");
+        std::process::exit(2);
+    }
+    // Power off either way: the server finds a machine that ended, and the reason on its console.
+    if let Err(failure) = serve() {
+        eprintln!("bulkhead agent: {failure}");
+        sys::power_off();
+    }
+}
+
+fn serve() -> Result<(), Failure> {
+    boot::mount_basics()?;
+    boot::load_modules()?;
+    boot::leave_initramfs()?;
+    let token = boot::take_token()?;
+    let channel = ports::open(CHANNEL_PORT)?;
+    let journal = ports::open(JOURNAL_PORT)?;
+    agent::Agent::new(token, channel, journal)?.run()
+}

@@ -1,0 +1,326 @@
+//! One loop that does everything, as PID 1 has one thread: requests, output, the process's end.
+//!
+//! ```text
+//!   Ready ──Start──▶ Running ──process ended, all output written──▶ exit record, power off
+//!     └──Start cannot be done──▶ failure record, reply, power off
+//! ```
+
+use crate::channel::Channel;
+use crate::failure::{Doing, Failure};
+use crate::journal::{CHUNK_BYTES_MAX, Journal};
+use crate::{boot, cgroup, disks, process, rootfs, sys};
+use bulkhead_guest_protocol::journal::{Exited, StartFailed, Stream};
+use bulkhead_guest_protocol::message::{AgentState, Hello, ReplyBody, Request, RequestBody, Start};
+use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+/// How often an absent server is looked for, should a signal of the port be missed.
+const LOOK_INTERVAL_MS: libc::c_int = 1000;
+const FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
+
+pub struct Agent {
+    token: [u8; 32],
+    kernel: String,
+    channel: Channel,
+    /// SIGCHLD and SIGIO.
+    signals: File,
+    /// Until the first start makes a journal of it.
+    journal_port: Option<File>,
+    running: Option<Running>,
+    greeted: bool,
+}
+
+struct Running {
+    run: u32,
+    pid: libc::pid_t,
+    started_unix_ns: u64,
+    journal: Journal,
+    /// Gone when the process and all its children have closed them.
+    stdout: Option<File>,
+    stderr: Option<File>,
+    /// As of wait(2).
+    status: Option<libc::c_int>,
+    /// Output is not waited for any more.
+    hurry: bool,
+}
+
+impl Agent {
+    pub fn new(token: [u8; 32], channel: File, journal_port: File) -> Result<Self, Failure> {
+        let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGIO]).doing("take signals")?;
+        sys::make_async(&channel).doing("prepare the channel")?;
+        Ok(Self {
+            token,
+            kernel: boot::kernel_release(),
+            channel: Channel::new(channel),
+            signals,
+            journal_port: Some(journal_port),
+            running: None,
+            greeted: false,
+        })
+    }
+
+    pub fn run(mut self) -> ! {
+        loop {
+            self.wait();
+            self.take_signals();
+            if self.channel.is_connected() {
+                self.channel.receive();
+                self.greeted &= self.channel.is_connected();
+                self.channel.send();
+            }
+            while let Some(request) = self.channel.next_request() {
+                self.answer(request);
+            }
+            if let Some(running) = &mut self.running {
+                running.pump();
+                if running.is_over() {
+                    running.finish();
+                    self.power_off();
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        let signals = libc::pollfd { fd: self.signals.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut fds = vec![signals];
+        fds.extend(self.channel.interest());
+        fds.extend(self.running.iter().flat_map(Running::interest));
+        let timeout_ms = if self.channel.is_connected() { -1 } else { LOOK_INTERVAL_MS };
+        sys::poll(&mut fds, timeout_ms);
+    }
+
+    fn take_signals(&mut self) {
+        let mut buffer = [0; 1024];
+        while self.signals.read(&mut buffer).is_ok_and(|length| length > 0) {}
+        self.channel.look();
+        while let Some((pid, status)) = sys::reap() {
+            if let Some(running) = self.running.as_mut().filter(|running| running.pid == pid) {
+                running.status = Some(status);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        let reply = match request.body {
+            RequestBody::Hello { protocol_min, protocol_max, nonce } => {
+                self.channel.forget_unsent();
+                self.greet(protocol_min, protocol_max, nonce)
+            }
+            _ if !self.greeted => refused("hello comes first"),
+            RequestBody::Start(start) => return self.start(request.id, &start),
+            RequestBody::Signal { number } => self.signal(number),
+            RequestBody::JournalLimit { offset } => self.raise_limit(offset),
+            RequestBody::SetClock { unix_ns } => done(sys::set_clock(unix_ns).doing("set the clock")),
+            RequestBody::PowerOff => {
+                self.channel.reply(request.id, ReplyBody::Done);
+                return self.shut_down();
+            }
+        };
+        self.channel.reply(request.id, reply);
+    }
+
+    fn greet(&mut self, protocol_min: u16, protocol_max: u16, nonce: [u8; 16]) -> ReplyBody {
+        let Some(protocol) = common_protocol(protocol_min, protocol_max) else {
+            return refused(format!(
+                "this agent speaks protocols {PROTOCOL_MIN} to {PROTOCOL_MAX}, not {protocol_min} to {protocol_max}"
+            ));
+        };
+        self.greeted = true;
+        let state = match &self.running {
+            None => AgentState::Ready,
+            Some(Running { run, status: Some(_), .. }) => AgentState::Over { run: *run },
+            Some(running) => AgentState::Running {
+                run: running.run,
+                pid: running.pid.unsigned_abs(),
+                started_unix_ns: running.started_unix_ns,
+            },
+        };
+        ReplyBody::Hello(Hello {
+            protocol,
+            nonce,
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: self.kernel.clone(),
+            token: self.token,
+            state,
+        })
+    }
+
+    fn start(&mut self, id: u32, start: &Start) {
+        if let Some(running) = &self.running {
+            let reply = if running.run == start.run {
+                ReplyBody::Started { pid: running.pid.unsigned_abs(), unix_ns: running.started_unix_ns }
+            } else {
+                refused(format!("this machine carries run {}", running.run))
+            };
+            return self.channel.reply(id, reply);
+        }
+        let Some(port) = self.journal_port.take() else { return };
+        let mut journal = Journal::new(port, start.run, start.journal_offset, start.journal_limit);
+        match become_container(start) {
+            Ok(spawned) => {
+                let (pid, unix_ns) = (spawned.pid, sys::unix_ns());
+                report(journal.started(unix_ns, pid.unsigned_abs()));
+                self.running = Some(Running {
+                    run: start.run,
+                    pid,
+                    started_unix_ns: unix_ns,
+                    journal,
+                    stdout: Some(spawned.stdout),
+                    stderr: Some(spawned.stderr),
+                    status: None,
+                    hurry: false,
+                });
+                self.channel.reply(id, ReplyBody::Started { pid: pid.unsigned_abs(), unix_ns });
+            }
+            Err(Failure { code, message }) => {
+                report(journal.start_failed(sys::unix_ns(), StartFailed { code, message: message.clone() }));
+                self.channel.reply(id, ReplyBody::StartFailed { code, message });
+                self.power_off();
+            }
+        }
+    }
+
+    fn signal(&self, number: u8) -> ReplyBody {
+        match &self.running {
+            Some(running) if running.status.is_none() => {
+                done(sys::kill(running.pid, number.into()).doing(format!("send signal {number}")))
+            }
+            _ => refused("no process runs"),
+        }
+    }
+
+    fn raise_limit(&mut self, offset: u64) -> ReplyBody {
+        match &mut self.running {
+            Some(running) => done(running.journal.raise_limit(offset).doing("write the journal")),
+            None => refused("no process runs"),
+        }
+    }
+
+    /// A process that still runs is killed; its end is written like any other.
+    fn shut_down(&mut self) {
+        let Some(running) = &mut self.running else { self.power_off() };
+        running.hurry = true;
+        if running.status.is_none() {
+            report(sys::kill(running.pid, libc::SIGKILL));
+        }
+    }
+
+    fn power_off(&mut self) -> ! {
+        self.channel.flush(FLUSH_WAIT_MAX);
+        disks::release();
+        sys::power_off()
+    }
+}
+
+impl Running {
+    fn interest(&self) -> Vec<libc::pollfd> {
+        if self.journal.room() == 0 && !self.hurry {
+            return Vec::new();
+        }
+        let pipes = [&self.stdout, &self.stderr].into_iter().flatten();
+        pipes.map(|pipe| libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect()
+    }
+
+    /// Moves output from the pipes into the journal, one chunk of each.
+    fn pump(&mut self) {
+        for (pipe, stream) in [(&mut self.stdout, Stream::Stdout), (&mut self.stderr, Stream::Stderr)] {
+            let room = self.journal.room();
+            let Some(file) = pipe.as_mut().filter(|_| room > 0) else { continue };
+            let mut buffer = [0; CHUNK_BYTES_MAX];
+            match file.read(buffer.get_mut(..room).unwrap_or_default()) {
+                Ok(0) => *pipe = None,
+                Ok(length) => {
+                    let data = buffer.get(..length).unwrap_or_default();
+                    report(self.journal.output(stream, sys::unix_ns(), data));
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(_) => *pipe = None,
+            }
+        }
+        if self.hurry && self.status.is_some() && self.journal.room() == 0 {
+            self.journal.drop_held();
+            (self.stdout, self.stderr) = (None, None);
+        }
+    }
+
+    /// The end of the first process is the end of all in its namespace, so their pipes are closed.
+    fn is_over(&self) -> bool {
+        self.status.is_some() && self.stdout.is_none() && self.stderr.is_none() && self.journal.is_settled()
+    }
+
+    fn finish(&mut self) {
+        let exited = exit_of(self.status.unwrap_or_default(), cgroup::oom_killed());
+        report(self.journal.exited(sys::unix_ns(), exited));
+    }
+}
+
+fn become_container(start: &Start) -> Result<process::Spawned, Failure> {
+    let random =
+        fs::OpenOptions::new().write(true).open("/dev/urandom").doing("open the random generator")?;
+    sys::add_entropy(&random, start.entropy).doing("seed the random generator")?;
+    sys::set_clock(start.unix_ns).doing("set the clock")?;
+    sys::set_hostname(&start.hostname).doing("set the hostname")?;
+    sys::loopback_up().doing("bring the loopback interface up")?;
+    disks::assemble(start.layer_count)?;
+    rootfs::write_own_files(&start.hostname)?;
+    let entrances = cgroup::prepare(start.process.cpu_quota_milli, start.process.privileged)?;
+    process::spawn(&start.process, &entrances)
+}
+
+fn exit_of(status: libc::c_int, oom_killed: bool) -> Exited {
+    if libc::WIFSIGNALED(status) {
+        let signal = libc::WTERMSIG(status);
+        let code = 128 + signal;
+        return Exited { code, signal: u8::try_from(signal).ok(), oom_killed, error: String::new() };
+    }
+    Exited { code: libc::WEXITSTATUS(status), signal: None, oom_killed, error: String::new() }
+}
+
+/// The newest that both sides speak.
+fn common_protocol(min: u16, max: u16) -> Option<u16> {
+    let newest = max.min(PROTOCOL_MAX);
+    (newest >= min.max(PROTOCOL_MIN)).then_some(newest)
+}
+
+fn refused(message: impl Into<String>) -> ReplyBody {
+    ReplyBody::Refused { message: message.into() }
+}
+
+fn done(outcome: Result<(), Failure>) -> ReplyBody {
+    match outcome {
+        Ok(()) => ReplyBody::Done,
+        Err(failure) => refused(failure.message),
+    }
+}
+
+/// For what cannot be answered to anybody: the console.
+fn report(outcome: std::io::Result<()>) {
+    if let Err(error) = outcome {
+        eprintln!("bulkhead agent: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_agree_on_the_newest_common_protocol() {
+        assert_eq!(common_protocol(0, u16::MAX), Some(PROTOCOL_MAX));
+        assert_eq!(common_protocol(PROTOCOL_MIN, PROTOCOL_MIN), Some(PROTOCOL_MIN));
+        assert_eq!(common_protocol(PROTOCOL_MAX + 1, u16::MAX), None);
+        assert_eq!(common_protocol(0, PROTOCOL_MIN - 1), None);
+        assert_eq!(common_protocol(u16::MAX, 0), None);
+    }
+
+    #[test]
+    fn a_signal_counts_128_and_its_number() {
+        assert_eq!(exit_of(7 << 8, false), Exited { code: 7, ..Exited::default() });
+        let killed = exit_of(9, true);
+        assert_eq!((killed.code, killed.signal, killed.oom_killed), (137, Some(9), true));
+    }
+}

@@ -1,0 +1,93 @@
+//! From the kernel's hands to a system with devices.
+
+use crate::failure::{Doing, Failure};
+use crate::sys;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// Lines of `path [parameters]` in load order, made with the guest image.
+const MODULE_LIST: &str = "/modules.list";
+/// Handed in by the hypervisor: 64 hex digits.
+const TOKEN: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/bulkhead/token/raw";
+const TOKEN_HEX_DIGITS: usize = 64;
+
+/// Mounts what the agent itself needs and puts the console on the standard descriptors.
+pub fn mount_basics() -> Result<(), Failure> {
+    // The initramfs can be no `pivot_root`: so the agent lives on a tmpfs of its own above it.
+    let base = Path::new("/base");
+    fs::create_dir_all(base).doing("make the agent's root")?;
+    sys::mount("agent", base, "tmpfs", libc::MS_NODEV | libc::MS_NOSUID, "mode=0700")
+        .doing("mount the agent's root")?;
+    for (kind, name) in [("devtmpfs", "dev"), ("proc", "proc"), ("sysfs", "sys")] {
+        let target = base.join(name);
+        fs::create_dir_all(&target).doing(name)?;
+        sys::mount(kind, &target, kind, 0, "").doing(format!("mount {kind}"))?;
+    }
+    let console =
+        OpenOptions::new().read(true).write(true).open(base.join("dev/console")).doing("open the console")?;
+    for number in 0..3 {
+        sys::replace_fd(console.as_fd(), number).doing("use the console")?;
+    }
+    // Whoever runs out of memory, it is not the agent.
+    fs::write(base.join("proc/self/oom_score_adj"), "-1000").doing("protect the agent")
+}
+
+/// Leaves the initramfs behind, which is freed but for the agent itself.
+pub fn leave_initramfs() -> Result<(), Failure> {
+    std::env::set_current_dir("/base").doing("enter the agent's root")?;
+    sys::mount(".", Path::new("/"), "", libc::MS_MOVE, "").doing("move the agent's root")?;
+    std::os::unix::fs::chroot(".").doing("change the root")?;
+    std::env::set_current_dir("/").doing("enter the new root")
+}
+
+/// A module that does not load is told on the console; what it was needed for will fail by its own name.
+pub fn load_modules() -> Result<(), Failure> {
+    for line in fs::read_to_string(MODULE_LIST).doing("read the list of modules")?.lines() {
+        let (path, parameters) = line.split_once(' ').unwrap_or((line, ""));
+        let loaded = File::open(path).and_then(|file| sys::load_module(&file, parameters));
+        if let Err(error) = loaded.and_then(|()| fs::remove_file(path)) {
+            eprintln!("bulkhead agent: module {path}: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// Reads the token and takes the way to it away, so that the container does not find it.
+pub fn take_token() -> Result<[u8; 32], Failure> {
+    let text = fs::read_to_string(TOKEN).doing("read the machine's token")?;
+    let token = parse_token(text.trim())
+        .ok_or_else(|| Failure::internal("the machine's token is not 64 hex digits"))?;
+    sys::unload_module(c"qemu_fw_cfg").doing("put the token away")?;
+    Ok(token)
+}
+
+fn parse_token(text: &str) -> Option<[u8; 32]> {
+    if text.len() != TOKEN_HEX_DIGITS || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut token = [0; 32];
+    for (at, byte) in token.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(token)
+}
+
+/// For the server to know: `6.1.0-56-cloud-amd64`.
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_token;
+
+    #[test]
+    fn tokens_are_64_hex_digits() {
+        let token = parse_token(&"0aF".repeat(22)[..64]).unwrap();
+        assert_eq!(token[..3], [0x0a, 0xf0, 0xaf]);
+        assert_eq!(parse_token(&"0".repeat(63)), None);
+        assert_eq!(parse_token(&format!("+1{}", "0".repeat(62))), None);
+        assert_eq!(parse_token(&"é".repeat(32)), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! The channel port: requests in, replies out, and a server that comes and goes.
+//!
+//! The port does not say that it was opened anew. When nobody is there, a read gives nothing and poll says so; then
+//! half frames are worth nothing, nor are replies that nobody took.
+
+use bulkhead_guest_protocol::frame::{self, Decoder};
+use bulkhead_guest_protocol::message::{Reply, ReplyBody, Request};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use crate::sys;
+
+const READ_BYTES: usize = 64 * 1024;
+/// Replies that the server has not taken; they are small, and a server waits for them.
+const UNSENT_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug)]
+pub struct Channel {
+    port: File,
+    decoder: Decoder,
+    unsent: Vec<u8>,
+    connected: bool,
+}
+
+impl Channel {
+    pub fn new(port: File) -> Self {
+        Self { port, decoder: Decoder::default(), unsent: Vec::new(), connected: true }
+    }
+
+    /// What to wait for; nothing while nobody is there, because poll would return at once.
+    pub fn interest(&self) -> Option<libc::pollfd> {
+        let writing = if self.unsent.is_empty() { 0 } else { libc::POLLOUT };
+        self.connected.then_some(libc::pollfd {
+            fd: self.port.as_raw_fd(),
+            events: libc::POLLIN | writing,
+            revents: 0,
+        })
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// After a signal from the port: is somebody there again?
+    pub fn look(&mut self) {
+        if !self.connected {
+            let mut fds = [libc::pollfd { fd: self.port.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+            sys::poll(&mut fds, 0);
+            self.connected = fds.iter().all(|fd| fd.revents & libc::POLLHUP == 0);
+        }
+    }
+
+    /// Takes what has arrived.
+    pub fn receive(&mut self) {
+        let mut buffer = [0; READ_BYTES];
+        match self.port.read(&mut buffer) {
+            Ok(0) => self.hang_up(),
+            Ok(length) => self.decoder.push(buffer.get(..length).unwrap_or_default()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(_) => self.hang_up(),
+        }
+    }
+
+    /// The next whole request. What cannot be understood is told on the console: there is no id to answer to.
+    pub fn next_request(&mut self) -> Option<Request> {
+        while let Some(payload) = self.decoder.next_frame() {
+            match frame::decode(&payload) {
+                Ok(request) => return Some(request),
+                Err(error) => eprintln!("bulkhead agent: {error}"),
+            }
+        }
+        None
+    }
+
+    /// A greeting begins a new conversation: what was not sent belongs to nobody.
+    pub fn forget_unsent(&mut self) {
+        self.unsent.clear();
+    }
+
+    pub fn reply(&mut self, id: u32, body: ReplyBody) {
+        match frame::encode(&Reply { id, body }) {
+            Ok(frame) if self.unsent.len() + frame.len() <= UNSENT_BYTES_MAX => self.unsent.extend(frame),
+            Ok(_) => eprintln!("bulkhead agent: a reply is dropped, the server does not read"),
+            Err(error) => eprintln!("bulkhead agent: {error}"),
+        }
+        self.send();
+    }
+
+    /// Writes as much as the port takes.
+    pub fn send(&mut self) {
+        while self.connected && !self.unsent.is_empty() {
+            match self.port.write(&self.unsent) {
+                Ok(length) => drop(self.unsent.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Gives replies a last chance before the machine goes off.
+    pub fn flush(&mut self, wait_max: Duration) {
+        let start = Instant::now();
+        while self.connected && !self.unsent.is_empty() && start.elapsed() < wait_max {
+            let mut fds = [libc::pollfd { fd: self.port.as_raw_fd(), events: libc::POLLOUT, revents: 0 }];
+            sys::poll(&mut fds, 10);
+            if fds.iter().any(|fd| fd.revents & libc::POLLHUP != 0) {
+                return;
+            }
+            self.send();
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.connected = false;
+        self.decoder.reset();
+        self.unsent.clear();
+    }
+}

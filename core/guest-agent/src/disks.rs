@@ -1,0 +1,172 @@
+//! The machine's disks: found by their place on the SCSI bus, mounted, and stacked into the container's root.
+//!
+//! ```text
+//!   target 0, LUN 0..n   layers, bottom first    EROFS, read-only    /layer/0 ..
+//!   target 1, LUN 0      the container's own     ext4                /disk   upper, work, etc
+//!                                                overlay of all      /root
+//! ```
+//!
+//! **Invariant:** never by `sdX`: the kernel names disks in the order in which it happens to see them.
+
+use crate::failure::{Doing, Failure};
+use crate::sys;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Where the container's root is put together.
+pub const ROOT: &str = "/root";
+/// The container's own disk.
+pub const DISK: &str = "/disk";
+/// More would not fit into the options of an overlay mount.
+const LAYERS_MAX: u32 = 127;
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Attaches and mounts everything; afterwards [`ROOT`] is what the image and earlier runs made of it.
+pub fn assemble(layer_count: u32) -> Result<(), Failure> {
+    if layer_count > LAYERS_MAX {
+        return Err(Failure::internal(format!("{layer_count} layers are more than {LAYERS_MAX}")));
+    }
+    let host = scsi_host()?;
+    let luns: Vec<(u32, u32)> = (0..layer_count).map(|lun| (0, lun)).chain([(1, 0)]).collect();
+    for (target, lun) in &luns {
+        fs::write(format!("/sys/class/scsi_host/host{host}/scan"), format!("0 {target} {lun}"))
+            .doing("scan for disks")?;
+    }
+    for (target, lun) in luns {
+        let device = wait_for_disk(host, target, lun)?;
+        if target == 0 {
+            mount_layer(&device, lun)?;
+        } else {
+            mount_own(&device)?;
+        }
+    }
+    mount_overlay(layer_count)
+}
+
+/// Unmounts what a container has used, so that its disk is clean; what does not go is left to the journal of ext4.
+pub fn release() {
+    for path in [ROOT, DISK] {
+        if let Err(error) = sys::unmount(Path::new(path), 0)
+            && error.raw_os_error() != Some(libc::EINVAL)
+        {
+            eprintln!("bulkhead agent: unmount {path}: {error}");
+        }
+    }
+}
+
+fn scsi_host() -> Result<u32, Failure> {
+    let start = Instant::now();
+    loop {
+        let hosts = fs::read_dir("/sys/class/scsi_host").into_iter().flatten().flatten();
+        let found = hosts
+            .filter(|host| {
+                fs::read_to_string(host.path().join("proc_name"))
+                    .is_ok_and(|name| name.trim() == "virtio_scsi")
+            })
+            .find_map(|host| host.file_name().to_str()?.strip_prefix("host")?.parse().ok());
+        match found {
+            Some(host) => return Ok(host),
+            None if start.elapsed() > WAIT_MAX => {
+                return Err(Failure::internal("there is no disk controller"));
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// The node appears a moment after the scan, and its size a moment after the node.
+fn wait_for_disk(host: u32, target: u32, lun: u32) -> Result<PathBuf, Failure> {
+    let start = Instant::now();
+    let folder = format!("/sys/bus/scsi/devices/{host}:0:{target}:{lun}/block");
+    loop {
+        let name = fs::read_dir(&folder)
+            .ok()
+            .and_then(|mut entries| entries.next()?.ok())
+            .map(|entry| entry.file_name());
+        if let Some(name) = name {
+            let device = Path::new("/dev").join(&name);
+            let size = fs::read_to_string(Path::new("/sys/class/block").join(&name).join("size"))
+                .unwrap_or_default();
+            if device.exists() && size.trim().parse::<u64>().is_ok_and(|sectors| sectors != 0) {
+                return Ok(device);
+            }
+        }
+        if start.elapsed() > WAIT_MAX {
+            return Err(Failure::internal(format!("disk {} is not attached", disk_name(target, lun))));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn disk_name(target: u32, lun: u32) -> String {
+    if target == 0 { format!("of layer {lun}") } else { "of the container".to_owned() }
+}
+
+fn mount_layer(device: &Path, lun: u32) -> Result<(), Failure> {
+    let target = PathBuf::from(format!("/layer/{lun}"));
+    fs::create_dir_all(&target).doing("make a mount point")?;
+    sys::mount(&device.to_string_lossy(), &target, "erofs", libc::MS_RDONLY, "")
+        .doing(format!("mount layer {lun}"))
+}
+
+fn mount_own(device: &Path) -> Result<(), Failure> {
+    if !has_ext4(device).doing("read the container's disk")? {
+        return Err(Failure::internal("the container's disk has no ext4 file system"));
+    }
+    let target = Path::new(DISK);
+    fs::create_dir_all(target).doing("make a mount point")?;
+    // What the container deletes is given back to the datastore.
+    sys::mount(&device.to_string_lossy(), target, "ext4", 0, "discard")
+        .doing("mount the container's disk")?;
+    // The upper folder is the container's `/`.
+    for (name, mode) in [("upper", 0o755), ("work", 0o700), ("etc", 0o700)] {
+        match fs::DirBuilder::new().mode(mode).create(target.join(name)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+        .doing("prepare the container's disk")?;
+    }
+    Ok(())
+}
+
+/// The magic of an ext file system is 56 bytes into the superblock, which is at 1024.
+fn has_ext4(device: &Path) -> std::io::Result<bool> {
+    let mut file = File::open(device)?;
+    file.seek(SeekFrom::Start(1024 + 56))?;
+    let mut magic = [0; 2];
+    file.read_exact(&mut magic)?;
+    Ok(u16::from_le_bytes(magic) == 0xef53)
+}
+
+fn mount_overlay(layer_count: u32) -> Result<(), Failure> {
+    let root = Path::new(ROOT);
+    fs::create_dir_all(root).doing("make a mount point")?;
+    // An image may have no layers at all; an overlay needs one.
+    fs::create_dir_all("/layer/none").doing("make a mount point")?;
+    sys::mount("overlay", root, "overlay", 0, &overlay_options(layer_count)).doing("stack the layers")
+}
+
+/// The top layer comes first.
+fn overlay_options(layer_count: u32) -> String {
+    let lower = match layer_count {
+        0 => "/layer/none".to_owned(),
+        _ => (0..layer_count).rev().map(|lun| format!("/layer/{lun}")).collect::<Vec<_>>().join(":"),
+    };
+    format!("lowerdir={lower},upperdir={DISK}/upper,workdir={DISK}/work,index=off")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_top_layer_comes_first() {
+        let rest = "upperdir=/disk/upper,workdir=/disk/work,index=off";
+        assert_eq!(overlay_options(3), format!("lowerdir=/layer/2:/layer/1:/layer/0,{rest}"));
+        assert_eq!(overlay_options(0), format!("lowerdir=/layer/none,{rest}"));
+        assert!(overlay_options(LAYERS_MAX).len() < 4000, "the options of a mount are one page");
+    }
+}

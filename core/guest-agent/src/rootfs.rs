@@ -1,0 +1,165 @@
+//! The container's view: its root, its devices, its process list, and nothing of the agent's.
+//!
+//! All of this runs in the child that becomes the container's process, in its own mount, process, IPC and cgroup
+//! namespaces, and resolves every path inside the container's root: an image whose `/dev` is a symbolic link
+//! leads only itself astray.
+
+use crate::disks::{DISK, ROOT};
+use crate::failure::{Doing, Failure};
+use crate::sys;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::Path;
+
+const NOTHING: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+
+/// Files that the agent writes at each start. They live beside the image's files, as it is nobody's change.
+const OWN_FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
+
+/// Hidden, and read-only, as Docker has it for containers without privileges.
+const MASKED: [&str; 10] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Character devices: name, major, minor. OCI runtime specification, default devices.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const LINKS: [(&str, &str); 6] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("/proc/kcore", "core"),
+    ("pts/ptmx", "ptmx"),
+];
+
+/// Writes the container's name and what it resolves names with. Called by the agent, outside.
+pub fn write_own_files(hostname: &str) -> Result<(), Failure> {
+    let hosts = format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.0.1\t{hostname}\n"
+    );
+    let contents = [format!("{hostname}\n"), hosts, String::new()];
+    for (name, content) in OWN_FILES.iter().zip(contents) {
+        let path = Path::new(DISK).join("etc").join(name);
+        // A new file each time: the container may have done anything to the last one.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => fs::write(&path, content),
+        }
+        .doing(format!("write /etc/{name}"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).doing(format!("write /etc/{name}"))?;
+    }
+    Ok(())
+}
+
+/// Moves this process into the container's root and completes it. It is in its cgroups already.
+pub fn enter(privileged: bool) -> Result<(), Failure> {
+    sys::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
+        .doing("part from the agent's mounts")?;
+    let own_files = open_own_files()?;
+    std::env::set_current_dir(ROOT).doing("enter the container's root")?;
+    sys::pivot_root_here().doing("change the root")?;
+    // The old root lies on top of the new one and is at once out of reach of everything that follows.
+    sys::unmount(Path::new("."), libc::MNT_DETACH).doing("leave the agent's root")?;
+    std::env::set_current_dir("/").doing("enter the container's root")?;
+    let writable = if privileged { 0 } else { libc::MS_RDONLY };
+    mount("proc", "/proc", "proc", NOTHING, "")?;
+    mount("sysfs", "/sys", "sysfs", NOTHING | writable, "")?;
+    sys::unshare(libc::CLONE_NEWCGROUP).doing("hide the agent's cgroups")?;
+    mount("cgroup", "/sys/fs/cgroup", "cgroup2", NOTHING | writable, "")?;
+    devices()?;
+    for (name, tree) in own_files {
+        let target = Path::new("/etc").join(name);
+        ensure_file(&target)
+            .and_then(|()| sys::attach(&tree, &target))
+            .doing(format!("place /etc/{name}"))?;
+    }
+    if !privileged {
+        READ_ONLY.iter().try_for_each(|path| make_read_only(Path::new(path)))?;
+        MASKED.iter().try_for_each(|path| mask(Path::new(path)))?;
+    }
+    Ok(())
+}
+
+/// Makes the working directory if the image has none, as Docker does.
+pub fn enter_working_dir(path: &str) -> Result<(), Failure> {
+    let path = if path.is_empty() { "/" } else { path };
+    make_folder(Path::new(path))
+        .and_then(|()| std::env::set_current_dir(path))
+        .doing(format!("chdir to cwd (\"{path}\")"))
+}
+
+fn open_own_files() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
+    let open = |name: &'static str| {
+        let path = Path::new(DISK).join("etc").join(name);
+        sys::detached_bind(&path).map(|tree| (name, tree)).doing(format!("open /etc/{name}"))
+    };
+    OWN_FILES.into_iter().map(open).collect()
+}
+
+fn devices() -> Result<(), Failure> {
+    mount("tmpfs", "/dev", "tmpfs", libc::MS_NOSUID | libc::MS_STRICTATIME, "mode=755,size=65536k")?;
+    for (name, major, minor) in DEVICES {
+        let path = Path::new("/dev").join(name);
+        sys::make_node(&path, libc::S_IFCHR | 0o666, major, minor).doing(format!("make /dev/{name}"))?;
+    }
+    for (target, name) in LINKS {
+        symlink(target, Path::new("/dev").join(name)).doing(format!("make /dev/{name}"))?;
+    }
+    let no_programs = libc::MS_NOSUID | libc::MS_NOEXEC;
+    mount("devpts", "/dev/pts", "devpts", no_programs, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
+    mount("shm", "/dev/shm", "tmpfs", NOTHING, "mode=1777,size=65536k")?;
+    mount("mqueue", "/dev/mqueue", "mqueue", NOTHING, "")
+}
+
+fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, options: &str) -> Result<(), Failure> {
+    let path = Path::new(target);
+    make_folder(path)
+        .and_then(|()| sys::mount(source, path, kind, flags, options))
+        .doing(format!("mount {target}"))
+}
+
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn ensure_file(path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        make_folder(parent)?;
+    }
+    fs::OpenOptions::new().append(true).create(true).open(path).map(drop)
+}
+
+fn make_read_only(path: &Path) -> Result<(), Failure> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let again = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | NOTHING;
+    sys::mount(&path.to_string_lossy(), path, "", libc::MS_BIND, "")
+        .and_then(|()| sys::mount("", path, "", again, ""))
+        .doing(format!("make {} read-only", path.display()))
+}
+
+fn mask(path: &Path) -> Result<(), Failure> {
+    let masked = match fs::metadata(path) {
+        Err(_) => return Ok(()),
+        Ok(found) if found.is_dir() => {
+            sys::mount("tmpfs", path, "tmpfs", libc::MS_RDONLY | NOTHING, "size=0")
+        }
+        Ok(_) => sys::mount("/dev/null", path, "", libc::MS_BIND, ""),
+    };
+    masked.doing(format!("hide {}", path.display()))
+}

@@ -1,0 +1,337 @@
+//! System calls that std does not have. All `unsafe` of the agent is here.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::{Error, Result};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+fn c_path(path: &Path) -> Result<CString> {
+    c_string(path.as_os_str())
+}
+
+fn c_string(text: impl AsRef<OsStr>) -> Result<CString> {
+    CString::new(text.as_ref().as_bytes()).map_err(|_| Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn check(result: impl Into<i64>) -> Result<i64> {
+    match result.into() {
+        -1 => Err(Error::last_os_error()),
+        value => Ok(value),
+    }
+}
+
+fn owned(result: impl Into<i64>) -> Result<OwnedFd> {
+    let fd = RawFd::try_from(check(result)?).map_err(|_| Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, options: &str) -> Result<()> {
+    let (source, target, kind, options) =
+        (c_string(source)?, c_path(target)?, c_string(kind)?, c_string(options)?);
+    // SAFETY: four strings that end in zero and live until the call returns.
+    check(unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast())
+    })?;
+    Ok(())
+}
+
+pub fn unmount(target: &Path, flags: libc::c_int) -> Result<()> {
+    let target = c_path(target)?;
+    // SAFETY: a string that ends in zero.
+    check(unsafe { libc::umount2(target.as_ptr(), flags) })?;
+    Ok(())
+}
+
+/// Makes the current folder the root, and the old root a mount on top of it.
+pub fn pivot_root_here() -> Result<()> {
+    // SAFETY: two strings that end in zero.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
+    Ok(())
+}
+
+/// A mount of `path` that is nowhere yet; see [`attach`].
+pub fn detached_bind(path: &Path) -> Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    let path = c_path(path)?;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC.unsigned_abs();
+    // SAFETY: a string that ends in zero, and numbers.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+}
+
+pub fn attach(tree: &OwnedFd, target: &Path) -> Result<()> {
+    const FROM_EMPTY_PATH: libc::c_uint = 4;
+    const TO_SYMLINKS: libc::c_uint = 0x10;
+    let target = c_path(target)?;
+    // SAFETY: an open descriptor, strings that end in zero, and numbers.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            FROM_EMPTY_PATH | TO_SYMLINKS,
+        )
+    })?;
+    Ok(())
+}
+
+pub fn make_node(path: &Path, mode: libc::mode_t, major: u32, minor: u32) -> Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: a string that ends in zero.
+    check(unsafe { libc::mknod(path.as_ptr(), mode, libc::makedev(major, minor)) })?;
+    Ok(())
+}
+
+pub fn load_module(file: &File, parameters: &str) -> Result<()> {
+    let parameters = c_string(parameters)?;
+    // SAFETY: an open descriptor and a string that ends in zero.
+    check(unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0) })?;
+    Ok(())
+}
+
+pub fn unload_module(name: &CStr) -> Result<()> {
+    // SAFETY: a string that ends in zero.
+    check(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) })?;
+    Ok(())
+}
+
+/// Puts `fd` in place of descriptor `number` of this process.
+pub fn replace_fd(fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
+    // SAFETY: numbers only; the three standard descriptors are replaced, which std allows for.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+    Ok(())
+}
+
+pub fn set_hostname(name: &str) -> Result<()> {
+    // SAFETY: pointer and length of the same string.
+    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) })?;
+    Ok(())
+}
+
+/// Nanoseconds since 1970.
+pub fn unix_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub fn set_clock(unix_ns: u64) -> Result<()> {
+    let out_of_range = |_| Error::from_raw_os_error(libc::EINVAL);
+    let time = libc::timespec {
+        tv_sec: i64::try_from(unix_ns / 1_000_000_000).map_err(out_of_range)?,
+        tv_nsec: i64::try_from(unix_ns % 1_000_000_000).map_err(out_of_range)?,
+    };
+    // SAFETY: a valid structure.
+    check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) })?;
+    Ok(())
+}
+
+/// Feeds the kernel's random generator, counted in full, and makes it use that at once. random(4)
+pub fn add_entropy(random: &File, bytes: [u8; 32]) -> Result<()> {
+    #[repr(C)]
+    struct PoolInfo {
+        bits: libc::c_int,
+        bytes: libc::c_int,
+        data: [u8; 32],
+    }
+    const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+    const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+    let info = PoolInfo { bits: 256, bytes: 32, data: bytes };
+    // SAFETY: the structure that this request reads; the second request takes none.
+    unsafe {
+        check(libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info))?;
+        check(libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG))?;
+    }
+    Ok(())
+}
+
+/// Brings the loopback interface up. netdevice(7)
+pub fn loopback_up() -> Result<()> {
+    // SAFETY: plain numbers.
+    let socket = owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: all zeros is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+    // SAFETY: the structure that this request reads.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
+    Ok(())
+}
+
+/// A child in new namespaces, or `None` in the child itself. The agent has one thread, so the child may do anything.
+pub fn clone(namespaces: libc::c_int) -> Result<Option<libc::pid_t>> {
+    let flags = namespaces | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and a stack this is fork; there are no other threads whose locks could be held.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    Ok((pid != 0).then(|| libc::pid_t::try_from(pid).unwrap_or(libc::pid_t::MAX)))
+}
+
+pub fn unshare(namespaces: libc::c_int) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::unshare(namespaces) })?;
+    Ok(())
+}
+
+/// The next child that ended, and its status as of wait(2).
+pub fn reap() -> Option<(libc::pid_t, libc::c_int)> {
+    let mut status = 0;
+    // SAFETY: a valid place for the status.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    (pid > 0).then_some((pid, status))
+}
+
+pub fn kill(pid: libc::pid_t, signal: libc::c_int) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::kill(pid, signal) })?;
+    Ok(())
+}
+
+/// Waits until one of `fds` is ready or `timeout_ms` is over (-1: no limit). An interruption counts as over.
+pub fn poll(fds: &mut [libc::pollfd], timeout_ms: libc::c_int) {
+    // SAFETY: pointer and length of the same slice.
+    unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
+}
+
+/// (read end, write end), both closed on exec.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    // SAFETY: room for two descriptors.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    let [read, write] = fds;
+    Ok((owned(read)?, owned(write)?))
+}
+
+/// Blocks these signals and gives them as bytes to read instead. signalfd(2)
+pub fn signal_fd(signals: &[libc::c_int]) -> Result<File> {
+    let set = signal_set(signals);
+    // SAFETY: a valid set.
+    unsafe {
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
+        Ok(owned(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?.into())
+    }
+}
+
+fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
+    // SAFETY: all zeros is a valid set of the C library, and it is emptied before use.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        set
+    }
+}
+
+/// Signals as a new program expects them: none blocked, and std's ignored SIGPIPE back to its default.
+pub fn default_signals() -> Result<()> {
+    let none = signal_set(&[]);
+    // SAFETY: a valid set; the default action is always valid.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()))?;
+    }
+    Ok(())
+}
+
+/// Reads and writes return at once, and SIGIO tells of changes.
+pub fn make_async(file: &File) -> Result<()> {
+    // SAFETY: an open descriptor and plain numbers.
+    unsafe {
+        let pid = libc::getpid();
+        check(libc::fcntl(file.as_raw_fd(), libc::F_SETOWN, pid))?;
+        check(libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK | libc::O_ASYNC))?;
+    }
+    Ok(())
+}
+
+pub fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+    // SAFETY: an open descriptor and plain numbers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+    Ok(())
+}
+
+pub fn new_session() -> Result<()> {
+    // SAFETY: no arguments.
+    check(unsafe { libc::setsid() })?;
+    Ok(())
+}
+
+pub fn set_limit(resource: libc::__rlimit_resource_t, limit: libc::rlim_t) -> Result<()> {
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: a valid structure.
+    check(unsafe { libc::setrlimit(resource, &raw const limit) })?;
+    Ok(())
+}
+
+/// Takes a capability out of the bounding set for good. `Ok(false)`: the kernel has none of this number.
+pub fn drop_bounding(capability: u32) -> Result<bool> {
+    // SAFETY: plain numbers.
+    match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Becomes another user; going from root, its capabilities are lost.
+pub fn set_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    // SAFETY: pointer and length of the same slice, and plain numbers.
+    unsafe {
+        check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+        check(libc::setresgid(gid, gid, gid))?;
+        check(libc::setresuid(uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// Whether the effective user may execute the file.
+pub fn may_execute(path: &Path) -> Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: a string that ends in zero.
+    check(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) })?;
+    Ok(())
+}
+
+/// Becomes another program; returns only to say why not.
+pub fn exec(program: &Path, args: &[String], env: &[String]) -> Error {
+    let list = |items: &[String]| items.iter().map(c_string).collect::<Result<Vec<CString>>>();
+    let (program, args, env) = match (c_path(program), list(args), list(env)) {
+        (Ok(program), Ok(args), Ok(env)) => (program, args, env),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return error,
+    };
+    let pointers = |items: &[CString]| -> Vec<*const libc::c_char> {
+        items.iter().map(|item| item.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (arg_pointers, env_pointers) = (pointers(&args), pointers(&env));
+    // SAFETY: strings that end in zero, in lists that end in null; all live until the call returns.
+    unsafe { libc::execve(program.as_ptr(), arg_pointers.as_ptr(), env_pointers.as_ptr()) };
+    Error::last_os_error()
+}
+
+/// Ends this process at once.
+pub fn exit_now(code: libc::c_int) -> ! {
+    // SAFETY: no memory is involved.
+    unsafe { libc::_exit(code) }
+}
+
+pub fn umask(mask: libc::mode_t) {
+    // SAFETY: plain numbers; cannot fail.
+    unsafe { libc::umask(mask) };
+}
+
+/// Writes everything to the disks and switches the machine off.
+pub fn power_off() -> ! {
+    // SAFETY: no memory is involved.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::LINUX_REBOOT_CMD_POWER_OFF);
+    }
+    exit_now(1)
+}
