@@ -5,9 +5,31 @@ use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpres
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::str::FromStr;
+use std::str::FromStr as _;
+use std::sync::LazyLock;
 
 pub(crate) const NAMESPACE: &str = "Bulkhead";
+
+const KINDS: [&str; 11] = [
+    "Action",
+    "Class",
+    "Container",
+    "Image",
+    "Platform",
+    "Registries",
+    "Registry",
+    "Repository",
+    "Tenant",
+    "User",
+    "Vch",
+];
+
+/// Parsed once: Cedar's parser is the dearest part of making an entity.
+static TYPES: LazyLock<BTreeMap<&'static str, EntityTypeName>> = LazyLock::new(|| {
+    let parse =
+        |kind: &&'static str| Some((*kind, EntityTypeName::from_str(&format!("{NAMESPACE}::{kind}")).ok()?));
+    KINDS.iter().filter_map(parse).collect()
+});
 
 /// One fact.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,9 +81,9 @@ impl Uid {
     }
 
     pub fn to_cedar(&self) -> Result<EntityUid, FactError> {
-        let kind = EntityTypeName::from_str(&format!("{NAMESPACE}::{}", self.kind))
-            .map_err(|error| FactError::new(self.kind, error))?;
-        Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(&self.id)))
+        let kind =
+            TYPES.get(self.kind).ok_or_else(|| FactError::new(self.kind, "the schema has no such type"))?;
+        Ok(EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(&self.id)))
     }
 
     fn to_json(&self) -> Value {

@@ -2,7 +2,7 @@
 
 use crate::error::PolicyError;
 use crate::explain::with_numbers;
-use crate::facts::{FactError, Inputs, pairs};
+use crate::facts::{FactError, Inputs, Uid, pairs};
 use crate::inputs::gather;
 use crate::load::{self, Rule, Source};
 use crate::query::{Outcome, Query, Settings};
@@ -21,8 +21,8 @@ use std::time::Instant;
 pub struct PolicySet {
     digest: Digest,
     schema: Schema,
-    /// The action groups, which Cedar wants as entities.
-    actions: Entities,
+    /// Each action with the groups that it is in, which Cedar wants as entities, by the action's name.
+    actions: BTreeMap<&'static str, Entities>,
     rules: BTreeMap<String, Rule>,
     /// `base` alone: what decides about the installation itself.
     base: cedar_policy::PolicySet,
@@ -69,8 +69,7 @@ impl PolicySet {
             }
             classes.insert(class.clone(), policies);
         }
-        let actions =
-            schema.action_entities().map_err(|error| PolicyError::Schema { why: error.to_string() })?;
+        let actions = actions(&schema)?;
         Ok(Self { digest: digest(sources, &names), schema, actions, rules, base, classes })
     }
 
@@ -121,7 +120,7 @@ impl PolicySet {
         let class = query.subject.vch().map(|vch| &vch.class);
         let (verdict, reasons) = match self.policies_for(query.action, class) {
             None => (Verdict::Deny, vec![without_policies(class)]),
-            Some(policies) => match self.evaluate(policies, &inputs) {
+            Some(policies) => match self.evaluate(policies, query.action, &inputs) {
                 Ok(response) => self.read(&response, query, &inputs),
                 Err(error) => (Verdict::Deny, vec![unaskable(query.action, &error)]),
             },
@@ -144,10 +143,16 @@ impl PolicySet {
         self.classes.get(class).or(leaving.then_some(&self.base))
     }
 
-    fn evaluate(&self, policies: &cedar_policy::PolicySet, inputs: &Inputs) -> Result<Response, FactError> {
+    fn evaluate(
+        &self,
+        policies: &cedar_policy::PolicySet,
+        action: Action,
+        inputs: &Inputs,
+    ) -> Result<Response, FactError> {
         let things = inputs.things.iter().map(|thing| thing.to_cedar()).collect::<Result<Vec<_>, _>>()?;
         // Not checked against the schema on each decision: a test does, for every action.
-        let entities = self.actions.clone().add_entities(things, None);
+        let groups = self.actions.get(action.name()).cloned().unwrap_or_else(Entities::empty);
+        let entities = groups.add_entities(things, None);
         let entities = entities.map_err(|error| FactError::new("the entities", error))?;
         let context = Context::from_pairs(pairs(&inputs.context)?);
         let context = context.map_err(|error| FactError::new("the context", error))?;
@@ -211,6 +216,20 @@ impl std::fmt::Debug for PolicySet {
             .field("policies", &self.rules.len())
             .finish()
     }
+}
+
+fn actions(schema: &Schema) -> Result<BTreeMap<&'static str, Entities>, PolicyError> {
+    let wrong = |error: &dyn std::fmt::Display| PolicyError::Schema { why: error.to_string() };
+    let all = schema.action_entities().map_err(|error| wrong(&error))?;
+    let mut actions = BTreeMap::new();
+    for action in Action::ALL {
+        let uid = Uid::new("Action", action.name()).to_cedar().map_err(|error| wrong(&error))?;
+        let groups = all.ancestors(&uid).into_iter().flatten();
+        let wanted = groups.chain([&uid]).filter_map(|uid| all.get(uid).cloned());
+        let entities = Entities::from_entities(wanted, None).map_err(|error| wrong(&error))?;
+        actions.insert(action.name(), entities);
+    }
+    Ok(actions)
 }
 
 fn select(
