@@ -1,0 +1,152 @@
+//! The use cases: where model, store, policy, images and machines meet.
+//!
+//! ```text
+//!   docker-api, admin-api ──▶ use case ──▶ policy decides ──▶ store: desired state, event, audit (one transaction)
+//!                                                                │ wake
+//!   back end ──── events wake ────▶ driver (one per container) ◀─┘
+//!                                      │ observe → next() → act → store: actual state
+//! ```
+//!
+//! **Invariants:** a use case changes only what is desired, and waits; one driver task per container is the only
+//! writer of its actual state; every use case asks the policies before it does or tells anything. No word of
+//! Docker's API is spoken here.
+
+mod admission;
+mod containers;
+mod driver;
+mod error;
+mod feed;
+mod guest;
+mod images;
+mod layers;
+mod log;
+mod lookup;
+mod output;
+mod pull;
+mod recovery;
+mod system;
+mod vchs;
+mod wait;
+
+pub use containers::create::Created;
+pub use containers::{Changed, ContainerUsage};
+pub use error::EngineError;
+pub use feed::EventQuery;
+pub use images::{Loaded, RemovedImage, Saved};
+pub use log::{LogLine, LogQuery};
+pub use output::{Output, OutputStream};
+pub use pull::{Pull, PullOutcome};
+pub use system::SystemFacts;
+pub use vchs::{NewVch, VchUsage};
+pub use wait::{WaitFor, Waiting};
+
+use bulkhead_image::convert::Converter;
+use bulkhead_image::registry::Registries;
+use bulkhead_machine::BackEnd;
+use bulkhead_model::{Caller, Clock, VchId};
+use bulkhead_policy::Decider;
+use bulkhead_store::{Fence, Store};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What an engine is built from.
+#[derive(Debug)]
+pub struct EngineParts {
+    pub store: Store,
+    pub back_end: BackEnd,
+    pub policies: Arc<Decider>,
+    pub registries: Registries,
+    /// How layer conversion children are started.
+    pub converter: Converter,
+    pub clock: Clock,
+    /// From `Store::claim_server`; a later claim fences this engine off.
+    pub fence: Fence,
+    pub settings: EngineSettings,
+}
+
+/// Set by the operator in the configuration file.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// Product version, for `info`.
+    pub version: String,
+    /// Where archives of `load` and `save` are spooled.
+    pub work_dir: std::path::PathBuf,
+    /// Decisions are kept this many days.
+    pub decision_days: u32,
+}
+
+/// The engine; cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    back_end: BackEnd,
+    policies: Arc<Decider>,
+    registries: Registries,
+    converter: Converter,
+    clock: Clock,
+    fence: Fence,
+    settings: EngineSettings,
+    feed: feed::Feed,
+    drivers: driver::Drivers,
+    pulls: pull::Pulls,
+    vchs_changed: tokio::sync::watch::Sender<u64>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Who asks, and of which VCH. Made by a listener, which knows both for certain.
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub vch: VchId,
+    pub caller: Caller,
+}
+
+impl Engine {
+    /// Builds the engine and starts a driver for each container that the store knows: machines that outlived the
+    /// last server are found again, the others' ends are recorded.
+    pub async fn start(parts: EngineParts) -> Result<Self, EngineError> {
+        let stop = CancellationToken::new();
+        let inner = Inner {
+            fence: parts.fence,
+            feed: feed::Feed::new(),
+            drivers: driver::Drivers::new(),
+            pulls: pull::Pulls::new(),
+            vchs_changed: tokio::sync::watch::Sender::new(0),
+            tasks: TaskTracker::new(),
+            stop,
+            store: parts.store,
+            back_end: parts.back_end,
+            policies: parts.policies,
+            registries: parts.registries,
+            converter: parts.converter,
+            clock: parts.clock,
+            settings: parts.settings,
+        };
+        let engine = Self(Arc::new(inner));
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    /// Stops drivers and background work; machines go on. Returns when all tasks have ended.
+    pub async fn shutdown(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn back_end(&self) -> &BackEnd {
+        &self.0.back_end
+    }
+
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        self.0.clock.now()
+    }
+}

@@ -46,6 +46,41 @@ actions! {
     DecisionRead = "decision.read",
 }
 
+impl Action {
+    /// Whether it only tells: a permission of it is not recorded.
+    pub fn is_read(self) -> bool {
+        match self {
+            Action::SystemRead
+            | Action::SystemEvents
+            | Action::ContainerList
+            | Action::ContainerInspect
+            | Action::ContainerLogs
+            | Action::ContainerWait
+            | Action::ImageList
+            | Action::ImageInspect
+            | Action::NetworkList
+            | Action::VolumeList
+            | Action::VchList
+            | Action::VchInspect
+            | Action::DecisionRead => true,
+            Action::RegistryLogin
+            | Action::ContainerAttach
+            | Action::ContainerCreate
+            | Action::ContainerStart
+            | Action::ContainerStop
+            | Action::ContainerKill
+            | Action::ContainerRemove
+            | Action::ImagePull
+            | Action::ImageTag
+            | Action::ImageRemove
+            | Action::ImageLoad
+            | Action::ImageSave
+            | Action::VchCreate
+            | Action::VchDelete => false,
+        }
+    }
+}
+
 impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())

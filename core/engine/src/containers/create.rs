@@ -1,0 +1,159 @@
+//! Create: image, spec, decision, row. Nothing runs yet, and nothing but the row is made.
+
+use super::{event, names};
+use crate::admission::{Ask, random};
+use crate::driver::MACHINE_BYTES_MIN;
+use crate::{Engine, EngineError, Session};
+use bulkhead_model::container::resolve;
+use bulkhead_model::lifecycle::{Desired, Goal, Status};
+use bulkhead_model::{Action, Container, ContainerAsk, ContainerId, ContainerSpec, Image, Vch};
+use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
+use bulkhead_store::{Record, StoreError};
+
+/// A container that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    pub id: ContainerId,
+    /// For the user to read.
+    pub warnings: Vec<String>,
+}
+
+/// Tries to find a free name, where the user gave none.
+const NAME_TRIES: u32 = 8;
+
+impl Engine {
+    /// Makes a container. `client_view` is given back at inspect and never looked at.
+    pub async fn create(
+        &self,
+        session: &Session,
+        name: Option<String>,
+        ask: ContainerAsk,
+        client_view: serde_json::Value,
+    ) -> Result<Created, EngineError> {
+        let vch = self.vch_of(session).await?;
+        if let Some(name) = &name {
+            names::check(name)?;
+        }
+        let image = self.find_image(session, &ask.image).await?;
+        self.check_platform(&image, &ask.image)?;
+        let id = ContainerId::from_random(random()?);
+        let spec = resolve(&id, &ask, &image.config, &vch.settings)?;
+        self.check_size(&spec)?;
+        let warnings = warnings(&spec);
+
+        let facts = ContainerFacts {
+            id: &id,
+            name: name.as_deref().unwrap_or_default(),
+            owner: &session.caller.name,
+            spec: &spec,
+            image: ImageFacts { asked: &ask.image, cached: Some(&image) },
+        };
+        let admitted = self
+            .admit(Ask {
+                action: Action::ContainerCreate,
+                caller: &session.caller,
+                endpoint: Some(&vch),
+                subject: Subject::Container { vch: &vch, container: facts },
+                usage_after: self.usage_after(&vch, &spec).await?,
+            })
+            .await?;
+
+        let mut container = Container {
+            id: id.clone(),
+            vch: vch.id,
+            name: String::new(),
+            image_name: shown_name(&ask.image, &image),
+            image: image.id.clone(),
+            layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
+            ask,
+            spec,
+            client_view,
+            owner: session.caller.name.clone(),
+            created_at: self.now(),
+            desired: Desired { goal: Goal::Rest, run: 0 },
+            status: Status::Created,
+        };
+        for _ in 0..NAME_TRIES {
+            container.name = match &name {
+                Some(name) => name.clone(),
+                None => names::generate(u64::from_le_bytes(random()?)),
+            };
+            let record = Record::at(container.created_at)
+                .audit(admitted.audit.clone())
+                .event(event(&container, "create", &[]));
+            match self.store().create_container(&container, self.0.fence, &record).await {
+                Ok(_) => {
+                    self.0.feed.wake();
+                    self.drive(&container);
+                    return Ok(Created { id, warnings });
+                }
+                Err(StoreError::NameTaken { .. }) if name.is_none() => {}
+                Err(StoreError::NameTaken { name, holder, .. }) => {
+                    let holder = holder.parse().map_err(|_| EngineError::InvalidName(name.clone()))?;
+                    return Err(EngineError::NameInUse { name, holder });
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(EngineError::InvalidName(container.name))
+    }
+
+    fn check_platform(&self, image: &Image, asked: &str) -> Result<(), EngineError> {
+        let (os, architecture) = (&image.config.os, &image.config.architecture);
+        if os == "linux" && architecture == "amd64" {
+            return Ok(());
+        }
+        Err(EngineError::WrongPlatform {
+            image: asked.into(),
+            found: format!("{os}/{architecture}"),
+            wanted: "linux/amd64".into(),
+        })
+    }
+
+    fn check_size(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
+        let capabilities = self.back_end().machines.capabilities();
+        let vcpus = spec.resources.vcpus();
+        if vcpus > capabilities.vcpus_max {
+            let why = format!("range of CPUs is from 0.01 to {}.00", capabilities.vcpus_max);
+            let value = format!("{}", f64::from(spec.resources.cpu_milli) / 1000.0);
+            return Err(EngineError::Invalid { what: "number of CPUs", value, why });
+        }
+        let memory = spec.resources.memory_bytes;
+        if memory > capabilities.host_memory_bytes {
+            let why = format!("the host has {} bytes", capabilities.host_memory_bytes);
+            return Err(EngineError::Invalid { what: "memory", value: memory.to_string(), why });
+        }
+        Ok(())
+    }
+
+    /// What the VCH would use with this container running.
+    async fn usage_after(&self, vch: &Vch, spec: &ContainerSpec) -> Result<Usage, EngineError> {
+        let containers = self.store().containers(vch.id).await?;
+        let running: u64 = containers
+            .iter()
+            .filter(|container| matches!(container.status, Status::Starting { .. } | Status::Running { .. }))
+            .map(|container| container.spec.resources.memory_bytes)
+            .sum();
+        Ok(Usage {
+            containers: u32::try_from(containers.len()).unwrap_or(u32::MAX).saturating_add(1),
+            memory_bytes: running.saturating_add(spec.resources.memory_bytes),
+        })
+    }
+}
+
+/// The name as typed, unless it was typed as an id.
+fn shown_name(asked: &str, image: &Image) -> String {
+    let by_id = asked.starts_with("sha256:") || image.id.hex().starts_with(asked);
+    if by_id { image.id.to_string() } else { asked.to_owned() }
+}
+
+fn warnings(spec: &ContainerSpec) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if spec.resources.memory_bytes < MACHINE_BYTES_MIN {
+        warnings.push(format!(
+            "the memory limit was raised to {} MiB, the least that a machine with a kernel of its own needs",
+            MACHINE_BYTES_MIN >> 20
+        ));
+    }
+    warnings
+}

@@ -1,0 +1,134 @@
+//! Use cases of containers, a file each.
+
+pub(crate) mod create;
+mod kill;
+mod list;
+mod names;
+mod remove;
+mod start;
+mod stop;
+
+use crate::admission::{Admitted, Ask};
+use crate::driver::Handle;
+use crate::{Engine, EngineError, Session};
+use bulkhead_model::event::{EventKind, NewEvent};
+use bulkhead_model::lifecycle::{Answer, Denied, Desired, Request, accept};
+use bulkhead_model::{Action, Container, Vch};
+use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
+use bulkhead_store::{AuditEntry, Record, StoreError};
+use std::sync::Arc;
+
+/// Whether a request changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    Done,
+    AlreadySo,
+}
+
+/// What a container takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContainerUsage {
+    /// Of its own disk, on the datastore.
+    pub disk_bytes: u64,
+}
+
+/// Tries of a compare-and-set before it is given up; each loses only to another request on the same container.
+const TRIES: u32 = 16;
+
+/// An event of a container: its image, name and labels, and what is special to the action.
+pub(crate) fn event(container: &Container, action: &str, special: &[(&str, &str)]) -> NewEvent {
+    let mut attributes = container.spec.labels.clone();
+    attributes.insert("image".into(), container.image_name.clone());
+    attributes.insert("name".into(), container.name.clone());
+    attributes.extend(special.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    NewEvent {
+        kind: EventKind::Container,
+        action: action.into(),
+        actor: container.id.to_string(),
+        attributes,
+    }
+}
+
+impl Engine {
+    /// Finds the container and asks the policies about it.
+    pub(crate) async fn admit_container(
+        &self,
+        session: &Session,
+        action: Action,
+        text: &str,
+    ) -> Result<(Vch, Container, Admitted), EngineError> {
+        let vch = self.vch_of(session).await?;
+        let container = self.find(session.vch, text).await?;
+        let image = self.store().image(session.vch, &container.image).await.ok();
+        let facts = ContainerFacts {
+            id: &container.id,
+            name: &container.name,
+            owner: &container.owner,
+            spec: &container.spec,
+            image: ImageFacts { asked: &container.ask.image, cached: image.as_ref() },
+        };
+        let ask = Ask {
+            action,
+            caller: &session.caller,
+            endpoint: Some(&vch),
+            subject: Subject::Container { vch: &vch, container: facts },
+            usage_after: Usage::default(),
+        };
+        let admitted = self.admit(ask).await?;
+        Ok((vch, container, admitted))
+    }
+
+    /// Changes what is desired, if the container's state allows it; wakes its driver.
+    /// `wish` makes the new desire out of the container as it is.
+    pub(crate) async fn change(
+        &self,
+        mut container: Container,
+        request: Request,
+        audit: AuditEntry,
+        wish: impl Fn(&Container) -> Desired,
+    ) -> Result<(Changed, Container, Arc<Handle>), EngineError> {
+        for _ in 0..TRIES {
+            let handle = self.drive(&container);
+            match accept(&container.desired, &container.status, request) {
+                Answer::AlreadySo => return Ok((Changed::AlreadySo, container, handle)),
+                Answer::Denied(denied) => return Err(denial(denied, &container)),
+                Answer::Accepted => {}
+            }
+            let desired = wish(&container);
+            let record = Record::at(self.now()).audit(audit.clone());
+            let set = self
+                .store()
+                .set_desired(container.vch, &container.id, &container.desired, &desired, &record)
+                .await;
+            match set {
+                Ok((changed, _)) => {
+                    handle.wake();
+                    return Ok((Changed::Done, changed, handle));
+                }
+                Err(StoreError::Conflict { .. }) => {
+                    container = self.reread(&container).await?;
+                }
+                Err(StoreError::NotFound { .. }) => {
+                    return Err(EngineError::NoSuchContainer(container.id.to_string()));
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(EngineError::Store(StoreError::Conflict { kind: "container", id: container.id.to_string() }))
+    }
+
+    async fn reread(&self, container: &Container) -> Result<Container, EngineError> {
+        match self.store().container(container.vch, &container.id).await {
+            Err(StoreError::NotFound { .. }) => Err(EngineError::NoSuchContainer(container.id.to_string())),
+            other => Ok(other?),
+        }
+    }
+}
+
+fn denial(denied: Denied, container: &Container) -> EngineError {
+    match denied {
+        Denied::IsRunning => EngineError::IsRunning(container.id.clone()),
+        Denied::NotRunning => EngineError::NotRunning(container.id.clone()),
+        Denied::BeingRemoved => EngineError::BeingRemoved(container.id.clone()),
+    }
+}

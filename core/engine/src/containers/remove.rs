@@ -1,0 +1,30 @@
+//! Remove: the wish to be gone, and waiting until it is.
+
+use crate::{Engine, EngineError, Session};
+use bulkhead_model::lifecycle::{Desired, Goal, Request};
+use bulkhead_model::{Action, Container};
+
+impl Engine {
+    /// `force` ends what runs.
+    pub async fn remove(&self, session: &Session, text: &str, force: bool) -> Result<(), EngineError> {
+        let (_, container, admitted) = self.admit_container(session, Action::ContainerRemove, text).await?;
+        self.drive_away(container, force, admitted.audit).await
+    }
+
+    pub(crate) async fn drive_away(
+        &self,
+        container: Container,
+        force: bool,
+        audit: bulkhead_store::AuditEntry,
+    ) -> Result<(), EngineError> {
+        let (_, _, handle) = self
+            .change(container, Request::Remove { force }, audit, |container| Desired {
+                goal: Goal::Gone,
+                run: container.desired.run,
+            })
+            .await?;
+        let mut seen = handle.seen();
+        seen.wait_for(|seen| seen.gone).await.map_err(|_| EngineError::Stopping)?;
+        Ok(())
+    }
+}

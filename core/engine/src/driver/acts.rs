@@ -1,0 +1,327 @@
+//! What a driver does. Each act may be repeated and may be cut off anywhere.
+
+use super::journal::{start_failed, time_of};
+use super::{Driver, run_of};
+use crate::admission::random;
+use crate::containers::event;
+use crate::guest::{GuestError, Link};
+use crate::EngineError;
+use bulkhead_guest_protocol::message::{AgentState, Process, ReplyBody, RequestBody, Start};
+use bulkhead_machine::{Condition, MachineSpec};
+use bulkhead_model::container::Signal;
+use bulkhead_model::lifecycle::{Act, Desired, Exit, Goal, GuestFact, Status};
+use bulkhead_model::Container;
+use bulkhead_store::Record;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A kernel boots in seconds; under emulation on a busy machine it takes its time.
+const BOOT_DEADLINE: Duration = Duration::from_secs(30);
+const BOOT_DEADLINE_EMULATED: Duration = Duration::from_secs(180);
+/// Attaching disks, mounting them, starting the process.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a greeting is waited for before the driver looks whether it is still wanted.
+const GREET_SLICE: Duration = Duration::from_millis(250);
+/// A machine whose process is over powers itself off; it gets this long before it is made to.
+const POWER_OFF_PATIENCE: Duration = Duration::from_secs(10);
+/// Below this the guest's kernel does not come up.
+pub(crate) const MACHINE_BYTES_MIN: u64 = 128 << 20;
+
+impl Driver {
+    pub(super) async fn perform(&mut self, act: &Act, container: &Container) -> Result<(), EngineError> {
+        let back_end = self.engine.back_end().clone();
+        match act {
+            Act::BeginRun => {
+                self.guest = GuestFact::Unknown;
+                self.failed = None;
+                self.greet_by = None;
+                self.begin_journal().await?;
+                let status = Status::Starting { run: container.desired.run };
+                self.set_status(&status, None, self.record()).await
+            }
+            Act::CreateDisk => {
+                let bytes = container.spec.resources.disk_bytes;
+                let made = back_end.disks.create_disk(self.vch, &self.id, bytes).await;
+                self.or_fail(made.map_err(Into::into), container)
+            }
+            Act::StartMachine => {
+                let spec = self.machine_spec(container).await?;
+                self.link = None;
+                let started = back_end.machines.start(&spec).await;
+                self.greet_by = Some(Instant::now() + self.boot_deadline());
+                self.or_fail(started.map_err(Into::into), container)
+            }
+            Act::Greet => self.greet(container).await,
+            Act::StartProcess => self.start_process(container).await,
+            Act::RecordRunning { started_at } => {
+                let run = run_of(&container.status);
+                let status = Status::Running { run, started_at: *started_at, stop_signalled: false };
+                self.set_status(&status, None, self.record().event(event(container, "start", &[]))).await
+            }
+            Act::Signal { signal } => {
+                self.send_signal(*signal).await?;
+                let Status::Running { run, started_at, .. } = &container.status else { return Ok(()) };
+                let status = Status::Running { run: *run, started_at: *started_at, stop_signalled: true };
+                let number = signal.number().to_string();
+                let record = self.record().event(event(container, "kill", &[("signal", &number)]));
+                self.set_status(&status, None, record).await
+            }
+            Act::Kill => {
+                let over = matches!(container.status, Status::Exited { .. });
+                if over && container.desired.goal != Goal::Gone {
+                    self.await_power_off().await?;
+                }
+                self.link = None;
+                Ok(back_end.machines.kill(&self.id).await?)
+            }
+            Act::RecordExit { exit } => self.record_exit(container, exit).await,
+            Act::DeleteMachine => {
+                self.link = None;
+                self.token = None;
+                self.guest = GuestFact::Unknown;
+                Ok(back_end.machines.delete(&self.id).await?)
+            }
+            Act::DeleteDisk => Ok(back_end.disks.delete_disk(self.vch, &self.id).await?),
+            Act::Forget => {
+                back_end.journals.delete(&self.id).await?;
+                let record = self.record().event(event(container, "destroy", &[]));
+                self.engine.store().forget_container(self.engine.0.fence, self.vch, &self.id, &record).await?;
+                self.engine.0.feed.wake();
+                Ok(())
+            }
+        }
+    }
+
+    fn record(&self) -> Record {
+        Record::at(self.engine.now())
+    }
+
+    async fn set_status(
+        &self,
+        status: &Status,
+        desired: Option<&Desired>,
+        record: Record,
+    ) -> Result<(), EngineError> {
+        let fence = self.engine.0.fence;
+        self.engine.store().set_status(fence, self.vch, &self.id, status, desired, &record).await?;
+        self.engine.0.feed.wake();
+        Ok(())
+    }
+
+    /// What a start cannot get past ends the run, with the reason for the user.
+    fn or_fail(&mut self, done: Result<(), EngineError>, container: &Container) -> Result<(), EngineError> {
+        if let Err(error) = done {
+            tracing::warn!(error = &error as &dyn std::error::Error, "start failed");
+            self.fail(128, &error.to_string(), container);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, code: i32, message: &str, container: &Container) {
+        self.failed = Some((run_of(&container.status), start_failed(code, message, self.engine.now())));
+    }
+
+    fn boot_deadline(&self) -> Duration {
+        let hardware = self.engine.back_end().machines.capabilities().hardware_isolation;
+        if hardware { BOOT_DEADLINE } else { BOOT_DEADLINE_EMULATED }
+    }
+
+    async fn machine_spec(&self, container: &Container) -> Result<MachineSpec, EngineError> {
+        let resources = &container.spec.resources;
+        Ok(MachineSpec {
+            id: self.id.clone(),
+            vch: self.vch,
+            server: self.engine.0.fence.server,
+            cpu_milli: resources.cpu_milli,
+            vcpus: resources.vcpus(),
+            memory_bytes: resources.memory_bytes.max(MACHINE_BYTES_MIN).next_multiple_of(1 << 20),
+            layers: container.layers.clone(),
+            token: random()?,
+            run: run_of(&container.status),
+            journal_bytes_max: 2 * self.log_bytes().await?,
+        })
+    }
+
+    /// Asks the agent who it is; comes back before it has answered, so that a stop during boot is heard.
+    async fn greet(&mut self, container: &Container) -> Result<(), EngineError> {
+        let boot_deadline = self.boot_deadline();
+        let by = *self.greet_by.get_or_insert_with(|| Instant::now() + boot_deadline);
+        let token = self.token.unwrap_or_default();
+        if self.link.is_none() {
+            let channel = self.engine.back_end().machines.channel(&self.id).await?;
+            let link = Link::open(channel, random()?).await;
+            self.link = Some(self.guest_result(link)?);
+        }
+        let Some(link) = self.link.as_mut() else { return Ok(()) };
+        match link.greeting(&token, GREET_SLICE).await {
+            Ok(Some(hello)) => {
+                self.greet_by = None;
+                self.journal.limit = 0;
+                self.guest = match hello.state {
+                    AgentState::Ready => GuestFact::Ready,
+                    AgentState::Running { run, started_unix_ns, .. } => {
+                        GuestFact::Process { run, started_at: time_of(started_unix_ns) }
+                    }
+                    // Its last words are in the journal, which the next look reads.
+                    AgentState::Over { .. } => GuestFact::Unknown,
+                };
+                Ok(())
+            }
+            Ok(None) if Instant::now() < by => Ok(()),
+            Ok(None) => {
+                self.link = None;
+                self.greet_by = None;
+                let text = format!("the guest did not come up within {} s", boot_deadline.as_secs());
+                match container.status {
+                    Status::Starting { .. } => self.fail(128, &text, container),
+                    // It ran, and cannot be spoken to: it is left running, and asked again.
+                    Status::Created | Status::Running { .. } | Status::Exited { .. } => tracing::warn!("{text}"),
+                }
+                Ok(())
+            }
+            Err(error @ (GuestError::Impostor | GuestError::Protocol(_) | GuestError::Refused(_))) => {
+                self.link = None;
+                self.fail(128, &error.to_string(), container);
+                Ok(())
+            }
+            Err(error) => {
+                self.link = None;
+                self.guest_result(Err(error))
+            }
+        }
+    }
+
+    async fn start_process(&mut self, container: &Container) -> Result<(), EngineError> {
+        let run = run_of(&container.status);
+        let spec = &container.spec;
+        let journal_offset = self.begin_journal().await?;
+        let journal_limit = journal_offset + 2 * self.log_bytes().await?;
+        let vcpus_milli = spec.resources.vcpus() * 1000;
+        let start = Start {
+            run,
+            entropy: random()?,
+            unix_ns: u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0),
+            hostname: spec.hostname.clone(),
+            layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
+            process: Process {
+                args: [spec.entrypoint.clone(), spec.cmd.clone()].concat(),
+                env: spec.env.clone(),
+                working_dir: spec.working_dir.clone(),
+                user: spec.user.clone(),
+                privileged: spec.privileged,
+                cpu_quota_milli: if spec.resources.cpu_milli < vcpus_milli { spec.resources.cpu_milli } else { 0 },
+            },
+            journal_offset,
+            journal_limit,
+        };
+        let Some(link) = self.link.as_mut() else {
+            self.guest = GuestFact::Unknown;
+            return Ok(());
+        };
+        match link.call(RequestBody::Start(Box::new(start)), START_DEADLINE).await {
+            Ok(ReplyBody::Started { unix_ns, .. }) => {
+                self.journal.limit = journal_limit;
+                self.guest = GuestFact::Process { run, started_at: time_of(unix_ns) };
+                Ok(())
+            }
+            Ok(ReplyBody::StartFailed { code, message }) => {
+                self.fail(code, &message, container);
+                Ok(())
+            }
+            Ok(other) => {
+                self.fail(128, &format!("the agent broke the protocol: {other:?}"), container);
+                Ok(())
+            }
+            Err(GuestError::Refused(message)) => {
+                self.fail(128, &message, container);
+                Ok(())
+            }
+            Err(error) => {
+                self.link = None;
+                self.guest = GuestFact::Unknown;
+                self.guest_result(Err(error))
+            }
+        }
+    }
+
+    async fn send_signal(&mut self, signal: Signal) -> Result<(), EngineError> {
+        let Some(link) = self.link.as_mut() else {
+            self.guest = GuestFact::Unknown;
+            return Err(unreachable_agent("it is not connected", self));
+        };
+        let sent = link.call(RequestBody::Signal { number: signal.number() }, CALL_DEADLINE).await;
+        match sent {
+            // A process that is over cannot be signalled; its end is on the way.
+            Ok(_) | Err(GuestError::Refused(_)) => Ok(()),
+            Err(error) => {
+                self.link = None;
+                self.guest = GuestFact::Unknown;
+                self.guest_result(Err(error))
+            }
+        }
+    }
+
+    /// A signal that a user asked for. SIGKILL never depends on the guest's goodwill.
+    pub(super) async fn signal(&mut self, signal: Signal) -> Result<(), EngineError> {
+        let container = self.engine.store().container(self.vch, &self.id).await?;
+        let Status::Running { .. } = container.status else {
+            return Err(EngineError::NotRunning(self.id.clone()));
+        };
+        if self.link.is_none() {
+            self.greet(&container).await?;
+        }
+        match self.send_signal(signal).await {
+            Err(error) if signal == Signal::KILL => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the agent does not answer: power off");
+                self.engine.back_end().machines.kill(&self.id).await?;
+            }
+            other => other?,
+        }
+        let number = signal.number().to_string();
+        let record = self.record().event(event(&container, "kill", &[("signal", &number)]));
+        self.set_status(&container.status, None, record).await
+    }
+
+    async fn await_power_off(&mut self) -> Result<(), EngineError> {
+        let until = Instant::now() + POWER_OFF_PATIENCE;
+        while Instant::now() < until {
+            match self.engine.back_end().machines.observe(&self.id).await? {
+                Some(found) if matches!(found.condition, Condition::Running { .. }) => {
+                    // The back end wakes us when it ends.
+                    let _ = tokio::time::timeout(Duration::from_millis(100), self.handle.wake.notified()).await;
+                }
+                Some(_) | None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn record_exit(&mut self, container: &Container, exit: &Exit) -> Result<(), EngineError> {
+        let run = run_of(&container.status);
+        let code = exit.code.to_string();
+        let mut record = self.record();
+        // A process that never ran did not die.
+        if let Some(started_at) = exit.started_at {
+            let seconds = (exit.finished_at - started_at).num_seconds().max(0).to_string();
+            record = record.event(event(container, "die", &[("exitCode", &code), ("execDuration", &seconds)]));
+        }
+        if matches!(container.desired.goal, Goal::Stop { .. }) {
+            record = record.event(event(container, "stop", &[]));
+        }
+        let gone = Desired { goal: Goal::Gone, run: container.desired.run };
+        let desired = container.spec.auto_remove.then_some(&gone);
+        self.set_status(&Status::Exited { run, exit: exit.clone() }, desired, record).await?;
+        self.failed = None;
+        self.greet_by = None;
+        Ok(())
+    }
+
+    fn guest_result<T>(&self, result: Result<T, GuestError>) -> Result<T, EngineError> {
+        result.map_err(|error| unreachable_agent(&error.to_string(), self))
+    }
+}
+
+fn unreachable_agent(why: &str, driver: &Driver) -> EngineError {
+    bulkhead_machine::MachineError::Channel { id: driver.id.clone(), why: why.into() }.into()
+}

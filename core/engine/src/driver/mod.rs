@@ -1,0 +1,288 @@
+//! One driver per container: the only writer of its actual state.
+//!
+//! ```text
+//!   loop:  look (row, machine, journal) ──▶ model::lifecycle::next ──▶ act ──▶ look again
+//!                                                   │
+//!                                                   └─ idle: until a request, the machine or the journal wakes it
+//! ```
+//!
+//! It keeps nothing that matters in memory: a driver that starts after a crash looks at the same facts and goes on.
+
+mod acts;
+mod journal;
+
+pub(crate) use acts::MACHINE_BYTES_MIN;
+pub(crate) use journal::time_of;
+
+use crate::guest::Link;
+use crate::{Engine, EngineError};
+use bulkhead_machine::Condition;
+use bulkhead_model::container::Signal;
+use bulkhead_model::lifecycle::{Exit, Facts, GuestFact, MachineFact, Status, Step, next};
+use bulkhead_model::{Container, ContainerId, VchId};
+use bulkhead_store::StoreError;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// Looks are repeated this often even if nothing wakes the driver.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What a driver last saw; requests wait on it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) container: Option<Arc<Container>>,
+    /// The newest run that ended, and how.
+    pub(crate) last_exit: Option<(u32, Exit)>,
+    pub(crate) gone: bool,
+}
+
+pub(crate) enum Command {
+    Signal { signal: Signal, done: oneshot::Sender<Result<(), EngineError>> },
+}
+
+/// How others reach a driver.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    wake: Notify,
+    commands: mpsc::Sender<Command>,
+    seen: watch::Receiver<Seen>,
+    pub(crate) pins: journal::Pins,
+}
+
+impl Handle {
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn seen(&self) -> watch::Receiver<Seen> {
+        self.seen.clone()
+    }
+
+    /// Sends a signal to the process, by way of the driver.
+    pub(crate) async fn signal(&self, signal: Signal) -> Result<(), EngineError> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command::Signal { signal, done }).await.map_err(|_| EngineError::Stopping)?;
+        answer.await.map_err(|_| EngineError::Stopping)?
+    }
+}
+
+/// All drivers of this server.
+#[derive(Debug, Default)]
+pub(crate) struct Drivers(Mutex<HashMap<ContainerId, Arc<Handle>>>);
+
+impl Drivers {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn get(&self, id: &ContainerId) -> Option<Arc<Handle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Handle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn remove(&self, id: &ContainerId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
+
+pub(super) struct Driver {
+    engine: Engine,
+    vch: VchId,
+    id: ContainerId,
+    handle: Arc<Handle>,
+    commands: mpsc::Receiver<Command>,
+    seen: watch::Sender<Seen>,
+    link: Option<Link>,
+    token: Option<[u8; 32]>,
+    guest: GuestFact,
+    /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
+    failed: Option<(u32, Exit)>,
+    /// By when the agent must have answered.
+    greet_by: Option<Instant>,
+    journal: journal::Follower,
+    retry: Duration,
+}
+
+impl Engine {
+    /// The driver of a container; started if it is not there.
+    pub(crate) fn drive(&self, container: &Container) -> Arc<Handle> {
+        let mut drivers = self.0.drivers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = drivers.get(&container.id) {
+            return handle.clone();
+        }
+        let (commands, inbox) = mpsc::channel(16);
+        let (seen, watching) = watch::channel(Seen {
+            last_exit: last_exit(&container.status),
+            container: Some(Arc::new(container.clone())),
+            gone: false,
+        });
+        let handle = Arc::new(Handle {
+            wake: Notify::new(),
+            commands,
+            seen: watching,
+            pins: journal::Pins::default(),
+        });
+        drivers.insert(container.id.clone(), handle.clone());
+        let driver = Driver {
+            engine: self.clone(),
+            vch: container.vch,
+            id: container.id.clone(),
+            handle: handle.clone(),
+            commands: inbox,
+            seen,
+            link: None,
+            token: None,
+            guest: GuestFact::Unknown,
+            failed: None,
+            greet_by: None,
+            journal: journal::Follower::default(),
+            retry: RETRY_MIN,
+        };
+        self.0.tasks.spawn(driver.run());
+        handle
+    }
+}
+
+fn last_exit(status: &Status) -> Option<(u32, Exit)> {
+    match status {
+        Status::Exited { run, exit } => Some((*run, exit.clone())),
+        Status::Created | Status::Starting { .. } | Status::Running { .. } => None,
+    }
+}
+
+/// The run that a status speaks of; 0 before the first.
+pub(crate) fn run_of(status: &Status) -> u32 {
+    match status {
+        Status::Created => 0,
+        Status::Starting { run } | Status::Running { run, .. } | Status::Exited { run, .. } => *run,
+    }
+}
+
+impl Driver {
+    #[tracing::instrument(name = "driver", skip_all, fields(container.id = %self.id.short()))]
+    async fn run(mut self) {
+        let stop = self.engine.0.stop.clone();
+        loop {
+            let went = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                went = self.step() => went,
+            };
+            let rest = match went {
+                Ok(Step::Do(_)) => {
+                    self.retry = RETRY_MIN;
+                    continue;
+                }
+                Ok(Step::Idle) => LOOK_EVERY,
+                Ok(Step::Wait(at)) => {
+                    (at - self.engine.now()).to_std().unwrap_or_default().clamp(Duration::from_millis(1), LOOK_EVERY)
+                }
+                Err(EngineError::Store(StoreError::NotFound { .. })) => {
+                    self.engine.0.drivers.remove(&self.id);
+                    self.seen.send_modify(|seen| seen.gone = true);
+                    return;
+                }
+                Err(EngineError::Fenced) => {
+                    tracing::error!("a newer server owns this container; its driver stops");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "step failed, tried again");
+                    self.retry = (self.retry * 2).min(RETRY_MAX);
+                    self.retry
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.rest(rest) => {}
+            }
+        }
+    }
+
+    /// Looks, and does one act.
+    async fn step(&mut self) -> Result<Step, EngineError> {
+        let container = self.engine.store().container(self.vch, &self.id).await?;
+        let facts = self.look(&container).await?;
+        self.publish(&container);
+        let step = next(&container.desired, &container.status, &facts, self.engine.now());
+        if let Step::Do(act) = &step {
+            tracing::debug!(act = act.name(), "acts");
+            self.perform(act, &container).await?;
+        }
+        Ok(step)
+    }
+
+    fn publish(&self, container: &Container) {
+        self.seen.send_if_modified(|seen| {
+            let same = seen.container.as_ref().is_some_and(|old| {
+                old.status == container.status && old.desired == container.desired && old.name == container.name
+            });
+            if !same {
+                seen.container = Some(Arc::new(container.clone()));
+                if let Some(exit) = last_exit(&container.status) {
+                    seen.last_exit = Some(exit);
+                }
+            }
+            !same
+        });
+    }
+
+    async fn look(&mut self, container: &Container) -> Result<Facts, EngineError> {
+        let back_end = self.engine.back_end();
+        // The machine first, its journal after: a machine that had ended has nothing more to write.
+        let machine = match back_end.machines.observe(&self.id).await? {
+            None => MachineFact::Absent,
+            Some(found) => {
+                self.token = Some(found.token);
+                match found.condition {
+                    Condition::Running { .. } => MachineFact::Running,
+                    Condition::Ended { reason } => MachineFact::Ended { reason },
+                }
+            }
+        };
+        if machine != MachineFact::Running {
+            self.link = None;
+            if !matches!(self.guest, GuestFact::Exited { .. }) {
+                self.guest = GuestFact::Unknown;
+            }
+        }
+        let disk = back_end.disks.has_disk(self.vch, &self.id).await?;
+        if matches!(container.status, Status::Starting { .. } | Status::Running { .. }) {
+            self.read_journal(container).await?;
+        }
+        let run = run_of(&container.status);
+        let guest = match &self.failed {
+            Some((of, exit)) if *of == run => GuestFact::Exited { run, exit: exit.clone() },
+            Some(_) | None => self.guest.clone(),
+        };
+        Ok(Facts { disk, machine, guest })
+    }
+
+    /// Waits until something may have changed.
+    async fn rest(&mut self, most: Duration) {
+        let live = self.seen.borrow().container.as_ref().is_some_and(|container| {
+            matches!(container.status, Status::Starting { .. } | Status::Running { .. })
+        });
+        let journals = self.engine.back_end().journals.clone();
+        let beyond = self.journal.end();
+        let command = tokio::select! {
+            () = self.handle.wake.notified() => None,
+            () = tokio::time::sleep(most) => None,
+            () = journals.grown(&self.id, beyond), if live => None,
+            command = self.commands.recv() => command,
+        };
+        if let Some(Command::Signal { signal, done }) = command {
+            // Nobody to tell is fine: the client left, the signal stands.
+            let _ = done.send(self.signal(signal).await);
+        }
+    }
+}

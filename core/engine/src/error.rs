@@ -1,0 +1,80 @@
+//! Everything that a use case can answer instead of its result.
+
+use bulkhead_image::ImageError;
+use bulkhead_machine::MachineError;
+use bulkhead_model::container::SpecError;
+use bulkhead_model::reference::ReferenceError;
+use bulkhead_model::{Action, ContainerId, DecisionId, Reason};
+use bulkhead_store::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("no such container: {0}")]
+    NoSuchContainer(String),
+    #[error("several containers match `{0}`")]
+    AmbiguousContainer(String),
+    #[error("no such image: {0}")]
+    NoSuchImage(String),
+    #[error("several images match `{0}`")]
+    AmbiguousImage(String),
+    #[error("no VCH `{0}`")]
+    NoSuchVch(String),
+    #[error("no decision `{0}`")]
+    NoSuchDecision(String),
+    #[error("the container name `{name}` is in use by container {holder}")]
+    NameInUse { name: String, holder: ContainerId },
+    #[error("the VCH name `{0}` is in use")]
+    VchNameInUse(String),
+    #[error("VCH `{name}` has {containers} containers; remove them first, or remove it with force")]
+    VchNotEmpty { name: String, containers: u64 },
+    #[error("invalid container name `{0}`: expected letters, digits, `_`, `.` and `-`, two at least, beginning with a letter or digit")]
+    InvalidName(String),
+    #[error("denied by {reason} (decision {decision}; see: bulkhead decision show {decision})", reason = summary(.reasons))]
+    Denied { action: Action, decision: DecisionId, reasons: Vec<Reason> },
+    /// A limit of the VCH.
+    #[error("{0}")]
+    Limit(Reason),
+    #[error("container {0} is running")]
+    IsRunning(ContainerId),
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    #[error("container {0} is being removed")]
+    BeingRemoved(ContainerId),
+    /// `by`: the container that uses it; `running`: force does not help then.
+    #[error("image {image} is used by container {by}")]
+    ImageInUse { image: String, by: ContainerId, running: bool },
+    #[error("image {0} has several names")]
+    ImageHasNames(String),
+    #[error("image {image} is for {found}, this engine runs {wanted}")]
+    WrongPlatform { image: String, found: String, wanted: String },
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error("invalid {what} `{value}`: {why}")]
+    Invalid { what: &'static str, value: String, why: String },
+    /// The process could not be started; `code` is what the container exits with.
+    #[error("{message}")]
+    StartFailed { code: i32, message: String },
+    #[error("gave up after {0} seconds")]
+    TimedOut(u64),
+    #[error("this server lost its claim on the data to a newer one, and stops changing anything")]
+    Fenced,
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error(transparent)]
+    Store(StoreError),
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// The first reason is the one that a user reads; the decision has them all.
+fn summary(reasons: &[Reason]) -> String {
+    match reasons {
+        [] => "the policies".into(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first}, and {} more", rest.len()),
+    }
+}

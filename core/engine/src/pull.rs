@@ -1,0 +1,174 @@
+//! Pull: resolve at the registry, decide, fetch what is missing, record with its origin.
+
+use crate::admission::Ask;
+use crate::images::image_event;
+use crate::{Engine, EngineError, Session};
+use bulkhead_image::pull::{Fetched, fetch};
+use bulkhead_image::registry::{Credentials, Platform};
+use bulkhead_image::{ImageError, Progress, PullProgress};
+use bulkhead_model::{Action, Digest, Image, Reference};
+use bulkhead_policy::{ImageFacts, Subject, Usage};
+use bulkhead_store::{Record, StoreError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+
+/// Steps that a slow client may be behind; further ones are left out, the end never is.
+const PROGRESS_STEPS: usize = 4096;
+/// A layer that is being deleted is waited for so many times.
+const TRIES: u32 = 8;
+
+/// Pulls of the same layers into the same VCH take turns, so that a layer is fetched once.
+#[derive(Debug, Default)]
+pub(crate) struct Pulls(Mutex<HashMap<(bulkhead_model::VchId, String), Arc<tokio::sync::Mutex<()>>>>);
+
+impl Pulls {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    fn turn(&self, vch: bulkhead_model::VchId, key: String) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry((vch, key)).or_default().clone()
+    }
+}
+
+/// A pull under way. Dropping it leaves the pull to end by itself.
+#[derive(Debug)]
+pub struct Pull {
+    pub progress: mpsc::Receiver<PullProgress>,
+    outcome: oneshot::Receiver<Result<PullOutcome, EngineError>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullOutcome {
+    pub image: Digest,
+    /// Of the manifest or index that was asked for.
+    pub digest: Digest,
+    /// Whether the VCH had it not before, under this name.
+    pub newer: bool,
+}
+
+impl Pull {
+    pub async fn outcome(self) -> Result<PullOutcome, EngineError> {
+        // Its receiver is open until here, so that the sender never waits for a reader that is gone.
+        drop(self.progress);
+        self.outcome.await.map_err(|_| EngineError::Stopping)?
+    }
+}
+
+impl Engine {
+    /// Fetches an image. What can be known before the first byte (a refusal, a missing image, a wrong password) is
+    /// the answer of this call; what happens later comes with the outcome.
+    pub async fn pull(
+        &self,
+        session: &Session,
+        reference: Reference,
+        platform: Option<String>,
+        credentials: Credentials,
+    ) -> Result<Pull, EngineError> {
+        let vch = self.vch_of(session).await?;
+        let reference = reference.or_latest();
+        let asked = reference.to_string();
+        let admitted = self
+            .admit(Ask {
+                action: Action::ImagePull,
+                caller: &session.caller,
+                endpoint: Some(&vch),
+                subject: Subject::Image { vch: &vch, image: ImageFacts { asked: &asked, cached: None } },
+                usage_after: Usage::default(),
+            })
+            .await?;
+        let platform = match platform.as_deref() {
+            None | Some("") => Platform::default(),
+            Some(text) => text.parse().map_err(EngineError::Image)?,
+        };
+        let resolved = self.0.registries.resolve(&reference, &credentials, &platform).await?;
+        let digest = resolved.digest().clone();
+
+        let (steps, progress) = mpsc::channel(PROGRESS_STEPS);
+        let (done, outcome) = oneshot::channel();
+        let report: Progress = Arc::new(move |step| {
+            let _ = steps.try_send(step);
+        });
+        let engine = self.clone();
+        let turn = self.0.pulls.turn(vch.id, resolved.digest().to_string());
+        self.0.tasks.spawn(async move {
+            let work = async {
+                let _turn = turn.lock().await;
+                let layers = engine.layers_of(vch.id);
+                let mut last = None;
+                for _ in 0..TRIES {
+                    let fetched = fetch(&resolved, &layers, &engine.0.converter, &report).await?;
+                    let record = Record::at(engine.now()).audit(admitted.audit.clone());
+                    match engine.keep(vch.id, &fetched, Some(&reference), "pull", record).await {
+                        Ok(newer) => return Ok(PullOutcome { image: fetched.id, digest, newer }),
+                        Err(EngineError::Store(error @ StoreError::LayerCondemned { .. })) => {
+                            engine.clear_condemned(vch.id).await?;
+                            last = Some(error);
+                        }
+                        Err(other) => return Err(other),
+                    }
+                }
+                Err(last.map_or(EngineError::Stopping, EngineError::Store))
+            };
+            let result = tokio::select! {
+                result = work => result,
+                () = engine.0.stop.cancelled() => Err(EngineError::Stopping),
+            };
+            if let Err(error) = &result {
+                tracing::warn!(error = error as &dyn std::error::Error, image = %reference, "pull failed");
+            }
+            // Nobody waits any more: the image is there all the same.
+            let _ = done.send(result);
+        });
+        Ok(Pull { progress, outcome })
+    }
+
+    /// Records an image whose layers are on the datastore, and names it. Whether the name is new or has moved.
+    pub(crate) async fn keep(
+        &self,
+        vch: bulkhead_model::VchId,
+        fetched: &Fetched,
+        reference: Option<&Reference>,
+        action: &str,
+        record: Record,
+    ) -> Result<bool, EngineError> {
+        let image = Image {
+            id: fetched.id.clone(),
+            layers: fetched.layers.clone(),
+            config_json: fetched.config_json.clone(),
+            config: fetched.config.clone(),
+            origins: fetched.origin.iter().cloned().collect(),
+            references: Vec::new(),
+            added_at: self.now(),
+        };
+        let known = self.store().image(vch, &image.id).await.is_ok();
+        let shown = reference.map_or_else(|| image.id.to_string(), Reference::familiar);
+        let record = record.event(image_event(action, &shown, &shown));
+        self.store().put_image(vch, &image, &record).await?;
+        if let Some(origin) = &fetched.origin {
+            self.store().add_origin(vch, &image.id, origin, &Record::at(self.now())).await?;
+        }
+        let mut newer = !known;
+        if let Some(reference) = reference.filter(|reference| reference.tag.is_some()) {
+            let name = Reference { digest: None, ..reference.clone() };
+            let (before, _) = self.store().tag(vch, &name, &image.id, &Record::at(self.now())).await?;
+            newer |= before.as_ref() != Some(&image.id);
+        }
+        self.0.feed.wake();
+        Ok(newer)
+    }
+
+    /// Whether a registry accepts these credentials.
+    pub async fn login(
+        &self,
+        session: &Session,
+        registry: &str,
+        credentials: Credentials,
+    ) -> Result<(), EngineError> {
+        self.authorize(session, Action::RegistryLogin).await?;
+        Ok(self.0.registries.login(registry, &credentials).await.map_err(|error: ImageError| error)?)
+    }
+}

@@ -1,0 +1,89 @@
+//! What the engine does when it starts, and what it does all the time besides.
+
+use crate::{Engine, EngineError};
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+
+/// Housekeeping: old decisions and events.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
+const EVENTS_KEPT: i64 = 10_000;
+
+impl Engine {
+    /// Drivers for all containers of this server; machines without one are ended: their rows are gone, so nobody
+    /// could reach them.
+    pub(crate) async fn recover(&self) -> Result<(), EngineError> {
+        let containers = self.store().containers_of_server(self.0.fence.server).await?;
+        let known: std::collections::HashSet<_> = containers.iter().map(|container| container.id.clone()).collect();
+        for container in &containers {
+            self.drive(container);
+        }
+        for machine in self.back_end().machines.list().await? {
+            if !known.contains(&machine.id) {
+                tracing::warn!(container.id = %machine.id, "ends a machine that belongs to no container");
+                self.back_end().machines.kill(&machine.id).await?;
+                self.back_end().machines.delete(&machine.id).await?;
+                self.back_end().journals.delete(&machine.id).await?;
+            }
+        }
+        for vch in self.store().vchs().await? {
+            self.clear_condemned(vch.id).await?;
+            if vch.deleting {
+                let engine = self.clone();
+                self.0.tasks.spawn(async move {
+                    if let Err(error) = engine.finish_vch_removal(&vch).await {
+                        tracing::error!(error = &error as &dyn std::error::Error, vch.name = %vch.name, "could not finish removing a VCH");
+                    }
+                });
+            }
+        }
+        tracing::info!(containers = containers.len(), "containers have their drivers");
+        let engine = self.clone();
+        self.0.tasks.spawn(async move { engine.watch_machines().await });
+        let engine = self.clone();
+        self.0.tasks.spawn(async move { engine.tidy().await });
+        Ok(())
+    }
+
+    /// Wakes the driver of a machine that changed.
+    async fn watch_machines(self) {
+        let mut changes = self.back_end().machines.changes();
+        loop {
+            let changed = tokio::select! {
+                () = self.0.stop.cancelled() => return,
+                changed = changes.recv() => changed,
+            };
+            match changed {
+                Ok(id) => {
+                    if let Some(handle) = self.0.drivers.get(&id) {
+                        handle.wake();
+                    }
+                }
+                // Some were missed: everybody looks.
+                Err(RecvError::Lagged(_)) => self.0.drivers.all().iter().for_each(|handle| handle.wake()),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn tidy(self) {
+        let mut ticks = tokio::time::interval(TIDY_EVERY);
+        loop {
+            tokio::select! {
+                () = self.0.stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = self.tidy_once().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "housekeeping failed");
+            }
+        }
+    }
+
+    async fn tidy_once(&self) -> Result<(), EngineError> {
+        let days = chrono::TimeDelta::days(i64::from(self.0.settings.decision_days));
+        self.store().trim_decisions(self.now() - days).await?;
+        for vch in self.store().vchs().await? {
+            self.store().trim_events(vch.id, EVENTS_KEPT).await?;
+        }
+        Ok(())
+    }
+}
