@@ -138,7 +138,7 @@ pub fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
 
 /// Fails unless `fsck.erofs` finds the disk clean.
 pub fn fsck(disk: &Path) {
-    let output = Command::new("fsck.erofs").arg(disk).output().unwrap();
+    let output = Command::new("fsck.erofs").arg("-d3").arg(disk).output().unwrap();
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("No errors found"), "fsck.erofs: {text}");
