@@ -4,7 +4,8 @@
 
 use crate::error::{PolicyError, Problem};
 use crate::explain::{self, Comparison};
-use bulkhead_model::Class;
+use crate::facts::NAMESPACE;
+use bulkhead_model::{Action, Class};
 use cedar_policy::{Policy, ValidationMode, Validator};
 use miette::Diagnostic;
 use std::collections::{BTreeMap, BTreeSet};
@@ -183,8 +184,10 @@ fn check_file(
     for error in result.validation_errors() {
         note(problems, diagnose(source, error));
     }
-    // Warnings are policies that can never apply and look-alike characters: both are not what they seem to be.
-    for warning in result.validation_warnings() {
+    // Warnings are policies that can never apply and look-alike characters: both are not what they seem to be. Of a
+    // policy with an error they only say the same again.
+    let wrong: BTreeSet<_> = result.validation_errors().map(|error| error.policy_id()).collect();
+    for warning in result.validation_warnings().filter(|warning| !wrong.contains(warning.policy_id())) {
         note(problems, diagnose(source, warning));
     }
     let mut policies: Vec<&Policy> = set.policies().collect();
@@ -265,13 +268,25 @@ fn diagnose(source: &Source, error: &dyn Diagnostic) -> Problem {
     if let Some(words) = label.as_ref().and_then(|label| label.label()) {
         message = format!("{message}: {words}");
     }
-    // Cedar names a policy by its place, which the position says better.
-    if let Some((start, rest)) = message.split_once(", ")
-        && start.starts_with("for policy `policy")
-    {
-        message = rest.to_owned();
+    // Cedar names a policy by its place, which the position says better: "for policy `policy3`, …".
+    if let Some(rest) = message.strip_prefix("for policy `policy") {
+        let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        if let Some(rest) = rest.strip_prefix("`, ").or_else(|| rest.strip_prefix("`: ")) {
+            message = rest.to_owned();
+        }
     }
+    let action = message.strip_prefix("unrecognized action `").and_then(nearest_action);
     let mut problem = Problem::at(source.path.clone(), &source.text, offset, length, message);
-    problem.help = error.help().map(|help| help.to_string());
+    // Cedar's own hint looks at groups as well and is far off.
+    problem.help = action.or_else(|| error.help().map(|help| help.to_string()));
     problem
+}
+
+/// For the rest of Cedar's message after "unrecognized action `".
+fn nearest_action(rest: &str) -> Option<String> {
+    let typed = rest.split('"').nth(1)?;
+    let near = Action::ALL.iter().map(|action| action.name());
+    let (name, likeness) =
+        near.map(|name| (name, strsim::jaro_winkler(name, typed))).max_by(|a, b| a.1.total_cmp(&b.1))?;
+    (likeness > 0.8).then(|| format!("did you mean `{NAMESPACE}::Action::\"{name}\"`?"))
 }

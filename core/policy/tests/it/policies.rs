@@ -220,6 +220,15 @@ fn wrong_files_are_refused_with_the_place_and_help() {
     assert_eq!(lines[2], "  |        ^^^^^^^^^^^^^^^^^^^^", "{message}");
     assert!(lines[3].contains("did you mean `privileged`?"), "{message}");
 
+    // One mistake is told once, and the hint is near.
+    let message = refused(
+        "dev/a.cedar",
+        "@id(\"a\")\npermit (principal, action == Bulkhead::Action::\"container.creat\", resource);",
+    );
+    assert_eq!(message.lines().count(), 4, "{message}");
+    assert!(message.starts_with("/dev/a.cedar:2:30: unrecognized action"), "{message}");
+    assert!(message.ends_with("did you mean `Bulkhead::Action::\"container.create\"`?"), "{message}");
+
     let message = refused("dev/a.cedar", "@id(\"a\")\npermit (principal, action, resource)\nwhen { 1 < };\n");
     assert!(message.starts_with("/dev/a.cedar:3:12: "), "{message}");
 }
@@ -243,7 +252,7 @@ fn what_is_not_what_it_seems_is_refused() {
         (
             "class that is not there",
             &format!("{id}forbid (principal, action, resource in Bulkhead::Class::\"prd\");"),
-            "prd",
+            "entity `Bulkhead::Class::\"prd\"` is of an enumerated entity type",
         ),
         (
             "never applies",
