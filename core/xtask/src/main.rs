@@ -14,6 +14,7 @@ mod apt;
 mod containers;
 mod down;
 mod first_image;
+mod guest_image;
 mod layout;
 mod peer;
 mod root;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         "up" => up::run(rest),
         "down" => down::run(rest),
         "test" => test::run(rest),
+        "guest-image" => guest_image::run(rest),
         "peer-pid" => peer::print_pid(rest),
         "" | "help" | "--help" | "-h" => {
             eprintln!("{USAGE}");
