@@ -49,8 +49,8 @@ impl Layout {
         let Some(folder) = data_dir else { return Ok(Self::system()) };
         let folder = std::path::absolute(folder).with_context(|| format!("`--data-dir {folder}`"))?;
         // A unix socket address has 107 bytes; the longest below the run folder is a VCH's.
-        if folder.as_os_str().len() > 60 {
-            bail!("`--data-dir` is too long for the sockets below it: take a path of at most 60 bytes");
+        if folder.as_os_str().len() > 40 {
+            bail!("`--data-dir` is too long for the sockets below it: take a path of at most 40 bytes");
         }
         Ok(Self::below(&folder))
     }
@@ -106,6 +106,6 @@ mod tests {
     #[test]
     fn a_folder_too_deep_for_sockets_is_refused() {
         let error = Layout::parse(Some(&format!("/{}", "x".repeat(80)))).unwrap_err();
-        assert!(error.to_string().contains("at most 60 bytes"), "{error}");
+        assert!(error.to_string().contains("at most 40 bytes"), "{error}");
     }
 }

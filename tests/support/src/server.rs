@@ -40,6 +40,8 @@ pub struct ServerOptions {
     pub guest_dir: Option<PathBuf>,
     /// More lines of the configuration file; whole sections, except `[telemetry]` and `[security]`, which are set.
     pub config: String,
+    /// A PostgreSQL that somebody else runs; else the server runs one of its own.
+    pub database_url: Option<String>,
     /// The program; else the one that was built beside the test.
     pub binary: Option<PathBuf>,
 }
@@ -85,6 +87,9 @@ impl Server {
         let mut top = format!("data_dir = {:?}\n", self.data_dir());
         if let Some(guest_dir) = &options.guest_dir {
             top.push_str(&format!("guest_dir = {guest_dir:?}\n"));
+        }
+        if let Some(url) = &options.database_url {
+            top.push_str(&format!("database_url = {url:?}\n"));
         }
         top.push_str(match options.back_end {
             BackEnd::Sim => "back_end = \"sim\"\n",

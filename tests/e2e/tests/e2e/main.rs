@@ -1,1 +1,41 @@
-fn main() {}
+//! The stock docker CLI against a real server with real machines and a real registry.
+//!
+//! One server, one registry and one set of images serve all cases, because each machine takes seconds to boot under
+//! emulation. So this program has a harness of its own: it makes the world before the first case that needs it, and
+//! takes it down after the last one, whatever the cases did, and that the world can be taken down is itself a case.
+//! It is driven like other test programs: `cargo test -p bulkhead-e2e -- FILTER`.
+
+mod api;
+mod deny;
+mod harness;
+mod image_commands;
+mod images;
+mod isolation;
+mod lifecycle;
+mod output;
+mod own_database;
+mod refused;
+mod registry;
+mod run;
+mod survival;
+mod world;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let groups = [
+        // The first one: what is new here is that a refusal explains itself.
+        deny::CASES,
+        run::CASES,
+        output::CASES,
+        lifecycle::CASES,
+        image_commands::CASES,
+        refused::CASES,
+        isolation::CASES,
+        api::CASES,
+        own_database::CASES,
+        // The last one: it kills the server.
+        survival::CASES,
+    ];
+    harness::main(&groups.concat())
+}

@@ -1,0 +1,42 @@
+//! What is not there yet is refused by name; nothing is silently accepted.
+
+use anyhow::{Result, ensure};
+
+use crate::harness::Case;
+use crate::world::{World, has};
+
+pub const CASES: &[Case] = &[
+    ("refused::published_ports", |world| by_name(world, &["--publish", "8080:80"], "port")),
+    ("refused::volumes", |world| by_name(world, &["--volume", "/srv:/data"], "/srv:/data")),
+    ("refused::named_volumes", |world| by_name(world, &["--volume", "data:/data"], "data:/data")),
+    ("refused::mounts", |world| by_name(world, &["--mount", "type=tmpfs,destination=/x"], "ount")),
+    ("refused::devices", |world| by_name(world, &["--device", "/dev/null"], "evice")),
+    ("refused::host_network", |world| by_name(world, &["--network", "host"], "host")),
+    ("refused::host_processes", |world| by_name(world, &["--pid", "host"], "id")),
+    ("refused::restart_policies", |world| by_name(world, &["--restart", "always"], "estart")),
+    ("refused::exec_says_so", exec),
+];
+
+/// A create with this option fails, names it, and leaves nothing.
+fn by_name(world: &mut World, option: &[&str], word: &str) -> Result<()> {
+    let docker = &world.dev;
+    let count = || docker.ok(&["ps", "--all", "--quiet"]);
+    let before = count()?;
+    let image = world.busybox();
+    let refused = docker.fails(&[&["create"], option, &[image.as_str(), "true"]].concat())?;
+    has(&refused, word)?;
+    ensure!(
+        refused.contains("not supported") || refused.contains("not there yet") || refused.contains("refused"),
+        "{refused}"
+    );
+    ensure!(count()? == before, "a container is left");
+    Ok(())
+}
+
+fn exec(world: &mut World) -> Result<()> {
+    let docker = &world.dev;
+    docker.ok(&["run", "--detach", "--name", "noexec", &world.busybox(), "sleep", "600"])?;
+    let refused = docker.fails(&["exec", "noexec", "true"])?;
+    ensure!(!refused.is_empty());
+    docker.ok(&["rm", "--force", "noexec"]).map(drop)
+}
