@@ -2,6 +2,7 @@
 
 use crate::error::StoreError;
 use crate::row::{Row, to_micros};
+use crate::transaction::work;
 use crate::{Record, Store};
 use bulkhead_model::{DecisionId, VchId};
 use chrono::{DateTime, Utc};
@@ -41,7 +42,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         // Not as the record of a write: that would look for the VCH's event counter, and the VCH may be unknown.
         let record = Record::at(at);
-        self.write(None, &record, async |tx: &mut PgConnection| insert(tx, vch, at, entry).await).await?;
+        self.write(None, &record, work!(|tx| { insert(tx, vch, at, entry).await })).await?;
         Ok(())
     }
 

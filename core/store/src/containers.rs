@@ -4,6 +4,7 @@
 use crate::error::StoreError;
 use crate::row::{Row, to_i64, to_json, to_micros};
 use crate::servers::{self, Fence};
+use crate::transaction::work;
 use crate::{Record, Store, vchs};
 use bulkhead_model::event::Event;
 use bulkhead_model::lifecycle::{Desired, Goal, Status};
@@ -43,7 +44,7 @@ impl Store {
         fence: Fence,
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
-        let create = async |tx: &mut PgConnection| {
+        let create = work!(|tx| {
             // One creation at a time in a VCH: counting would be wrong otherwise.
             let vch = vchs::lock(tx, container.vch).await?;
             vch.check_stays()?;
@@ -52,7 +53,7 @@ impl Store {
             check_count(tx, container.vch, vch.settings.containers_max).await?;
             insert(tx, container, fence).await?;
             notify(tx, &container.id).await
-        };
+        });
         let outcome = self.write(Some(container.vch), record, create).await;
         outcome.map(|((), events)| events).map_err(|error| match error.constraint() {
             Some("containers_image_fkey") => StoreError::not_found("image", &container.image),
@@ -153,7 +154,7 @@ impl Store {
         new: &Desired,
         record: &Record,
     ) -> Result<(Container, Vec<Event>), StoreError> {
-        let set = async |tx: &mut PgConnection| {
+        let set = work!(|tx| {
             if new.goal == Goal::Run {
                 reserve_memory(tx, vch, id).await?;
             }
@@ -179,7 +180,7 @@ impl Store {
             notify(tx, id).await?;
             container.desired = new.clone();
             Ok(container)
-        };
+        });
         self.write(Some(vch), record, set).await
     }
 
@@ -194,7 +195,7 @@ impl Store {
         desired: Option<&Desired>,
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
-        let set = async |tx: &mut PgConnection| {
+        let set = work!(|tx| {
             let (name, run) = status_columns(new);
             let done = sqlx::query(
                 "update containers
@@ -216,7 +217,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
             if done.rows_affected() == 0 { Err(why_not(tx, fence, vch, id).await?) } else { Ok(()) }
-        };
+        });
         Ok(self.write(Some(vch), record, set).await?.1)
     }
 
@@ -228,7 +229,7 @@ impl Store {
         id: &ContainerId,
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
-        let forget = async |tx: &mut PgConnection| {
+        let forget = work!(|tx| {
             let done = sqlx::query(
                 "delete from containers where id = $1 and server_id = $2 and epoch = $3 and vch_id = $4",
             )
@@ -239,7 +240,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
             if done.rows_affected() == 0 { Err(why_not(tx, fence, vch, id).await?) } else { Ok(()) }
-        };
+        });
         Ok(self.write(Some(vch), record, forget).await?.1)
     }
 }

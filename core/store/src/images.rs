@@ -6,6 +6,7 @@
 
 use crate::error::StoreError;
 use crate::row::{Row, to_i64, to_json, to_micros};
+use crate::transaction::work;
 use crate::{Record, Store, containers, vchs};
 use bulkhead_model::event::Event;
 use bulkhead_model::{Digest, Image, Layer, Origin, Reference, VchId};
@@ -32,7 +33,7 @@ impl Store {
         image: &Image,
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
-        let put = async |tx: &mut PgConnection| {
+        let put = work!(|tx| {
             vchs::lock(tx, vch).await?.check_stays()?;
             let done = sqlx::query(
                 "insert into images (vch_id, id, config_json, config, added_at)
@@ -55,7 +56,7 @@ impl Store {
                 point(tx, vch, reference, &image.id).await?;
             }
             Ok(())
-        };
+        });
         Ok(self.write(Some(vch), record, put).await?.1)
     }
 
@@ -67,11 +68,11 @@ impl Store {
         image: &Digest,
         record: &Record,
     ) -> Result<(Option<Digest>, Vec<Event>), StoreError> {
-        let tag = async |tx: &mut PgConnection| {
+        let tag = work!(|tx| {
             vchs::lock(tx, vch).await?;
             check_image(tx, vch, image).await?;
             point(tx, vch, reference, image).await
-        };
+        });
         self.write(Some(vch), record, tag).await
     }
 
@@ -82,7 +83,7 @@ impl Store {
         reference: &Reference,
         record: &Record,
     ) -> Result<(Digest, Vec<Event>), StoreError> {
-        let untag = async |tx: &mut PgConnection| {
+        let untag = work!(|tx| {
             vchs::lock(tx, vch).await?;
             let row =
                 sqlx::query("delete from image_references where vch_id = $1 and reference = $2 returning *")
@@ -92,7 +93,7 @@ impl Store {
                     .await?
                     .ok_or_else(|| StoreError::not_found("image", reference.familiar()))?;
             Row::new(&row, "image_references", "reference").parse("image_id")
-        };
+        });
         self.write(Some(vch), record, untag).await
     }
 
@@ -104,11 +105,11 @@ impl Store {
         origin: &Origin,
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
-        let add = async |tx: &mut PgConnection| {
+        let add = work!(|tx| {
             vchs::lock(tx, vch).await?;
             check_image(tx, vch, image).await?;
             insert_origin(tx, vch, image, origin).await
-        };
+        });
         Ok(self.write(Some(vch), record, add).await?.1)
     }
 
@@ -184,7 +185,7 @@ impl Store {
         id: &Digest,
         record: &Record,
     ) -> Result<RemovedImage, StoreError> {
-        let delete = async |tx: &mut PgConnection| {
+        let delete = work!(|tx| {
             // Keeps images and containers that would use the same layers out until it is known which are free.
             vchs::lock(tx, vch).await?;
             check_image(tx, vch, id).await?;
@@ -212,7 +213,7 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
             Ok((references, condemn(tx, vch, &layers).await?))
-        };
+        });
         let ((references, condemned), events) = self.write(Some(vch), record, delete).await?;
         Ok(RemovedImage { events, references, condemned })
     }

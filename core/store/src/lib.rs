@@ -98,7 +98,8 @@ impl Database {
         Self(self.0.clone().database(name))
     }
 
-    pub(crate) fn options(&self) -> PgConnectOptions {
+    /// For a connection beside the store's.
+    pub fn connect_options(&self) -> PgConnectOptions {
         self.0.clone().application_name("bulkhead")
     }
 }
@@ -130,7 +131,7 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(connections_max.max(1))
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(database.options().options(settings));
+            .connect_lazy_with(database.connect_options().options(settings));
         let store = Self { pool };
         store.ping().await?;
         Ok(store)

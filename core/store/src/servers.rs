@@ -1,6 +1,7 @@
 //! Servers and their epochs.
 
 use crate::error::StoreError;
+use crate::transaction::work;
 use crate::{Record, Store};
 use bulkhead_model::ServerId;
 use chrono::{DateTime, Utc};
@@ -29,7 +30,7 @@ impl Store {
         at: DateTime<Utc>,
     ) -> Result<Fence, StoreError> {
         let record = Record::at(at);
-        let claim = async |tx: &mut PgConnection| {
+        let claim = work!(|tx| {
             let epoch: i64 = sqlx::query_scalar(
                 "insert into servers (id, name, epoch, claimed_at) values ($1, $2, 1, $3)
                  on conflict (id) do update
@@ -47,7 +48,7 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
             Ok(Fence { server, epoch })
-        };
+        });
         Ok(self.write(None, &record, claim).await?.0)
     }
 }

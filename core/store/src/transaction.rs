@@ -9,7 +9,8 @@
 use crate::error::StoreError;
 use crate::{CALL_TIMEOUT, Record, Store};
 use bulkhead_model::{Event, VchId};
-use sqlx::PgConnection;
+use sqlx::Postgres;
+use std::future::Future;
 use std::time::Duration;
 
 /// Attempts at a transaction that others were in the way of.
@@ -17,6 +18,23 @@ const ATTEMPTS_MAX: u32 = 6;
 /// For how long the outcome of a broken commit is asked for: the database may be restarting.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(20);
 const OUTCOME_PAUSE: Duration = Duration::from_millis(200);
+
+pub(crate) type Transaction = sqlx::Transaction<'static, Postgres>;
+
+/// The body of a transaction, for [`Store::write`]: `work!(|tx| { … })`, with `tx: &mut PgConnection`.
+///
+/// The transaction is handed in and back by value. A closure that borrowed it (`AsyncFn(&mut …)`) would have to be `Send`
+/// for every lifetime, which the compiler cannot show yet, and no caller could run on another task.
+macro_rules! work {
+    (|$tx:ident| $body:block) => {
+        |mut transaction: $crate::transaction::Transaction| async move {
+            let $tx: &mut sqlx::PgConnection = &mut transaction;
+            let outcome: Result<_, $crate::error::StoreError> = async { $body }.await;
+            Ok((transaction, outcome?))
+        }
+    };
+}
+pub(crate) use work;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
@@ -26,12 +44,15 @@ enum Outcome {
 
 impl Store {
     /// Runs `work` in a transaction and writes `record` with it, events in the log of `vch`.
-    pub(crate) async fn write<T>(
+    pub(crate) async fn write<T, Work>(
         &self,
         vch: Option<VchId>,
         record: &Record,
-        work: impl AsyncFn(&mut PgConnection) -> Result<T, StoreError>,
-    ) -> Result<(T, Vec<Event>), StoreError> {
+        work: impl Fn(Transaction) -> Work,
+    ) -> Result<(T, Vec<Event>), StoreError>
+    where
+        Work: Future<Output = Result<(Transaction, T), StoreError>>,
+    {
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -45,17 +66,20 @@ impl Store {
         }
     }
 
-    async fn attempt<T>(
+    async fn attempt<T, Work>(
         &self,
         vch: Option<VchId>,
         record: &Record,
-        work: &impl AsyncFn(&mut PgConnection) -> Result<T, StoreError>,
-    ) -> Result<(T, Vec<Event>), StoreError> {
+        work: &impl Fn(Transaction) -> Work,
+    ) -> Result<(T, Vec<Event>), StoreError>
+    where
+        Work: Future<Output = Result<(Transaction, T), StoreError>>,
+    {
         let before_commit = async {
             let mut transaction = self.pool.begin().await?;
             let xid: String =
                 sqlx::query_scalar("select pg_current_xact_id()::text").fetch_one(&mut *transaction).await?;
-            let value = work(&mut transaction).await?;
+            let (mut transaction, value) = work(transaction).await?;
             if let Some(entry) = &record.audit {
                 crate::audit::insert(&mut transaction, vch, record.at, entry).await?;
             }

@@ -2,6 +2,7 @@
 
 use crate::error::StoreError;
 use crate::row::{Row, to_json, to_micros};
+use crate::transaction::work;
 use crate::{Record, Store};
 use bulkhead_model::event::Event;
 use bulkhead_model::vch::VchName;
@@ -12,7 +13,7 @@ use sqlx::postgres::PgRow;
 impl Store {
     /// A new VCH. Its parent, where it has one, must exist and stay.
     pub async fn create_vch(&self, vch: &Vch, record: &Record) -> Result<Vec<Event>, StoreError> {
-        let create = async |tx: &mut PgConnection| {
+        let create = work!(|tx| {
             let above = match vch.parent {
                 None => "/".to_owned(),
                 Some(parent) => {
@@ -46,7 +47,7 @@ impl Store {
             .await?;
             sqlx::query("insert into vch_event_seq (vch_id) values ($1)").bind(vch.id.0).execute(tx).await?;
             Ok(())
-        };
+        });
         match self.write(Some(vch.id), record, create).await {
             Ok(((), events)) => Ok(events),
             // Somebody else took the name between the look and the insert.
@@ -109,20 +110,20 @@ impl Store {
         settings: &VchSettings,
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
-        let update = async |tx: &mut PgConnection| {
+        let update = work!(|tx| {
             let done = sqlx::query("update vchs set settings = $2::text::json where id = $1")
                 .bind(id.0)
                 .bind(to_json(settings)?)
                 .execute(tx)
                 .await?;
             if done.rows_affected() == 0 { Err(StoreError::not_found("VCH", id)) } else { Ok(()) }
-        };
+        });
         Ok(self.write(Some(id), record, update).await?.1)
     }
 
     /// From now on nothing new comes into it. Refused while it has child VCHs. Repeating it is no error.
     pub async fn mark_vch_deleting(&self, id: VchId, record: &Record) -> Result<Vec<Event>, StoreError> {
-        let mark = async |tx: &mut PgConnection| {
+        let mark = work!(|tx| {
             let vch = lock(tx, id).await?;
             let children = children(tx, id).await?;
             if children > 0 {
@@ -130,14 +131,14 @@ impl Store {
             }
             sqlx::query("update vchs set deleting = true where id = $1").bind(id.0).execute(tx).await?;
             Ok(())
-        };
+        });
         Ok(self.write(Some(id), record, mark).await?.1)
     }
 
     /// Forgets a VCH with its images and events. Refused while anything of it exists outside the database: containers, layer
     /// disks, child VCHs. The events of `record` are not kept, as there is no log left to keep them in; its audit entry is.
     pub async fn delete_vch(&self, id: VchId, record: &Record) -> Result<(), StoreError> {
-        let delete = async |tx: &mut PgConnection| {
+        let delete = work!(|tx| {
             let vch = lock(tx, id).await?;
             let (containers, layers): (i64, i64) = sqlx::query_as(
                 "select (select count(*) from containers where vch_id = $1),
@@ -156,7 +157,7 @@ impl Store {
                 crate::audit::insert(tx, Some(id), record.at, entry).await?;
             }
             Ok(())
-        };
+        });
         self.write(None, &Record::at(record.at), delete).await?;
         Ok(())
     }
