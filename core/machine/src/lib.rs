@@ -127,8 +127,8 @@ impl MachineError {
 }
 
 /// A byte stream to the agent inside a machine. One at a time per machine: a new one ends the last.
-pub trait Channel: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Channel for T {}
+pub trait Channel: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Channel for T {}
 
 /// Machines: made, watched, ended, forgotten. Every verb may be repeated.
 #[async_trait]
