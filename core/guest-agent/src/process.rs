@@ -75,6 +75,7 @@ fn prepare(
     stderr: &OwnedFd,
 ) -> Result<(std::path::PathBuf, Vec<String>), Failure> {
     sys::new_session().doing("make a session")?;
+    sys::umask(0);
     fs::write("/proc/self/oom_score_adj", "0").doing("be a process like others")?;
     for mut entrance in &entrances.files {
         entrance.write_all(b"0").doing("enter the container's group")?;
