@@ -1,0 +1,208 @@
+//! From a reference to everything that is known of an image before its layers are there.
+
+use super::credentials::Credentials;
+use super::manifest::{
+    self, ACCEPT, BlobDescriptor, CONFIG_BYTES_MAX, Document, MANIFEST_BYTES_MAX, Platform, choose,
+};
+use super::session::{Ask, Session, read_limited};
+use super::{Registries, blob};
+use crate::compression::Compression;
+use crate::error::ImageError;
+use crate::image_config;
+use bulkhead_model::{Digest, ImageConfig, Origin, Reference};
+use bytes::Bytes;
+use futures_util::Stream;
+use http::header::CONTENT_TYPE;
+
+/// An image in a registry: its manifest and config are here and checked, its layers are not.
+#[derive(Clone)]
+pub struct Resolved {
+    pub reference: Reference,
+    /// Registry, repository, and the digest of the manifest or index as it was asked for.
+    pub origin: Origin,
+    /// Of the manifest for the platform: the same, or one out of the index.
+    pub manifest_digest: Digest,
+    /// Digest of the config: the image's id.
+    pub id: Digest,
+    pub config_json: String,
+    pub config: ImageConfig,
+    /// Bottom first.
+    pub layers: Vec<ResolvedLayer>,
+    session: Session,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedLayer {
+    pub blob: BlobDescriptor,
+    pub compression: Compression,
+    pub diff_id: Digest,
+}
+
+impl std::fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolved").field("origin", &self.origin).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Registries {
+    /// Asks the registry, or its mirrors first, what a reference means for a platform.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+        platform: &Platform,
+    ) -> Result<Resolved, ImageError> {
+        let reference = reference.clone().or_latest();
+        let mut last = None;
+        for endpoint in self.endpoints(&reference.registry)? {
+            let is_mirror = endpoint.is_mirror;
+            let session = Session::new(endpoint, Some(reference.repository.clone()), credentials.clone());
+            match resolve_at(session, &reference, platform).await {
+                Err(error) if is_mirror => {
+                    tracing::info!(%error, image.reference = %reference, "a mirror failed, asking the next");
+                    last = Some(error);
+                }
+                result => return result.map_err(|error| name_it(error, &reference)),
+            }
+        }
+        Err(last.unwrap_or_else(|| ImageError::invalid(reference.to_string(), "its registry has no address")))
+    }
+}
+
+impl Resolved {
+    /// The compressed bytes of a layer, fetched again from where a connection broke. Neither size nor digest is checked here.
+    pub fn blob(
+        &self,
+        layer: &ResolvedLayer,
+    ) -> impl Stream<Item = Result<Bytes, ImageError>> + Send + use<> {
+        blob::stream(self.session.clone(), self.origin.repository.clone(), layer.blob.clone())
+    }
+}
+
+/// Errors speak of the image as the user wrote it.
+fn name_it(error: ImageError, asked: &Reference) -> ImageError {
+    match error {
+        ImageError::NotFound { why, .. } => ImageError::NotFound { reference: asked.familiar(), why },
+        ImageError::Denied { why, .. } => ImageError::Denied { what: asked.familiar_name(), why },
+        other => other,
+    }
+}
+
+async fn resolve_at(
+    session: Session,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<Resolved, ImageError> {
+    let repository = &reference.repository;
+    let asked = match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => digest.to_string(),
+        (None, Some(tag)) => tag.clone(),
+        (None, None) => "latest".into(),
+    };
+    let (document, digest) = fetch(&session, repository, &asked, reference.digest.as_ref()).await?;
+    let (config, layers, manifest_digest) = match document {
+        Document::Manifest { config, layers } => (config, layers, digest.clone()),
+        Document::Index(entries) => {
+            let entry = choose(&entries, platform).ok_or_else(|| ImageError::Platform {
+                reference: reference.familiar(),
+                platform: platform.to_string(),
+            })?;
+            let wanted = &entry.blob.digest;
+            match fetch(&session, repository, wanted.as_str(), Some(wanted)).await? {
+                (Document::Manifest { config, layers }, digest) => (config, layers, digest),
+                (Document::Index(_), _) => {
+                    return Err(ImageError::Unsupported {
+                        what: "an index within an index".into(),
+                        why: "one level is read".into(),
+                    });
+                }
+            }
+        }
+    };
+    let config_json = fetch_config(&session, repository, &config).await?;
+    let parsed = image_config::parse(config_json.as_bytes())?;
+    if parsed.diff_ids.len() != layers.len() {
+        let why = format!("it names {} layers, the manifest {}", parsed.diff_ids.len(), layers.len());
+        return Err(ImageError::invalid("the image config", why));
+    }
+    let layers = layers
+        .into_iter()
+        .zip(&parsed.diff_ids)
+        .map(|((blob, compression), diff_id)| ResolvedLayer { blob, compression, diff_id: diff_id.clone() })
+        .collect();
+    let origin = Origin { registry: reference.registry.clone(), repository: repository.clone(), digest };
+    Ok(Resolved {
+        reference: reference.clone(),
+        origin,
+        manifest_digest,
+        id: config.digest,
+        config_json,
+        config: parsed,
+        layers,
+        session,
+    })
+}
+
+async fn fetch(
+    session: &Session,
+    repository: &str,
+    asked: &str,
+    expected: Option<&Digest>,
+) -> Result<(Document, Digest), ImageError> {
+    let path = format!("{repository}/manifests/{asked}");
+    let answer = session.get_patiently(Ask { path: &path, accept: ACCEPT, from: 0 }).await?;
+    if !answer.status().is_success() {
+        return Err(session.refusal(answer).await);
+    }
+    let header =
+        |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let told = header(CONTENT_TYPE.as_str());
+    let stated = header("docker-content-digest");
+    let body = read_limited(&session.endpoint, answer, MANIFEST_BYTES_MAX, "the manifest").await?;
+    let found = Digest::of(&body);
+    let wrong = |expected: &Digest| ImageError::Digest {
+        what: "the manifest".into(),
+        expected: expected.clone(),
+        found: found.clone(),
+    };
+    if let Some(expected) = expected
+        && *expected != found
+    {
+        return Err(wrong(expected));
+    }
+    // A registry that contradicts itself; other algorithms than ours say nothing.
+    if let Some(Ok(stated)) = stated.map(|text| text.parse::<Digest>())
+        && stated != found
+    {
+        return Err(wrong(&stated));
+    }
+    Ok((Document::parse(&body, told.as_deref())?, found))
+}
+
+async fn fetch_config(
+    session: &Session,
+    repository: &str,
+    config: &BlobDescriptor,
+) -> Result<String, ImageError> {
+    let path = format!("{repository}/blobs/{}", config.digest);
+    let answer = session.get_patiently(Ask { path: &path, accept: "*/*", from: 0 }).await?;
+    if !answer.status().is_success() {
+        return Err(session.refusal(answer).await);
+    }
+    let body = read_limited(&session.endpoint, answer, CONFIG_BYTES_MAX, "the image config").await?;
+    if body.len() as u64 != config.bytes {
+        let (expected, found) = (config.bytes, body.len() as u64);
+        return Err(ImageError::Size { what: "the image config".into(), expected, found });
+    }
+    let found = Digest::of(&body);
+    if found != config.digest {
+        return Err(ImageError::Digest {
+            what: "the image config".into(),
+            expected: config.digest.clone(),
+            found,
+        });
+    }
+    String::from_utf8(body.into()).map_err(|_| ImageError::invalid("the image config", "it is not UTF-8"))
+}
+
+pub(crate) use manifest::LAYERS_MAX;
