@@ -17,7 +17,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::say::{self, Step};
-use crate::{apt, layout, root, server, setup};
+use crate::{layout, root, server, setup};
 
 mod cpio;
 
@@ -74,7 +74,7 @@ pub fn build(out: &Path) -> Result<GuestImage> {
     let root = match setup::kernel_root() {
         Some(root) => root,
         None => {
-            apt::unpack_newest_dependency(setup::KERNEL_PACKAGE, &setup::unpacked(setup::KERNEL_PACKAGE))?;
+            setup::unpack_kernel()?;
             setup::kernel_root().with_context(|| format!("`{}` holds no kernel", setup::KERNEL_PACKAGE))?
         }
     };

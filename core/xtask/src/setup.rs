@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::say::{self, Step};
 use crate::{apt, layout, root};
@@ -76,6 +76,13 @@ pub const NEEDS: &[Need] = &[
         package: "qemu-system-x86",
         why: "runs the machines",
         there: There::Program("qemu-system-x86_64"),
+        how: How::Apt,
+        needed_for: For::Running,
+    },
+    Need {
+        package: "kmod",
+        why: "`depmod` lists what each module of the guest's kernel needs",
+        there: There::Program("depmod"),
         how: How::Apt,
         needed_for: For::Running,
     },
@@ -183,7 +190,7 @@ pub fn ensure(purpose: For) -> Result<Vec<&'static str>> {
             How::Apt => {}
             How::UnpackProgram(file) => apt::unpack_program(need.package, file, &tools())?,
             How::UnpackForAll(file) => unpack_for_all(need.package, file)?,
-            How::UnpackKernel => apt::unpack_newest_dependency(need.package, &unpacked(need.package))?,
+            How::UnpackKernel => unpack_kernel()?,
         }
     }
     for need in &missing {
@@ -193,6 +200,22 @@ pub fn ensure(purpose: For) -> Result<Vec<&'static str>> {
     }
     step.done(&format!("{} came", missing.len()));
     Ok(missing.iter().map(|need| need.package).collect())
+}
+
+/// The kernel package's files, with the list of what each module needs: an installation would make it on the host.
+pub fn unpack_kernel() -> Result<()> {
+    let folder = unpacked(KERNEL_PACKAGE);
+    apt::unpack_newest_dependency(KERNEL_PACKAGE, &folder)?;
+    // Where `/lib` is only a name for `/usr/lib`, packages use the latter.
+    if folder.join("usr/lib/modules").is_dir() && !folder.join("lib").exists() {
+        std::os::unix::fs::symlink("usr/lib", folder.join("lib"))?;
+    }
+    let depmod = root::find_program("depmod").context("there is no `depmod`; its package is kmod")?;
+    for release in std::fs::read_dir(folder.join("lib/modules"))?.flatten() {
+        let mut command = std::process::Command::new(&depmod);
+        root::run(command.arg("--basedir").arg(&folder).arg(release.file_name()))?;
+    }
+    Ok(())
 }
 
 /// Newer distributions have the client in a package of its own.
@@ -222,7 +245,8 @@ fn has_kernel(root: &Path) -> bool {
         let name = entry.file_name();
         let release = name.to_string_lossy().strip_prefix("vmlinuz-").map(str::to_owned);
         release.is_some_and(|release| {
-            release.ends_with("-cloud-amd64") && root.join("lib/modules").join(release).is_dir()
+            release.ends_with("-cloud-amd64")
+                && root.join("lib/modules").join(release).join("modules.dep").is_file()
         })
     })
 }
@@ -259,7 +283,10 @@ mod tests {
         std::fs::create_dir_all(root.join("boot")).unwrap();
         std::fs::write(root.join("boot/vmlinuz-6.1.0-9-cloud-amd64"), "").unwrap();
         assert!(!has_kernel(&root));
-        std::fs::create_dir_all(root.join("lib/modules/6.1.0-9-cloud-amd64")).unwrap();
+        let modules = root.join("lib/modules/6.1.0-9-cloud-amd64");
+        std::fs::create_dir_all(&modules).unwrap();
+        assert!(!has_kernel(&root));
+        std::fs::write(modules.join("modules.dep"), "").unwrap();
         assert!(has_kernel(&root));
         std::fs::remove_dir_all(&root).unwrap();
     }
