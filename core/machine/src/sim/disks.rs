@@ -1,0 +1,99 @@
+//! The disks of a [`Sim`]: layers are real files, since real code writes them; the rest is names.
+
+use super::{Sim, Verb};
+use crate::{Disks, MachineError, StagedLayer};
+use async_trait::async_trait;
+use bulkhead_model::{ContainerId, Digest, VchId};
+use std::fs::File;
+use std::sync::Arc;
+
+struct Staged {
+    sim: Sim,
+    vch: VchId,
+    file: tempfile::NamedTempFile,
+}
+
+#[async_trait]
+impl StagedLayer for Staged {
+    fn file(&self) -> Result<File, MachineError> {
+        self.file.reopen().map_err(MachineError::io("open a staged layer"))
+    }
+
+    async fn commit(self: Box<Self>, diff_id: &Digest) -> Result<u64, MachineError> {
+        self.sim.enter(Verb::CommitLayer)?;
+        let bytes = self.file.as_file().metadata().map_err(MachineError::io("measure a layer"))?.len();
+        let key = (self.vch, diff_id.clone());
+        let Staged { sim, file, .. } = *self;
+        sim.lock().layers.entry(key).or_insert_with(|| Arc::new(file));
+        Ok(bytes)
+    }
+}
+
+#[async_trait]
+impl Disks for Sim {
+    async fn stage_layer(&self, vch: VchId) -> Result<Box<dyn StagedLayer>, MachineError> {
+        let file = tempfile::NamedTempFile::new().map_err(MachineError::io("stage a layer"))?;
+        Ok(Box::new(Staged { sim: self.clone(), vch, file }))
+    }
+
+    async fn layer(&self, vch: VchId, diff_id: &Digest) -> Result<Option<u64>, MachineError> {
+        let file = self.lock().layers.get(&(vch, diff_id.clone())).cloned();
+        file.map(|file| file.as_file().metadata().map(|data| data.len()))
+            .transpose()
+            .map_err(MachineError::io("measure a layer"))
+    }
+
+    async fn layers(&self, vch: VchId) -> Result<Vec<Digest>, MachineError> {
+        Ok(self
+            .lock()
+            .layers
+            .keys()
+            .filter(|(of, _)| *of == vch)
+            .map(|(_, diff_id)| diff_id.clone())
+            .collect())
+    }
+
+    async fn open_layer(&self, vch: VchId, diff_id: &Digest) -> Result<File, MachineError> {
+        let file = self.lock().layers.get(&(vch, diff_id.clone())).cloned();
+        let file = file.ok_or_else(|| MachineError::NoSuchLayer(diff_id.clone()))?;
+        file.reopen().map_err(MachineError::io("open a layer"))
+    }
+
+    async fn delete_layer(&self, vch: VchId, diff_id: &Digest) -> Result<(), MachineError> {
+        self.enter(Verb::DeleteLayer)?;
+        self.lock().layers.remove(&(vch, diff_id.clone()));
+        Ok(())
+    }
+
+    async fn create_disk(&self, vch: VchId, id: &ContainerId, _bytes: u64) -> Result<(), MachineError> {
+        self.enter(Verb::CreateDisk)?;
+        self.lock().disks.insert((vch, id.clone()));
+        Ok(())
+    }
+
+    async fn has_disk(&self, vch: VchId, id: &ContainerId) -> Result<bool, MachineError> {
+        self.enter(Verb::HasDisk)?;
+        Ok(self.lock().disks.contains(&(vch, id.clone())))
+    }
+
+    async fn disk_used(&self, _vch: VchId, _id: &ContainerId) -> Result<u64, MachineError> {
+        Ok(0)
+    }
+
+    async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError> {
+        self.enter(Verb::DeleteDisk)?;
+        self.lock().disks.remove(&(vch, id.clone()));
+        Ok(())
+    }
+
+    async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError> {
+        let world = self.lock();
+        let left =
+            world.disks.iter().any(|(of, _)| *of == vch) || world.layers.keys().any(|(of, _)| *of == vch);
+        if left {
+            let source = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
+            return Err(MachineError::Io { doing: format!("remove the folder of VCH {vch}"), source });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! The machines of a [`Sim`].
+
+use super::{Machine, Sim, Verb, agent};
+use crate::state::{MachineEvent, MachineState, StartStep};
+use crate::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
+use async_trait::async_trait;
+use bulkhead_model::ContainerId;
+use std::sync::{Arc, Weak};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+const PIPE_BYTES: usize = 64 << 10;
+
+#[async_trait]
+impl Machines for Sim {
+    fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    async fn start(&self, spec: &MachineSpec) -> Result<(), MachineError> {
+        self.enter(Verb::Start)?;
+        let mut world = self.lock();
+        for layer in &spec.layers {
+            if !world.layers.contains_key(&(spec.vch, layer.clone())) {
+                return Err(MachineError::NoSuchLayer(layer.clone()));
+            }
+        }
+        let refuse = |why: String| MachineError::Start { id: spec.id.clone(), why };
+        if !world.disks.contains(&(spec.vch, spec.id.clone())) {
+            return Err(refuse("its disk is not there".into()));
+        }
+        let state =
+            world.machines.get(&spec.id).map_or(MachineState::Absent, |machine| machine.state.clone());
+        match state.start(spec.run).map_err(|error| refuse(error.to_string()))? {
+            StartStep::Nothing => return Ok(()),
+            StartStep::Launch => {}
+        }
+        let started = MachineEvent::Started { run: spec.run, at: chrono::Utc::now() };
+        world.journals.entry(spec.id.clone()).or_default();
+        world.machines.insert(
+            spec.id.clone(),
+            Machine {
+                spec: spec.clone(),
+                state: state.after(started),
+                guest: Arc::new(agent::Guest::new(spec)),
+                power: self.0.stop.child_token(),
+                channel: CancellationToken::new(),
+            },
+        );
+        drop(world);
+        let _ = self.0.changes.send(spec.id.clone());
+        Ok(())
+    }
+
+    async fn observe(&self, id: &ContainerId) -> Result<Option<MachineFacts>, MachineError> {
+        self.enter(Verb::Observe)?;
+        Ok(self.lock().machines.get(id).and_then(facts))
+    }
+
+    async fn list(&self) -> Result<Vec<MachineFacts>, MachineError> {
+        Ok(self.lock().machines.values().filter_map(facts).collect())
+    }
+
+    async fn kill(&self, id: &ContainerId) -> Result<(), MachineError> {
+        self.enter(Verb::Kill)?;
+        self.end(id, "killed");
+        Ok(())
+    }
+
+    async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {
+        self.enter(Verb::Delete)?;
+        let mut world = self.lock();
+        let state = world.machines.get(id).map_or(MachineState::Absent, |machine| machine.state.clone());
+        let why =
+            |error: crate::state::StateError| MachineError::Start { id: id.clone(), why: error.to_string() };
+        if state.delete().map_err(why)? {
+            world.machines.remove(id);
+            world.silent.remove(id);
+        }
+        Ok(())
+    }
+
+    async fn channel(&self, id: &ContainerId) -> Result<Box<dyn Channel>, MachineError> {
+        self.enter(Verb::Channel)?;
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let mut world = self.lock();
+        let machine = world.machines.get_mut(id).ok_or_else(|| MachineError::NoSuchMachine(id.clone()))?;
+        if !matches!(machine.state, MachineState::Running { .. }) {
+            return Err(MachineError::Channel { id: id.clone(), why: "the machine has ended".into() });
+        }
+        machine.channel.cancel();
+        machine.channel = machine.power.child_token();
+        let (guest, until) = (machine.guest.clone(), machine.channel.clone());
+        let sim: Weak<super::Shared> = Arc::downgrade(&self.0);
+        let power = machine.power.clone();
+        drop(world);
+        // Owned by the machine: its power token ends it, and the last clone of the sim ends all.
+        tokio::spawn(async move {
+            tokio::select! {
+                () = until.cancelled() => {}
+                () = agent::serve(sim, guest, power, theirs) => {}
+            }
+        });
+        Ok(Box::new(ours))
+    }
+
+    fn changes(&self) -> broadcast::Receiver<ContainerId> {
+        self.0.changes.subscribe()
+    }
+}
+
+fn facts(machine: &Machine) -> Option<MachineFacts> {
+    let (run, condition) = match &machine.state {
+        MachineState::Absent => return None,
+        MachineState::Running { run, since } => (*run, Condition::Running { pid: None, since: *since }),
+        MachineState::Ended { run, reason } => (*run, Condition::Ended { reason: reason.clone() }),
+    };
+    Some(MachineFacts {
+        id: machine.spec.id.clone(),
+        vch: machine.spec.vch,
+        server: machine.spec.server,
+        run,
+        token: machine.spec.token,
+        condition,
+    })
+}

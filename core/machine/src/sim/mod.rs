@@ -1,0 +1,224 @@
+//! The simulated back end: machines without a hypervisor, for tests and for trying the API.
+//!
+//! Its machines follow the same state machine as real ones, and their agent speaks the real protocol over a pipe in
+//! memory and writes a real journal. What a process does is a little script; see [`script`]. Faults are injected by
+//! name. A `Sim` outlives the engines that use it, as real machines outlive a server.
+
+mod agent;
+mod disks;
+mod journals;
+mod machines;
+pub mod script;
+
+use crate::state::{MachineEvent, MachineState};
+use crate::{BackEnd, Capabilities, MachineError, MachineSpec};
+use bulkhead_model::{ContainerId, Digest, VchId};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+
+/// The port's verbs, for faults and counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    Start,
+    Observe,
+    Kill,
+    Delete,
+    Channel,
+    ReadJournal,
+    ReleaseJournal,
+    DeleteJournal,
+    CreateDisk,
+    HasDisk,
+    DeleteDisk,
+    CommitLayer,
+    DeleteLayer,
+}
+
+impl Verb {
+    pub const ALL: [Verb; 13] = [
+        Verb::Start,
+        Verb::Observe,
+        Verb::Kill,
+        Verb::Delete,
+        Verb::Channel,
+        Verb::ReadJournal,
+        Verb::ReleaseJournal,
+        Verb::DeleteJournal,
+        Verb::CreateDisk,
+        Verb::HasDisk,
+        Verb::DeleteDisk,
+        Verb::CommitLayer,
+        Verb::DeleteLayer,
+    ];
+}
+
+type Hook = Arc<dyn Fn(Verb, u64) + Send + Sync>;
+
+/// A whole simulated installation. Cloning shares it; its tasks end with the last clone.
+#[derive(Clone)]
+pub struct Sim(Arc<Shared>);
+
+struct Shared {
+    capabilities: Capabilities,
+    world: Mutex<World>,
+    changes: broadcast::Sender<ContainerId>,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct World {
+    machines: HashMap<ContainerId, Machine>,
+    journals: HashMap<ContainerId, Journal>,
+    disks: HashSet<(VchId, ContainerId)>,
+    layers: BTreeMap<(VchId, Digest), Arc<tempfile::NamedTempFile>>,
+    faults: HashMap<Verb, VecDeque<String>>,
+    calls: BTreeMap<Verb, u64>,
+    hook: Option<Hook>,
+    hold_boot: bool,
+    silent: HashSet<ContainerId>,
+}
+
+struct Machine {
+    spec: MachineSpec,
+    state: MachineState,
+    guest: Arc<agent::Guest>,
+    /// Ends what the machine runs.
+    power: CancellationToken,
+    /// Ends the last channel when a new one comes.
+    channel: CancellationToken,
+}
+
+#[derive(Default)]
+struct Journal {
+    start: u64,
+    data: VecDeque<u8>,
+    grown: Arc<Notify>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl std::fmt::Debug for Sim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sim").field("machines", &self.lock().machines.len()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Sim {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sim {
+    pub fn new() -> Self {
+        let capabilities = Capabilities {
+            back_end: "sim".into(),
+            accelerator: "sim".into(),
+            hardware_isolation: false,
+            version: env!("CARGO_PKG_VERSION").into(),
+            guest_kernel: "0.0.0-simulated".into(),
+            host_name: "simulated".into(),
+            host_cpus: 8,
+            host_memory_bytes: 64 << 30,
+            vcpus_max: 8,
+            layers_max: 127,
+            limits: "none".into(),
+        };
+        let (changes, _) = broadcast::channel(1024);
+        let stop = CancellationToken::new();
+        Self(Arc::new(Shared { capabilities, world: Mutex::default(), changes, stop }))
+    }
+
+    pub fn back_end(&self) -> BackEnd {
+        let this = Arc::new(self.clone());
+        BackEnd { machines: this.clone(), journals: this.clone(), disks: this }
+    }
+
+    /// The next call of `verb` fails with this text; may be queued.
+    pub fn fail_next(&self, verb: Verb, text: &str) {
+        self.lock().faults.entry(verb).or_default().push_back(text.into());
+    }
+
+    /// Called on every verb, with the number of calls of all verbs so far.
+    pub fn on_call(&self, hook: impl Fn(Verb, u64) + Send + Sync + 'static) {
+        self.lock().hook = Some(Arc::new(hook));
+    }
+
+    pub fn clear_hook(&self) {
+        self.lock().hook = None;
+    }
+
+    pub fn calls(&self, verb: Verb) -> u64 {
+        self.lock().calls.get(&verb).copied().unwrap_or(0)
+    }
+
+    /// Machines that run.
+    pub fn running(&self) -> Vec<ContainerId> {
+        let world = self.lock();
+        let running = |machine: &Machine| matches!(machine.state, MachineState::Running { .. });
+        world.machines.iter().filter(|(_, machine)| running(machine)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Everything that exists: machines, journals, disks and layers, counted.
+    pub fn leftovers(&self) -> (usize, usize, usize, usize) {
+        let world = self.lock();
+        (world.machines.len(), world.journals.len(), world.disks.len(), world.layers.len())
+    }
+
+    /// The machine ends without a word, as when its hypervisor crashes.
+    pub fn crash_machine(&self, id: &ContainerId) {
+        self.end(id, "the simulated hypervisor crashed");
+    }
+
+    /// Its agent takes everything and answers nothing from now on.
+    pub fn silence_agent(&self, id: &ContainerId) {
+        self.lock().silent.insert(id.clone());
+    }
+
+    /// While held, agents do not come up.
+    pub fn hold_boot(&self, hold: bool) {
+        self.lock().hold_boot = hold;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the call, and fails it if that was asked for.
+    fn enter(&self, verb: Verb) -> Result<(), MachineError> {
+        let (fault, hook, total) = {
+            let mut world = self.lock();
+            *world.calls.entry(verb).or_default() += 1;
+            let total = world.calls.values().sum();
+            (world.faults.get_mut(&verb).and_then(VecDeque::pop_front), world.hook.clone(), total)
+        };
+        if let Some(hook) = hook {
+            hook(verb, total);
+        }
+        match fault {
+            None => Ok(()),
+            Some(text) => {
+                Err(MachineError::Io { doing: format!("{verb:?}"), source: std::io::Error::other(text) })
+            }
+        }
+    }
+
+    /// Ends a machine that runs.
+    fn end(&self, id: &ContainerId, reason: &str) {
+        let mut world = self.lock();
+        let Some(machine) = world.machines.get_mut(id) else { return };
+        machine.state = std::mem::replace(&mut machine.state, MachineState::Absent)
+            .after(MachineEvent::Ended { reason: reason.into() });
+        machine.power.cancel();
+        machine.channel.cancel();
+        drop(world);
+        // Nobody listening is fine.
+        let _ = self.0.changes.send(id.clone());
+    }
+}
