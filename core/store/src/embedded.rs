@@ -100,7 +100,7 @@ impl EmbeddedPostgres {
                 Postmaster::Adopted(pid)
             }
             None => {
-                process::clear_stale_pid_file(&layout).await?;
+                process::clear_stale_files(&layout).await?;
                 process::spawn(&layout, &binaries, &owner)?
             }
         };

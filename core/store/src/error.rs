@@ -79,7 +79,7 @@ pub enum StoreError {
     Migrate(#[source] sqlx::migrate::MigrateError),
 
     #[error("the database URL is not valid")]
-    Url(#[source] sqlx::Error),
+    Url(#[source] Box<dyn Error + Send + Sync>),
 
     #[error("the database refused a query")]
     Sql(#[source] sqlx::Error),

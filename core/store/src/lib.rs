@@ -89,7 +89,11 @@ impl Record {
 impl Database {
     /// `postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=…`, as libpq has it.
     pub fn from_url(url: &str) -> Result<Self, StoreError> {
-        url.parse().map(Self).map_err(StoreError::Url)
+        // sqlx would take any scheme.
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(StoreError::Url("it does not begin with `postgres://`".into()));
+        }
+        url.parse().map(Self).map_err(|error: sqlx::Error| StoreError::Url(error.into()))
     }
 
     /// The same server, another database on it.

@@ -1,6 +1,6 @@
 //! Processes of the private cluster: `initdb`, and the postmaster with those it forks.
 
-use super::files::{Binaries, Layout, Owner, hand_over, log_tail, open_log};
+use super::files::{Binaries, Layout, Owner, PORT, hand_over, log_tail, open_log};
 use super::{EmbeddedError, INITDB_TIMEOUT, POLL};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -163,14 +163,10 @@ fn works_in(pid: u32, data: &Path) -> bool {
     fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder == data)
 }
 
-/// Removes the pid file of a postmaster that is no more: PostgreSQL would take any process of its user with that number
-/// for a running one. Only once no process of the cluster is left, since the file is also PostgreSQL's own guard against
-/// two postmasters on the same data.
-pub(super) async fn clear_stale_pid_file(layout: &Layout) -> Result<(), EmbeddedError> {
-    let file = layout.data.join("postmaster.pid");
-    if !file.exists() {
-        return Ok(());
-    }
+/// Removes what a killed postmaster left: PostgreSQL would take any process of its user that has the number in its pid file
+/// or socket lock by now for a running postmaster. Only once no process of the cluster is left, since these files are also
+/// PostgreSQL's own guard against two postmasters on the same data.
+pub(super) async fn clear_stale_files(layout: &Layout) -> Result<(), EmbeddedError> {
     let late = Instant::now() + ORPHANS_TIMEOUT;
     while any_works_in(&layout.data)? {
         if Instant::now() > late {
@@ -179,13 +175,15 @@ pub(super) async fn clear_stale_pid_file(layout: &Layout) -> Result<(), Embedded
         }
         tokio::time::sleep(POLL).await;
     }
-    tracing::info!("the database was not ended in order; it recovers");
-    match fs::remove_file(&file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(EmbeddedError::io("remove", &file)(error))
+    let socket = layout.socket_dir.join(format!(".s.PGSQL.{PORT}"));
+    for file in [layout.data.join("postmaster.pid"), socket.with_added_extension("lock"), socket] {
+        match fs::remove_file(&file) {
+            Ok(()) => tracing::info!(file = %file.display(), "left by a database that was killed; removed"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(EmbeddedError::io("remove", &file)(error)),
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 fn any_works_in(data: &Path) -> Result<bool, EmbeddedError> {
