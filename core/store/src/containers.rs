@@ -1,16 +1,20 @@
 //! Containers: the desired state, which requests write, and the status, which the container's driver alone writes under its
 //! fence.
 
+mod columns;
+mod limits;
+
 use crate::error::StoreError;
-use crate::row::{Row, to_i64, to_json, to_micros};
+use crate::row::{parse_all, to_json};
 use crate::servers::{self, Fence};
 use crate::transaction::work;
 use crate::{Record, Store, vchs};
 use bulkhead_model::event::Event;
 use bulkhead_model::lifecycle::{Desired, Goal, Status};
 use bulkhead_model::{Container, ContainerId, Digest, ServerId, VchId};
+use columns::{decode, goal_name, insert, status_columns};
+use limits::{check_count, check_name, reserve_memory};
 use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 
 /// The channel on which a changed desired state is told, with the container's id: for drivers in other servers.
 pub const CONTAINER_CHANNEL: &str = "bulkhead_container";
@@ -24,14 +28,6 @@ macro_rules! select_container {
              from containers ",
             $rest
         )
-    };
-}
-
-/// The containers whose machines take memory: those that run, start, or were asked to and have not begun.
-macro_rules! live {
-    () => {
-        "(status_name in ('starting', 'running')
-          or goal = 'run' and (status_name = 'created' or status_name = 'exited' and status_run < desired_run))"
     };
 }
 
@@ -245,99 +241,6 @@ impl Store {
     }
 }
 
-async fn check_name(tx: &mut PgConnection, container: &Container) -> Result<(), StoreError> {
-    let holder: Option<String> =
-        sqlx::query_scalar("select id from containers where vch_id = $1 and name = $2")
-            .bind(container.vch.0)
-            .bind(&container.name)
-            .fetch_optional(tx)
-            .await?;
-    match holder {
-        None => Ok(()),
-        Some(holder) => {
-            Err(StoreError::NameTaken { kind: "container", name: container.name.clone(), holder })
-        }
-    }
-}
-
-async fn check_count(tx: &mut PgConnection, vch: VchId, limit: u32) -> Result<(), StoreError> {
-    let used: i64 = sqlx::query_scalar("select count(*) from containers where vch_id = $1")
-        .bind(vch.0)
-        .fetch_one(tx)
-        .await?;
-    let (used, limit) = (used.unsigned_abs(), u64::from(limit));
-    if used < limit {
-        return Ok(());
-    }
-    Err(StoreError::Limit { name: "containers_max", unit: "containers", limit, used, requested: 1 })
-}
-
-/// Checks the VCH's memory limit as if the container ran already. The VCH stays locked, so that the next start counts it.
-async fn reserve_memory(tx: &mut PgConnection, vch: VchId, id: &ContainerId) -> Result<(), StoreError> {
-    let locked = vchs::lock(tx, vch).await?;
-    locked.check_stays()?;
-    let Some(limit) = locked.settings.memory_bytes_max else { return Ok(()) };
-    let (requested, used): (i64, i64) = sqlx::query_as(concat!(
-        "select coalesce(sum(memory_bytes) filter (where id = $2), 0)::bigint,
-                coalesce(sum(memory_bytes) filter (where id <> $2), 0)::bigint
-         from containers where vch_id = $1 and (id = $2 or ",
-        live!(),
-        ")"
-    ))
-    .bind(vch.0)
-    .bind(id.as_str())
-    .fetch_one(tx)
-    .await?;
-    let (requested, used) = (requested.unsigned_abs(), used.unsigned_abs());
-    if used.saturating_add(requested) <= limit {
-        return Ok(());
-    }
-    Err(StoreError::Limit { name: "memory_bytes_max", unit: "bytes", limit, used, requested })
-}
-
-async fn insert(tx: &mut PgConnection, container: &Container, fence: Fence) -> Result<(), StoreError> {
-    let (status, status_run) = status_columns(&container.status);
-    sqlx::query(
-        "insert into containers
-             (id, vch_id, name, server_id, epoch, image_id, image_name, owner, created_at, ask, spec, client_view,
-              memory_bytes, goal, desired_run, desired, status_name, status_run, status)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11::text::json, $12::text::json,
-                 $13, $14, $15, $16::text::json, $17, $18, $19::text::json)",
-    )
-    .bind(container.id.as_str())
-    .bind(container.vch.0)
-    .bind(&container.name)
-    .bind(fence.server.0)
-    .bind(fence.epoch)
-    .bind(container.image.as_str())
-    .bind(&container.image_name)
-    .bind(&container.owner)
-    .bind(to_micros(container.created_at))
-    .bind(to_json(&container.ask)?)
-    .bind(to_json(&container.spec)?)
-    .bind(to_json(&container.client_view)?)
-    .bind(to_i64(container.spec.resources.memory_bytes)?)
-    .bind(goal_name(&container.desired.goal))
-    .bind(i64::from(container.desired.run))
-    .bind(to_json(&container.desired)?)
-    .bind(status)
-    .bind(i64::from(status_run))
-    .bind(to_json(&container.status)?)
-    .execute(&mut *tx)
-    .await?;
-    let layers: Vec<&str> = container.layers.iter().map(Digest::as_str).collect();
-    sqlx::query(
-        "insert into container_layers (vch_id, container_id, position, diff_id)
-         select $1, $2, position - 1, diff_id from unnest($3::text[]) with ordinality as layer (diff_id, position)",
-    )
-    .bind(container.vch.0)
-    .bind(container.id.as_str())
-    .bind(layers)
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
 async fn notify(tx: &mut PgConnection, id: &ContainerId) -> Result<(), StoreError> {
     sqlx::query("select pg_notify($1, $2)").bind(CONTAINER_CHANNEL).bind(id.as_str()).execute(tx).await?;
     Ok(())
@@ -354,7 +257,7 @@ pub(crate) async fn using_image(
             .bind(image.as_str())
             .fetch_all(tx)
             .await?;
-    rows.iter().map(|row| Row::new(row, "containers", "id").parse("id")).collect()
+    parse_all(&rows, "containers", "id")
 }
 
 /// A fenced write met no row: either there is none, or it is another's.
@@ -375,45 +278,4 @@ async fn why_not(
 
 fn is_hex(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-fn goal_name(goal: &Goal) -> &'static str {
-    match goal {
-        Goal::Rest => "rest",
-        Goal::Run => "run",
-        Goal::Stop { .. } => "stop",
-        Goal::Gone => "gone",
-    }
-}
-
-fn status_columns(status: &Status) -> (&'static str, u32) {
-    match status {
-        Status::Created => ("created", 0),
-        Status::Starting { run } => ("starting", *run),
-        Status::Running { run, .. } => ("running", *run),
-        Status::Exited { run, .. } => ("exited", *run),
-    }
-}
-
-fn decode(row: &PgRow) -> Result<Container, StoreError> {
-    let row = Row::new(row, "containers", "id");
-    let layers: Vec<String> = row.get("layers")?;
-    let layers =
-        layers.iter().map(|layer| layer.parse().map_err(|error| row.corrupt("layers", Box::new(error))));
-    let layers = layers.collect::<Result<Vec<Digest>, StoreError>>()?;
-    Ok(Container {
-        id: row.parse("id")?,
-        vch: row.vch("vch_id")?,
-        name: row.get("name")?,
-        ask: row.json("ask")?,
-        spec: row.json("spec")?,
-        image: row.parse("image_id")?,
-        layers,
-        image_name: row.get("image_name")?,
-        client_view: row.json("client_view")?,
-        owner: row.get("owner")?,
-        created_at: row.get("created_at")?,
-        desired: row.json("desired")?,
-        status: row.json("status")?,
-    })
 }

@@ -21,6 +21,7 @@ mod embedded;
 mod error;
 mod events;
 mod images;
+mod layers;
 mod lock;
 mod row;
 mod servers;

@@ -74,3 +74,16 @@ pub(crate) fn to_i64(number: u64) -> Result<i64, StoreError> {
 pub(crate) fn to_micros(at: DateTime<Utc>) -> DateTime<Utc> {
     at.trunc_subsecs(6)
 }
+
+/// One column of many rows.
+pub(crate) fn parse_all<T>(
+    rows: &[PgRow],
+    table: &'static str,
+    column: &'static str,
+) -> Result<Vec<T>, StoreError>
+where
+    T: FromStr,
+    T::Err: Error + Send + Sync + 'static,
+{
+    rows.iter().map(|row| Row::new(row, table, column).parse(column)).collect()
+}

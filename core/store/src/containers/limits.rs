@@ -1,0 +1,68 @@
+//! What a VCH allows: names once, so many containers, so much memory.
+
+use crate::error::StoreError;
+use crate::vchs;
+use bulkhead_model::{Container, ContainerId, VchId};
+use sqlx::PgConnection;
+
+/// The containers whose machines take memory: those that run, start, or were asked to and have not begun.
+macro_rules! live {
+    () => {
+        "(status_name in ('starting', 'running')
+          or goal = 'run' and (status_name = 'created' or status_name = 'exited' and status_run < desired_run))"
+    };
+}
+
+pub(super) async fn check_name(tx: &mut PgConnection, container: &Container) -> Result<(), StoreError> {
+    let holder: Option<String> =
+        sqlx::query_scalar("select id from containers where vch_id = $1 and name = $2")
+            .bind(container.vch.0)
+            .bind(&container.name)
+            .fetch_optional(tx)
+            .await?;
+    match holder {
+        None => Ok(()),
+        Some(holder) => {
+            Err(StoreError::NameTaken { kind: "container", name: container.name.clone(), holder })
+        }
+    }
+}
+
+pub(super) async fn check_count(tx: &mut PgConnection, vch: VchId, limit: u32) -> Result<(), StoreError> {
+    let used: i64 = sqlx::query_scalar("select count(*) from containers where vch_id = $1")
+        .bind(vch.0)
+        .fetch_one(tx)
+        .await?;
+    let (used, limit) = (used.unsigned_abs(), u64::from(limit));
+    if used < limit {
+        return Ok(());
+    }
+    Err(StoreError::Limit { name: "containers_max", unit: "containers", limit, used, requested: 1 })
+}
+
+/// Checks the VCH's memory limit as if the container ran already. The VCH stays locked, so that the next start counts it.
+pub(super) async fn reserve_memory(
+    tx: &mut PgConnection,
+    vch: VchId,
+    id: &ContainerId,
+) -> Result<(), StoreError> {
+    let locked = vchs::lock(tx, vch).await?;
+    locked.check_stays()?;
+    let Some(limit) = locked.settings.memory_bytes_max else { return Ok(()) };
+    let (requested, used): (i64, i64) = sqlx::query_as(concat!(
+        "select coalesce(sum(memory_bytes) filter (where id = $2), 0)::bigint,
+                coalesce(sum(memory_bytes) filter (where id <> $2), 0)::bigint
+         from containers where vch_id = $1 and (id = $2 or ",
+        live!(),
+        ")"
+    ))
+    .bind(vch.0)
+    .bind(id.as_str())
+    .fetch_one(tx)
+    .await?;
+    let (requested, used) = (requested.unsigned_abs(), used.unsigned_abs());
+    if used.saturating_add(requested) <= limit {
+        return Ok(());
+    }
+    Err(StoreError::Limit { name: "memory_bytes_max", unit: "bytes", limit, used, requested })
+}
