@@ -56,31 +56,13 @@ impl Run {
         if !tests {
             return;
         }
-        let own = [
-            ("PATH", tools),
-            ("TMPDIR", self.folder.join("t").display().to_string()),
-            ("BULKHEAD_TEST_NOT_POSSIBLE", self.notes().display().to_string()),
-        ];
+        let own = [("PATH", tools), ("TMPDIR", self.folder.join("t").display().to_string())];
         if needs_sudo() {
             let words: Vec<String> = own.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let runner = format!("sudo --preserve-env env {}", words.join(" "));
             command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
         }
         command.envs(own);
-    }
-
-    fn notes(&self) -> PathBuf {
-        self.folder.join("not-possible")
-    }
-
-    /// What tests wrote down as not possible on this machine, each reason once.
-    pub fn not_possible(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.notes()).unwrap_or_default();
-        let mut reasons: Vec<String> = text.lines().map(str::to_owned).collect();
-        reasons.sort();
-        reasons.dedup();
-        remove(&self.folder);
-        reasons
     }
 
     /// The last test: nothing that this run started still runs, and its data folder is empty.
@@ -113,6 +95,7 @@ impl Run {
         } else {
             tally.failed = 1;
         }
+        remove(&self.folder);
         step.done(if tally.failed == 0 { "so it is" } else { "NOT SO" });
         tally
     }

@@ -2,6 +2,7 @@
 //! many layers. The parts that take long are kept in the target folder between runs.
 
 use std::fs;
+use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -32,36 +33,48 @@ struct Recipe<'a> {
 }
 
 impl Images {
-    pub fn build() -> Result<Self> {
+    /// Makes the images and pushes them to a registry, whose data is kept and served again by later runs.
+    pub fn in_registry() -> Result<Registry> {
         let test = std::env::current_exe()?;
         let target = test.ancestors().find(|folder| folder.ends_with("target")).unwrap_or(Path::new("/tmp"));
-        let images = Self { folder: target.join("test-images").join(format!("v1-{SUITE}")) };
-        fs::create_dir_all(&images.folder)?;
-        images.busybox()?;
-        let debian = images.rootfs("debian", &[])?;
-        images.pack(&Recipe {
-            name: "debian",
-            layers: vec![debian.clone()],
-            config: json!({"Cmd": ["bash"]}),
-        })?;
-        let full = images.rootfs("full", &["nginx-light", "python3-minimal"])?;
-        images.nginx(&full)?;
-        images.python(&full)?;
-        Ok(images)
+        let parts = target.join("test-images").join(SUITE);
+        // Another recipe makes other images.
+        let mut recipe = std::hash::DefaultHasher::new();
+        include_str!("images.rs").hash(&mut recipe);
+        let data = parts.join(format!("registry-{:016x}", recipe.finish()));
+        let complete = data.join("complete");
+        fs::create_dir_all(&parts)?;
+        if complete.is_file() {
+            return Registry::start(&data);
+        }
+        if data.exists() {
+            fs::remove_dir_all(&data)?;
+        }
+        let images = Self { folder: parts };
+        images.make().context("make images")?;
+        let registry = Registry::start(&data)?;
+        for (name, tag) in
+            [("busybox", "busybox:1"), ("debian", "debian:12"), ("nginx", "nginx:1"), ("python", "python:3")]
+        {
+            registry.push(&images.archive(name), tag)?;
+            fs::remove_file(images.archive(name))?;
+        }
+        fs::write(complete, "")?;
+        Ok(registry)
+    }
+
+    fn make(&self) -> Result<()> {
+        self.busybox()?;
+        let debian = self.rootfs("debian", &[])?;
+        self.pack(&Recipe { name: "debian", layers: vec![debian], config: json!({"Cmd": ["bash"]}) })?;
+        let full = self.rootfs("full", &["nginx-light", "python3-minimal"])?;
+        self.nginx(&full)?;
+        self.python(&full)
     }
 
     /// The archive of one image.
     fn archive(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.tar"))
-    }
-
-    pub fn push_all(&self, registry: &Registry) -> Result<()> {
-        for (name, tag) in
-            [("busybox", "busybox:1"), ("debian", "debian:12"), ("nginx", "nginx:1"), ("python", "python:3")]
-        {
-            registry.push(&self.archive(name), tag)?;
-        }
-        Ok(())
     }
 
     fn busybox(&self) -> Result<()> {

@@ -17,7 +17,7 @@ pub const PASSWORD: &str = "correct horse";
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 const PUSH_WITHIN: Duration = Duration::from_secs(300);
 
-/// A running registry; dropping it ends it and removes its data.
+/// A running registry; dropping it ends it; the data stays.
 pub struct Registry {
     folder: PathBuf,
     port: u16,
@@ -25,7 +25,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub fn start() -> Result<Self> {
+    /// Serves what is in `data`, or will be pushed to it.
+    pub fn start(data: &Path) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("bulkhead-registry-{}", std::process::id()));
         fs::create_dir_all(folder.join("certs"))?;
         make_certificate(&folder)?;
@@ -34,10 +35,11 @@ impl Registry {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let settings = format!(
             "version: 0.1\nlog: {{level: warn}}\n\
-             storage: {{filesystem: {{rootdirectory: {0}/data}}, delete: {{enabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {1}}}, delete: {{enabled: true}}}}\n\
              http: {{addr: 127.0.0.1:{port}, tls: {{certificate: {0}/server.pem, key: {0}/server.key}}}}\n\
              auth: {{htpasswd: {{realm: tests, path: {0}/htpasswd}}}}\n",
-            folder.display()
+            folder.display(),
+            data.display()
         );
         fs::write(folder.join("config.yml"), settings)?;
         let log = fs::File::create(folder.join("log"))?;

@@ -31,9 +31,7 @@ pub fn guest_dir() -> Result<PathBuf> {
 
 impl World {
     pub fn make() -> Result<Self> {
-        let images = Images::build().context("images")?;
-        let registry = Registry::start().context("registry")?;
-        images.push_all(&registry).context("push")?;
+        let registry = Images::in_registry().context("registry")?;
         let config = format!(
             "[registry]\ntrusted = [{0:?}]\nca_files = {{ {0:?} = {1:?} }}\n",
             registry.address(),
