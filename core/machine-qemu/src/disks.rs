@@ -1,0 +1,206 @@
+//! Disks on the datastore, as plain files that only the server can open:
+//!
+//! ```text
+//!   DATA/prepared/<bytes>.ext4              an empty file system of that size, made once
+//!   DATA/vchs/<vch id>/layers/<hex>.erofs   0444
+//!   DATA/vchs/<vch id>/disks/<container id>.ext4
+//! ```
+//!
+//! Machines get descriptors, so nobody else ever needs a way to these files. A file has its name only once it is
+//! whole and on the disk: until then it has none (O_TMPFILE), and a crash leaves nothing.
+
+mod file;
+mod prepared;
+
+use async_trait::async_trait;
+use bulkhead_machine::{Disks, MachineError, StagedLayer};
+use bulkhead_model::{ContainerId, Digest, VchId};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+pub(crate) struct DiskStore {
+    data_dir: PathBuf,
+    prepared: Arc<prepared::Prepared>,
+}
+
+impl DiskStore {
+    pub(crate) fn new(data_dir: PathBuf) -> Self {
+        let prepared = Arc::new(prepared::Prepared::new(data_dir.join("prepared")));
+        Self { data_dir, prepared }
+    }
+
+    fn vch(&self, vch: VchId) -> PathBuf {
+        self.data_dir.join("vchs").join(vch.to_string())
+    }
+
+    fn layers(&self, vch: VchId) -> PathBuf {
+        self.vch(vch).join("layers")
+    }
+
+    fn layer_path(&self, vch: VchId, diff_id: &Digest) -> PathBuf {
+        self.layers(vch).join(format!("{}.erofs", diff_id.hex()))
+    }
+
+    fn disk_path(&self, vch: VchId, id: &ContainerId) -> PathBuf {
+        self.vch(vch).join("disks").join(format!("{id}.ext4"))
+    }
+
+    /// A layer disk, to read.
+    pub(crate) fn open_layer_file(&self, vch: VchId, diff_id: &Digest) -> Result<File, MachineError> {
+        match open_regular(OpenOptions::new().read(true), &self.layer_path(vch, diff_id)) {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => Err(MachineError::NoSuchLayer(diff_id.clone())),
+            Err(error) => Err(MachineError::io("opening a layer disk")(error)),
+        }
+    }
+
+    /// The writable disk of a container, to hand to its machine.
+    pub(crate) fn open_disk(&self, vch: VchId, id: &ContainerId) -> Result<File, MachineError> {
+        match open_regular(OpenOptions::new().read(true).write(true), &self.disk_path(vch, id)) {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => Err(MachineError::Start {
+                id: id.clone(),
+                why: "its own disk is not on the datastore".into(),
+            }),
+            Err(error) => Err(MachineError::io("opening the container's disk")(error)),
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, MachineError> {
+        let store = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.map_err(io::Error::other).flatten().map_err(MachineError::io(doing))
+    }
+}
+
+/// `None` if it is not there. Anything but a plain file of ours is refused: a disk is never somebody's device.
+fn open_regular(options: &mut OpenOptions, path: &std::path::Path) -> io::Result<Option<File>> {
+    match options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(Some(file)),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is not a plain file", path.display()),
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[async_trait]
+impl Disks for DiskStore {
+    async fn stage_layer(&self, vch: VchId) -> Result<Box<dyn StagedLayer>, MachineError> {
+        let file = self
+            .blocking("making a layer disk", move |store| {
+                let layers = store.layers(vch);
+                file::make_folder(&layers)?;
+                file::unnamed(&layers, 0o444)
+            })
+            .await?;
+        Ok(Box::new(Staged { store: self.clone(), vch, file }))
+    }
+
+    async fn layer(&self, vch: VchId, diff_id: &Digest) -> Result<Option<u64>, MachineError> {
+        let path = self.layer_path(vch, diff_id);
+        self.blocking("looking for a layer disk", move |_| file::size(&path)).await
+    }
+
+    async fn layers(&self, vch: VchId) -> Result<Vec<Digest>, MachineError> {
+        self.blocking("listing layer disks", move |store| {
+            let names = file::names(&store.layers(vch))?;
+            let digest = |name: &String| format!("sha256:{}", name.strip_suffix(".erofs")?).parse().ok();
+            Ok(names.iter().filter_map(digest).collect())
+        })
+        .await
+    }
+
+    async fn open_layer(&self, vch: VchId, diff_id: &Digest) -> Result<File, MachineError> {
+        self.open_layer_file(vch, diff_id)
+    }
+
+    async fn delete_layer(&self, vch: VchId, diff_id: &Digest) -> Result<(), MachineError> {
+        let path = self.layer_path(vch, diff_id);
+        self.blocking("removing a layer disk", move |_| file::remove(&path)).await
+    }
+
+    async fn create_disk(&self, vch: VchId, id: &ContainerId, bytes: u64) -> Result<(), MachineError> {
+        if self.has_disk(vch, id).await? {
+            return Ok(());
+        }
+        let template = self.prepared.of_size(bytes).await?;
+        let path = self.disk_path(vch, id);
+        self.blocking("making the container's disk", move |_| {
+            let folder = file::parent(&path)?;
+            file::make_folder(folder)?;
+            let disk = file::unnamed(folder, 0o600)?;
+            file::copy_sparse(&File::open(template)?, &disk)?;
+            file::name(&disk, &path)
+        })
+        .await
+    }
+
+    async fn has_disk(&self, vch: VchId, id: &ContainerId) -> Result<bool, MachineError> {
+        let path = self.disk_path(vch, id);
+        Ok(self.blocking("looking for the container's disk", move |_| file::size(&path)).await?.is_some())
+    }
+
+    async fn disk_used(&self, vch: VchId, id: &ContainerId) -> Result<u64, MachineError> {
+        let path = self.disk_path(vch, id);
+        self.blocking("measuring the container's disk", move |_| match fs::metadata(path) {
+            Ok(found) => Ok(found.blocks() * 512),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError> {
+        let path = self.disk_path(vch, id);
+        self.blocking("removing the container's disk", move |_| file::remove(&path)).await
+    }
+
+    async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError> {
+        self.blocking("removing the folder of a VCH", move |store| {
+            let folder = store.vch(vch);
+            for part in [folder.join("layers"), folder.join("disks"), folder] {
+                match fs::remove_dir(part) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+struct Staged {
+    store: DiskStore,
+    vch: VchId,
+    file: File,
+}
+
+#[async_trait]
+impl StagedLayer for Staged {
+    fn file(&self) -> Result<File, MachineError> {
+        self.file.try_clone().map_err(MachineError::io("opening a new layer disk"))
+    }
+
+    async fn commit(self: Box<Self>, diff_id: &Digest) -> Result<u64, MachineError> {
+        let Self { store, vch, file } = *self;
+        let path = store.layer_path(vch, diff_id);
+        store
+            .blocking("keeping a layer disk", move |_| {
+                file::name(&file, &path)?;
+                Ok(file::size(&path)?.unwrap_or_default())
+            })
+            .await
+    }
+}

@@ -1,0 +1,339 @@
+//! Machines as QEMU processes.
+//!
+//! The truth is on the disk and in `/proc`; what is kept here is only who watches which machine. So a server that was
+//! killed and started again finds every machine as it is.
+
+use crate::channel::{AgentStream, Hangup};
+use crate::launch::{self, Launched};
+use crate::process::Pidfd;
+use crate::record::{MachineFolder, Record};
+use crate::shared::Shared;
+use crate::watch::{self, Watch};
+use async_trait::async_trait;
+use bulkhead_machine::state::{MachineState, StartStep};
+use bulkhead_machine::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
+use bulkhead_model::ContainerId;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, watch as watched};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a killed process may take to be gone. It is generous: a process in the middle of a disk write only ends
+/// after it.
+const KILL_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the end of a machine may take to be written down once its process is gone.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+const CHANGES_KEPT: usize = 1024;
+
+#[derive(Debug, Clone)]
+pub(crate) struct QemuMachines(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    capabilities: Capabilities,
+    runtime: Handle,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    changes: broadcast::Sender<ContainerId>,
+    live: Mutex<HashMap<ContainerId, Live>>,
+    /// One act at a time on each machine.
+    acts: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
+    uids: Mutex<BTreeSet<u32>>,
+}
+
+/// A machine that is watched.
+#[derive(Debug)]
+struct Live {
+    kill: mpsc::Sender<String>,
+    /// Becomes true when its end was written down.
+    over: watched::Receiver<bool>,
+    hangup: Option<Hangup>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded are maps that are whole after every statement.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl QemuMachines {
+    /// Finds the machines of earlier servers and watches those that run. What never became a machine is removed.
+    pub(crate) fn open(shared: Arc<Shared>, capabilities: Capabilities) -> io::Result<Self> {
+        let machines = Self(Arc::new(Inner {
+            shared: shared.clone(),
+            capabilities,
+            runtime: Handle::current(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            changes: broadcast::channel(CHANGES_KEPT).0,
+            live: Mutex::default(),
+            acts: Mutex::default(),
+            uids: Mutex::default(),
+        }));
+        for (id, folder) in MachineFolder::all(&shared.machines_folder())? {
+            let (state, record) = folder.state()?;
+            let Some(record) = record else {
+                folder.remove()?;
+                continue;
+            };
+            lock(&machines.0.uids).insert(record.uid);
+            if matches!(state, MachineState::Running { .. })
+                && let Some(pidfd) = Pidfd::open(&record.process)?
+            {
+                tracing::info!(container.id = %id, pid = record.process.pid, "machine found running");
+                let log = File::open(format!("/proc/{}/fd/2", record.process.pid)).ok();
+                machines.0.watch(record, pidfd, log)?;
+            }
+        }
+        Ok(machines)
+    }
+
+    /// Stops watching; machines run on.
+    pub(crate) async fn close(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    pub(crate) fn end(&self, id: &ContainerId, reason: &str) {
+        self.0.end(id, reason);
+    }
+
+    async fn act(&self, id: &ContainerId) -> OwnedMutexGuard<()> {
+        let act = {
+            let mut acts = lock(&self.0.acts);
+            acts.retain(|_, act| Arc::strong_count(act) > 1);
+            acts.entry(id.clone()).or_default().clone()
+        };
+        act.lock_owned().await
+    }
+
+    /// Work on files. It goes on to its end even if nobody waits for it any more.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Inner) -> Result<T, MachineError> + Send + 'static,
+    ) -> Result<T, MachineError> {
+        let inner = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+        done.map_err(io::Error::other).map_err(MachineError::io(doing))?
+    }
+
+    /// Waits until the end of a machine whose process is gone, or was killed, is written down.
+    async fn over(&self, id: &ContainerId, deadline: Duration) -> bool {
+        let over = lock(&self.0.live).get(id).map(|live| live.over.clone());
+        match over {
+            None => true,
+            Some(mut over) => {
+                // An error means that the watching task is gone, which says the same.
+                tokio::time::timeout(deadline, over.wait_for(|over| *over)).await.is_ok()
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn folder(&self, id: &ContainerId) -> MachineFolder {
+        MachineFolder::of(&self.shared.machines_folder(), id)
+    }
+
+    fn state(&self, id: &ContainerId) -> Result<(MachineState, Option<Record>), MachineError> {
+        self.folder(id).state().map_err(MachineError::io("looking at the machine"))
+    }
+
+    fn start(self: &Arc<Self>, spec: &MachineSpec) -> Result<(), MachineError> {
+        let (state, _) = self.state(&spec.id)?;
+        let step = state
+            .start(spec.run)
+            .map_err(|error| MachineError::Start { id: spec.id.clone(), why: error.to_string() })?;
+        match step {
+            StartStep::Nothing => Ok(()),
+            StartStep::Launch => {
+                let uid = self.take_uid(&spec.id)?;
+                let launched = launch::launch(&self.shared, spec, uid);
+                if launched.is_err() {
+                    lock(&self.uids).remove(&uid);
+                }
+                let Launched { record, pidfd, log } = launched?;
+                tracing::info!(container.id = %spec.id, pid = record.process.pid, uid, "machine started");
+                self.watch(record, pidfd, Some(log)).map_err(MachineError::io("watching the machine"))
+            }
+        }
+    }
+
+    /// A user id that no other machine has, not even one that ended and was not deleted.
+    fn take_uid(&self, id: &ContainerId) -> Result<u32, MachineError> {
+        let mut uids = lock(&self.uids);
+        let (first, count) = (self.shared.uid_base, self.shared.uid_count);
+        let free = (first..first.saturating_add(count)).find(|uid| !uids.contains(uid));
+        let uid = free.ok_or_else(|| MachineError::Start {
+            id: id.clone(),
+            why: format!("all {count} user ids for machines are taken"),
+        })?;
+        uids.insert(uid);
+        Ok(uid)
+    }
+
+    fn watch(&self, record: Record, pidfd: Pidfd, log: Option<File>) -> io::Result<()> {
+        let _context = self.runtime.enter();
+        let id = record.spec.id.clone();
+        let started = id.clone();
+        let (kill, kill_requests) = mpsc::channel(1);
+        let (over, is_over) = watched::channel(false);
+        // SAFETY: it owns its descriptor, which stays open and the same as long as it lives.
+        let pidfd = unsafe { AsyncFd::register(pidfd) }?;
+        let watch = Watch { shared: self.shared.clone(), record, pidfd, log, kill: kill_requests };
+        lock(&self.live).insert(id.clone(), Live { kill, over: is_over, hangup: None });
+        let (stop, changes) = (self.stop.clone(), self.changes.clone());
+        self.tasks.spawn_on(
+            async move {
+                if watch.run(stop).await {
+                    over.send_replace(true);
+                    // Nobody may be listening.
+                    let _ = changes.send(id);
+                }
+            },
+            &self.runtime,
+        );
+        let _ = self.changes.send(started);
+        Ok(())
+    }
+
+    fn end(&self, id: &ContainerId, reason: &str) {
+        if let Some(live) = lock(&self.live).get(id) {
+            // Full: it is being ended already.
+            let _ = live.kill.try_send(reason.into());
+        }
+    }
+
+    fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {
+        let (state, record) = self.state(id)?;
+        if let Err(error) = state.delete() {
+            return Err(MachineError::io("deleting the machine")(io::Error::other(error)));
+        }
+        self.folder(id).remove().map_err(MachineError::io("removing the machine's folder"))?;
+        self.shared.cgroups.leave(id);
+        if let Some(record) = record {
+            lock(&self.uids).remove(&record.uid);
+        }
+        if lock(&self.live).remove(id).is_some() {
+            let _ = self.changes.send(id.clone());
+        }
+        Ok(())
+    }
+}
+
+fn facts(state: MachineState, record: Option<Record>) -> Option<MachineFacts> {
+    let record = record?;
+    let condition = match state {
+        MachineState::Absent => return None,
+        MachineState::Running { since, .. } => Condition::Running { pid: Some(record.process.pid), since },
+        MachineState::Ended { reason, .. } => Condition::Ended { reason },
+    };
+    let MachineSpec { id, vch, server, run, token, .. } = record.spec;
+    Some(MachineFacts { id, vch, server, run, token, condition })
+}
+
+#[async_trait]
+impl Machines for QemuMachines {
+    fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    async fn start(&self, spec: &MachineSpec) -> Result<(), MachineError> {
+        let act = self.act(&spec.id).await;
+        let (inner, spec) = (self.0.clone(), spec.clone());
+        self.blocking("starting the machine", move |_| {
+            let _act = act;
+            inner.start(&spec)
+        })
+        .await
+    }
+
+    async fn observe(&self, id: &ContainerId) -> Result<Option<MachineFacts>, MachineError> {
+        let look = |id: ContainerId| self.blocking("looking at the machine", move |inner| inner.state(&id));
+        let (mut state, mut record) = look(id.clone()).await?;
+        // The process is gone: whoever watched it is about to write down why.
+        if matches!(state, MachineState::Ended { .. }) && self.over(id, END_DEADLINE).await {
+            (state, record) = look(id.clone()).await?;
+        }
+        Ok(facts(state, record))
+    }
+
+    async fn list(&self) -> Result<Vec<MachineFacts>, MachineError> {
+        let all = self
+            .blocking("listing machines", |inner| {
+                MachineFolder::all(&inner.shared.machines_folder())
+                    .map_err(MachineError::io("listing machines"))
+            })
+            .await?;
+        let mut found = Vec::new();
+        for (id, _) in all {
+            found.extend(self.observe(&id).await?.filter(|facts| facts.server == self.0.shared.server));
+        }
+        Ok(found)
+    }
+
+    async fn kill(&self, id: &ContainerId) -> Result<(), MachineError> {
+        let _act = self.act(id).await;
+        if !matches!(self.observe(id).await?, Some(MachineFacts { condition: Condition::Running { .. }, .. }))
+        {
+            return Ok(());
+        }
+        self.0.end(id, "killed");
+        if self.over(id, KILL_DEADLINE).await {
+            return Ok(());
+        }
+        Err(MachineError::io("killing the machine")(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {
+        let act = self.act(id).await;
+        // Else the reason of its end could be written into a folder that is being removed.
+        self.observe(id).await?;
+        let id = id.clone();
+        self.blocking("deleting the machine", move |inner| {
+            let _act = act;
+            inner.delete(&id)
+        })
+        .await
+    }
+
+    async fn channel(&self, id: &ContainerId) -> Result<Box<dyn Channel>, MachineError> {
+        match self.observe(id).await? {
+            None => return Err(MachineError::NoSuchMachine(id.clone())),
+            Some(MachineFacts { condition: Condition::Ended { reason }, .. }) => {
+                return Err(MachineError::Channel {
+                    id: id.clone(),
+                    why: format!("the machine ended: {reason}"),
+                });
+            }
+            Some(_) => {}
+        }
+        // The last stream ends before the new one is connected.
+        drop(lock(&self.0.live).get_mut(id).and_then(|live| live.hangup.take()));
+        let refused = |error: io::Error| MachineError::Channel { id: id.clone(), why: error.to_string() };
+        let stream = watch::connect(&self.0.folder(id), "agent.sock").await.map_err(refused)?;
+        let (stream, hangup) = AgentStream::new(stream).map_err(refused)?;
+        if let Some(live) = lock(&self.0.live).get_mut(id) {
+            live.hangup = Some(hangup);
+        }
+        Ok(Box::new(stream))
+    }
+
+    fn changes(&self) -> broadcast::Receiver<ContainerId> {
+        self.0.changes.subscribe()
+    }
+}

@@ -1,0 +1,187 @@
+//! The machine as QEMU's command line: a pure function of numbers, hex digits and descriptors.
+//!
+//! **Invariant:** nothing that a user or an image chose has a way onto this line. What can vary is a number, a
+//! container id (64 hex digits) or a path of the installation; everything the container asks for travels over the agent
+//! channel. Files are descriptors that the server opened, so no path on the line can be raced or guessed.
+//!
+//! Every `addr=` is fixed: a snapshot of one machine loads into another only if their device lists are equal, so the
+//! places must not depend on what else is attached.
+
+use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT};
+use bulkhead_model::ContainerId;
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+/// Where the files of the guest lie in QEMU's own root.
+pub(crate) const KERNEL_PATH: &str = "/guest/vmlinuz";
+pub(crate) const INITRD_PATH: &str = "/guest/initrd";
+pub(crate) const TOKEN_PATH: &str = "/guest/token";
+
+/// Layer disks are LUNs of target 0, so this is bounded by what the overlay of the guest can stack.
+pub(crate) const LAYERS_MAX: usize = 127;
+
+/// Empty hot-plug ports, for networks that a running container will be connected to.
+const SPARE_PORTS: u32 = 8;
+
+/// What executes guest code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    Kvm,
+    /// Software emulation: works everywhere, and is no security boundary.
+    Tcg,
+}
+
+impl Accelerator {
+    pub fn name(self) -> &'static str {
+        match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg",
+        }
+    }
+}
+
+/// Everything that the command line depends on.
+#[derive(Debug, Clone)]
+pub struct LaunchPlan {
+    pub qemu_binary: PathBuf,
+    pub accelerator: Accelerator,
+    pub id: ContainerId,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    /// Read-only layer disks, bottom first.
+    pub layers: Vec<RawFd>,
+    /// The writable disk.
+    pub disk: RawFd,
+    /// Opened for appending.
+    pub journal: RawFd,
+    /// Listening sockets.
+    pub agent_socket: RawFd,
+    pub qmp_socket: RawFd,
+}
+
+impl LaunchPlan {
+    /// The descriptors that QEMU inherits.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let mut all = self.layers.clone();
+        all.extend([self.disk, self.journal, self.agent_socket, self.qmp_socket]);
+        all
+    }
+}
+
+/// The whole argument vector, the program's name included.
+pub fn command_line(plan: &LaunchPlan) -> Vec<OsString> {
+    let mut line = Line(vec![plan.qemu_binary.clone().into_os_string()]);
+    machine(plan, &mut line);
+    boot(&mut line);
+    ports(plan, &mut line);
+    disks(plan, &mut line);
+    for port in 1..=SPARE_PORTS {
+        line.option(
+            "-device",
+            format!("pcie-root-port,id=rp{port},chassis={port},slot={port},addr={:#x}", port + 7),
+        );
+    }
+    line.0
+}
+
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    fn option(&mut self, flag: &str, value: impl Into<OsString>) {
+        self.0.push(flag.into());
+        self.0.push(value.into());
+    }
+}
+
+fn machine(plan: &LaunchPlan, line: &mut Line) {
+    line.option("-name", plan.id.as_str());
+    line.flag("-nodefaults");
+    line.flag("-no-user-config");
+    line.option("-display", "none");
+    line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    line.option("-machine", "q35,usb=off,vmport=off,smbus=off,sata=off,memory-backend=ram");
+    match plan.accelerator {
+        Accelerator::Kvm => {
+            line.option("-accel", "kvm");
+            line.option("-cpu", "host,-vmx,-svm,pmu=off");
+        }
+        Accelerator::Tcg => {
+            // A small translation buffer is enough for a container and saves memory. Without these two features the
+            // guest does not copy with `rep movsb`, which is emulated byte by byte. SVM stays: taken away, the guest's
+            // programs read wrong bytes (QEMU 7.2), and an emulated one gives a guest nothing that it had not already.
+            line.option("-accel", "tcg,tb-size=32");
+            line.option("-cpu", "max,-erms,-fsrm");
+        }
+    }
+    // No maxcpus and no memory slots: each possible CPU costs the guest memory, and a memory range above 4 GiB makes
+    // its kernel reserve 64 MiB for bounce buffers. Both are part of what a snapshot depends on, should they come.
+    line.option("-smp", plan.vcpus.to_string());
+    line.option("-m", format!("{}M", plan.memory_mib));
+    // Memory as a shared file, so that a machine can be captured later without another kind of memory.
+    line.option("-object", format!("memory-backend-memfd,id=ram,size={}M,share=on", plan.memory_mib));
+    // A restart from inside is an end: whether it starts again is decided by the server. A panicked guest stands still
+    // until its last words were read; without a server that waits for the next one.
+    line.option("-action", "reboot=shutdown,shutdown=poweroff,panic=pause");
+}
+
+fn boot(line: &mut Line) {
+    line.option("-kernel", KERNEL_PATH);
+    line.option("-initrd", INITRD_PATH);
+    line.option(
+        "-append",
+        "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp panic=-1",
+    );
+    // Not on the line itself, where every user of the host could read it.
+    line.option("-fw_cfg", format!("name=opt/bulkhead/token,file={TOKEN_PATH}"));
+}
+
+fn ports(plan: &LaunchPlan, line: &mut Line) {
+    line.option("-chardev", format!("socket,id=qmp,fd={},server=on,wait=off", plan.qmp_socket));
+    line.option("-mon", "chardev=qmp,mode=control");
+    // The console is for last words: a guest that floods it overwrites only its own.
+    line.option("-chardev", "ringbuf,id=console,size=65536");
+    line.option("-serial", "chardev:console");
+    line.option("-device", "pvpanic-pci,addr=0x6");
+    line.option("-device", "virtio-serial-pci,id=serial0,addr=0x2,max_ports=8");
+    line.option("-chardev", format!("socket,id=channel,fd={},server=on,wait=off", plan.agent_socket));
+    line.option("-device", format!("virtserialport,bus=serial0.0,nr=1,chardev=channel,name={CHANNEL_PORT}"));
+    file_set(line, 1, plan.journal);
+    line.option("-chardev", "file,id=journal,path=/dev/fdset/1,append=on");
+    line.option("-device", format!("virtserialport,bus=serial0.0,nr=2,chardev=journal,name={JOURNAL_PORT}"));
+}
+
+/// Target 0 carries the layers, LUN 0 the bottom one; target 1 the writable disk.
+fn disks(plan: &LaunchPlan, line: &mut Line) {
+    line.option("-device", "virtio-scsi-pci,id=scsi0,num_queues=1,addr=0x5");
+    for (lun, fd) in plan.layers.iter().enumerate() {
+        let set = 10 + lun;
+        file_set(line, set, *fd);
+        // No locks on layers: many machines read the same file, and nobody can write it.
+        line.option(
+            "-blockdev",
+            format!(
+                "driver=raw,node-name=l{lun},read-only=on,file.driver=file,file.filename=/dev/fdset/{set},file.locking=off"
+            ),
+        );
+        line.option(
+            "-device",
+            format!("scsi-hd,bus=scsi0.0,scsi-id=0,lun={lun},drive=l{lun},serial=layer{lun}"),
+        );
+    }
+    file_set(line, 2, plan.disk);
+    // Locked: two machines on one writable disk would destroy it. What the guest discards is given back.
+    line.option(
+        "-blockdev",
+        "driver=raw,node-name=rw,discard=unmap,file.driver=file,file.filename=/dev/fdset/2,file.locking=on,file.discard=unmap",
+    );
+    line.option("-device", "scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive=rw,serial=rw");
+}
+
+fn file_set(line: &mut Line, set: usize, fd: RawFd) {
+    line.option("-add-fd", format!("fd={fd},set={set}"));
+}
