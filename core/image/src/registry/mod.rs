@@ -10,7 +10,7 @@ mod blob;
 mod config;
 mod credentials;
 mod endpoint;
-mod manifest;
+pub(crate) mod manifest;
 mod resolve;
 mod session;
 mod tls;
