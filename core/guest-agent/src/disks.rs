@@ -77,22 +77,21 @@ fn scsi_host() -> Result<u32, Failure> {
     }
 }
 
-/// The node appears a moment after the scan, and its size a moment after the node.
+/// After the scan a disk comes bit by bit: its node, its size, and last that the node can be opened.
 fn wait_for_disk(host: u32, target: u32, lun: u32) -> Result<PathBuf, Failure> {
     let start = Instant::now();
     let folder = format!("/sys/bus/scsi/devices/{host}:0:{target}:{lun}/block");
     loop {
-        let name = fs::read_dir(&folder)
+        let device = fs::read_dir(&folder)
             .ok()
             .and_then(|mut entries| entries.next()?.ok())
-            .map(|entry| entry.file_name());
-        if let Some(name) = name {
-            let device = Path::new("/dev").join(&name);
-            let size = fs::read_to_string(Path::new("/sys/class/block").join(&name).join("size"))
-                .unwrap_or_default();
-            if device.exists() && size.trim().parse::<u64>().is_ok_and(|sectors| sectors != 0) {
-                return Ok(device);
-            }
+            .map(|entry| Path::new("/dev").join(entry.file_name()));
+        if let Some(device) = device
+            && File::open(&device)
+                .and_then(|mut disk| disk.seek(SeekFrom::End(0)))
+                .is_ok_and(|bytes| bytes != 0)
+        {
+            return Ok(device);
         }
         if start.elapsed() > WAIT_MAX {
             return Err(Failure::internal(format!("disk {} is not attached", disk_name(target, lun))));

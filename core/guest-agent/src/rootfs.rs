@@ -15,6 +15,9 @@ use std::path::Path;
 
 const NOTHING: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 
+/// As many symbolic links as the kernel follows.
+const LINKS_MAX: usize = 40;
+
 /// Files that the agent writes at each start. They live beside the image's files, as it is nobody's change.
 const OWN_FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
@@ -136,11 +139,18 @@ fn make_folder(path: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
+/// An image may have a link there, to a file that only a running system would have.
 fn ensure_file(path: &Path) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        make_folder(parent)?;
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        let parent = path.parent().unwrap_or(Path::new("/")).to_path_buf();
+        make_folder(&parent)?;
+        match fs::read_link(&path) {
+            Ok(target) => path = parent.join(target),
+            Err(_) => return fs::OpenOptions::new().append(true).create(true).open(&path).map(drop),
+        }
     }
-    fs::OpenOptions::new().append(true).create(true).open(path).map(drop)
+    Err(std::io::Error::from_raw_os_error(libc::ELOOP))
 }
 
 fn make_read_only(path: &Path) -> Result<(), Failure> {

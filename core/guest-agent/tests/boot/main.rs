@@ -26,13 +26,13 @@ fn layers() -> &'static TempDir {
     LAYERS.get_or_init(|| {
         let folder = TempDir::new().unwrap();
         let (bottom, top) = (folder.path().join("bottom"), folder.path().join("top"));
-        for path in ["bin", "etc", "tmp"] {
+        for path in ["bin", "etc", "tmp", "mnt"] {
             fs::create_dir_all(bottom.join(path)).unwrap();
         }
         fs::copy("/bin/busybox", bottom.join("bin/busybox")).expect("busybox-static is needed");
         for applet in [
             "sh", "cat", "id", "ls", "yes", "head", "mknod", "sleep", "ps", "hostname", "stat", "ip", "tail",
-            "dd", "date", "mount", "seq",
+            "dd", "date", "mount", "mkdir", "seq",
         ] {
             symlink("busybox", bottom.join("bin").join(applet)).unwrap();
         }
@@ -44,9 +44,9 @@ fn layers() -> &'static TempDir {
         fs::write(bottom.join("word"), "bottom").unwrap();
         fs::create_dir_all(top.join("etc")).unwrap();
         fs::write(top.join("word"), "top").unwrap();
-        // As Debian has it where resolved runs.
-        symlink("../run/resolve/stub.conf", top.join("etc/resolv.conf")).unwrap();
-        fs::create_dir_all(top.join("run/resolve")).unwrap();
+        // As it is where systemd resolves names; what it points at is not there.
+        symlink("../run/systemd/resolve/stub-resolv.conf", top.join("etc/resolv.conf")).unwrap();
+        symlink("/nowhere/hostname", top.join("etc/hostname")).unwrap();
         for name in ["bottom", "top"] {
             let [image, source] =
                 [format!("{name}.erofs"), name.to_owned()].map(|name| folder.path().join(name));
@@ -146,6 +146,22 @@ fn the_container_is_shut_in() {
 }
 
 #[test]
+fn a_privileged_container_may_do_everything_in_its_machine() {
+    let (mut machine, _folder) = boot();
+    let script = "while read -r line; do case $line in CapEff*) echo $line;; esac; done < /proc/self/status; \
+                  mount -t tmpfs none /mnt && echo mounted; echo renamed > /proc/sys/kernel/hostname && hostname; \
+                  mkdir /sys/fs/cgroup/mine && echo grouped; mknod /tmp/sda b 8 0 && head -c 0 /tmp/sda && echo opened; \
+                  cat /etc/hostname /run/systemd/resolve/stub-resolv.conf /nowhere/hostname";
+    let mut asked = shell(script);
+    asked.privileged = true;
+    started(&machine.start(asked, 2));
+    let records = machine.wait_for_end();
+    let expect =
+        format!("CapEff: 000001ffffffffff\nmounted\nrenamed\ngrouped\nopened\n{HOSTNAME}\n{HOSTNAME}\n");
+    assert_eq!(output(&records, Stream::Stdout), expect, "{}", output(&records, Stream::Stderr));
+}
+
+#[test]
 fn output_waits_for_credit_and_survives_a_reconnect() {
     let (mut machine, _folder) = boot();
     let mut first =
@@ -187,10 +203,13 @@ fn what_cannot_run_is_said_and_ends_the_machine() {
         (unknown_user, 126, "unable to find user eve: no matching entries in passwd file"),
         (process(&["nope"]), 127, "exec: \"nope\": executable file not found in $PATH"),
         (process(&["/bin/plain"]), 126, "exec: \"/bin/plain\": permission denied"),
+        (process(&["/bin/none"]), 127, "exec: \"/bin/none\": stat /bin/none: no such file or directory"),
     ];
     for (asked, code, message) in cases {
         let (mut machine, _folder) = boot();
-        let reply = machine.start(asked, 2);
+        // An image may have no layers at all; then there is no program either.
+        let layer_count = if asked.args == ["/bin/none"] { 0 } else { 2 };
+        let reply = machine.start(asked, layer_count);
         let records = machine.wait_for_end();
         assert_eq!(failed(&reply, &records), (code, message.to_owned()));
     }
