@@ -27,7 +27,9 @@ pub enum EngineError {
     VchNameInUse(String),
     #[error("VCH `{name}` has {containers} containers; remove them first, or remove it with force")]
     VchNotEmpty { name: String, containers: u64 },
-    #[error("invalid container name `{0}`: expected letters, digits, `_`, `.` and `-`, two at least, beginning with a letter or digit")]
+    #[error(
+        "invalid container name `{0}`: expected letters, digits, `_`, `.` and `-`, two at least, beginning with a letter or digit"
+    )]
     InvalidName(String),
     #[error("denied by {reason} (decision {decision}; see: bulkhead decision show {decision})", reason = summary(.reasons))]
     Denied { action: Action, decision: DecisionId, reasons: Vec<Reason> },

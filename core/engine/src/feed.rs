@@ -61,7 +61,8 @@ impl Engine {
         let seq = match query.since {
             None => last,
             Some(since) => {
-                let backlog = self.store().events_between(session.vch, since, DateTime::<Utc>::MAX_UTC, 1).await?;
+                let backlog =
+                    self.store().events_between(session.vch, since, DateTime::<Utc>::MAX_UTC, 1).await?;
                 backlog.first().map_or(last, |first| first.seq - 1)
             }
         };

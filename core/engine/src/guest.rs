@@ -76,7 +76,11 @@ impl Link {
     }
 
     /// Asks and waits for the answer. After an error the link is of no use any more.
-    pub(crate) async fn call(&mut self, body: RequestBody, deadline: Duration) -> Result<ReplyBody, GuestError> {
+    pub(crate) async fn call(
+        &mut self,
+        body: RequestBody,
+        deadline: Duration,
+    ) -> Result<ReplyBody, GuestError> {
         let id = self.next_id;
         self.next_id = self.next_id.checked_add(1).unwrap_or(1);
         self.send(id, body, deadline).await?;
@@ -87,7 +91,8 @@ impl Link {
     }
 
     async fn send(&mut self, id: u32, body: RequestBody, deadline: Duration) -> Result<(), GuestError> {
-        let frame = frame::encode(&Request { id, body }).map_err(|error| GuestError::Protocol(error.to_string()))?;
+        let frame =
+            frame::encode(&Request { id, body }).map_err(|error| GuestError::Protocol(error.to_string()))?;
         tokio::time::timeout(deadline, self.channel.write_all(&frame))
             .await
             .map_err(|_| GuestError::Silent(deadline))??;

@@ -70,4 +70,17 @@ impl Engine {
         }
         Ok(())
     }
+
+    /// Deletes disks that a broken pull left. At start only: while pulls are under way, such disks are theirs.
+    pub(crate) async fn clear_unrecorded(&self, vch: VchId) -> Result<(), EngineError> {
+        let recorded: std::collections::BTreeSet<_> =
+            self.store().layers(vch).await?.into_iter().map(|layer| layer.diff_id).collect();
+        for diff_id in self.back_end().disks.layers(vch).await? {
+            if !recorded.contains(&diff_id) {
+                tracing::info!(layer = %diff_id, "deletes a layer disk that belongs to no image");
+                self.back_end().disks.delete_layer(vch, &diff_id).await?;
+            }
+        }
+        Ok(())
+    }
 }

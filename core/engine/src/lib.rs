@@ -12,6 +12,7 @@
 //! Docker's API is spoken here.
 
 mod admission;
+mod archives;
 mod containers;
 mod driver;
 mod error;
@@ -28,17 +29,22 @@ mod system;
 mod vchs;
 mod wait;
 
+pub use archives::{Loaded, Saved};
 pub use containers::create::Created;
 pub use containers::{Changed, ContainerUsage};
 pub use error::EngineError;
 pub use feed::EventQuery;
-pub use images::{Loaded, RemovedImage, Saved};
+pub use images::RemovedImage;
 pub use log::{LogLine, LogQuery};
 pub use output::{Output, OutputStream};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
 pub use vchs::{NewVch, VchUsage};
 pub use wait::{WaitFor, Waiting};
+
+// What callers need of it, so that they need not know the crate.
+pub use bulkhead_image::registry::Credentials;
+pub use bulkhead_image::{ImageError, PullProgress, Stage};
 
 use bulkhead_image::convert::Converter;
 use bulkhead_image::registry::Registries;

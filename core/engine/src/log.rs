@@ -199,7 +199,8 @@ mod tests {
             lines.push(Record { run: 1, seq: seq as u64, unix_ns: 0, body });
         }
         lines.flush();
-        let got: Vec<_> = lines.ready.iter().map(|line| String::from_utf8_lossy(&line.data).into_owned()).collect();
+        let got: Vec<_> =
+            lines.ready.iter().map(|line| String::from_utf8_lossy(&line.data).into_owned()).collect();
         assert_eq!(got, expect);
     }
 

@@ -48,7 +48,8 @@ impl Engine {
                 other => return Ok(other?),
             }
         }
-        let hex = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let hex = (4..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if hex { self.image_by_id(session.vch, text, text).await } else { Err(missing()) }
     }
 

@@ -73,7 +73,9 @@ impl Cursor {
                     return Ok(None);
                 }
                 self.over |= match record.body {
-                    Body::Exited(_) | Body::StartFailed(_) => self.last_run.is_some_and(|last| record.run >= last),
+                    Body::Exited(_) | Body::StartFailed(_) => {
+                        self.last_run.is_some_and(|last| record.run >= last)
+                    }
                     Body::Output { .. } | Body::Started(_) => false,
                 };
                 if let Some(pin) = self.pin {

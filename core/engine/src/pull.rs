@@ -85,7 +85,7 @@ impl Engine {
             Some(text) => text.parse().map_err(EngineError::Image)?,
         };
         let resolved = self.0.registries.resolve(&reference, &credentials, &platform).await?;
-        let digest = resolved.digest().clone();
+        let digest = resolved.origin.digest.clone();
 
         let (steps, progress) = mpsc::channel(PROGRESS_STEPS);
         let (done, outcome) = oneshot::channel();
@@ -93,7 +93,7 @@ impl Engine {
             let _ = steps.try_send(step);
         });
         let engine = self.clone();
-        let turn = self.0.pulls.turn(vch.id, resolved.digest().to_string());
+        let turn = self.0.pulls.turn(vch.id, resolved.origin.digest.to_string());
         self.0.tasks.spawn(async move {
             let work = async {
                 let _turn = turn.lock().await;

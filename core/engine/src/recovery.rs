@@ -13,7 +13,8 @@ impl Engine {
     /// could reach them.
     pub(crate) async fn recover(&self) -> Result<(), EngineError> {
         let containers = self.store().containers_of_server(self.0.fence.server).await?;
-        let known: std::collections::HashSet<_> = containers.iter().map(|container| container.id.clone()).collect();
+        let known: std::collections::HashSet<_> =
+            containers.iter().map(|container| container.id.clone()).collect();
         for container in &containers {
             self.drive(container);
         }
@@ -27,6 +28,7 @@ impl Engine {
         }
         for vch in self.store().vchs().await? {
             self.clear_condemned(vch.id).await?;
+            self.clear_unrecorded(vch.id).await?;
             if vch.deleting {
                 let engine = self.clone();
                 self.0.tasks.spawn(async move {

@@ -40,7 +40,9 @@ impl Engine {
         let until = match (what, &container.status) {
             (WaitFor::Removed, _) => Until::Gone,
             (WaitFor::NotRunning, Status::Exited { exit, .. }) if !pending => Until::Already(exit.clone()),
-            (WaitFor::NotRunning, Status::Created) if !pending => Until::Already(nothing(&container.created_at)),
+            (WaitFor::NotRunning, Status::Created) if !pending => {
+                Until::Already(nothing(&container.created_at))
+            }
             (_, Status::Starting { run } | Status::Running { run, .. }) => Until::Run(*run),
             (_, Status::Created | Status::Exited { .. }) => Until::Run(run + 1),
         };

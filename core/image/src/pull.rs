@@ -6,7 +6,8 @@ use crate::progress::{Progress, PullProgress, Stage};
 use crate::registry::{Credentials, Platform, Registries, Resolved, ResolvedLayer};
 use crate::store::LayerStore;
 use bulkhead_model::{Digest, ImageConfig, Layer, Origin, Reference};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, HashSet};
 
 /// Layers of one image that are fetched at a time.
@@ -59,11 +60,19 @@ pub async fn fetch(
     for layer in distinct.iter().skip(LAYERS_AT_A_TIME) {
         tell(progress, layer, Stage::Waiting);
     }
-    let fetched: BTreeMap<Digest, Layer> = futures_util::stream::iter(distinct)
-        .map(|layer| async move {
-            let fetched = fetch_layer(resolved, layer, store, converter, progress).await?;
-            Ok::<_, ImageError>((layer.diff_id.clone(), fetched))
+    // Boxed where the lifetimes are known: a closure that returns a borrowing future is not general enough for callers
+    // that spawn this.
+    let downloads: Vec<BoxFuture<'_, Result<(Digest, Layer), ImageError>>> = distinct
+        .into_iter()
+        .map(|layer| {
+            async move {
+                let fetched = fetch_layer(resolved, layer, store, converter, progress).await?;
+                Ok((layer.diff_id.clone(), fetched))
+            }
+            .boxed()
         })
+        .collect();
+    let fetched: BTreeMap<Digest, Layer> = futures_util::stream::iter(downloads)
         .buffer_unordered(LAYERS_AT_A_TIME)
         .try_collect()
         .await?;

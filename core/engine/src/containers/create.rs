@@ -78,9 +78,11 @@ impl Engine {
                 Some(name) => name.clone(),
                 None => names::generate(u64::from_le_bytes(random()?)),
             };
-            let record = Record::at(container.created_at)
-                .audit(admitted.audit.clone())
-                .event(event(&container, "create", &[]));
+            let record = Record::at(container.created_at).audit(admitted.audit.clone()).event(event(
+                &container,
+                "create",
+                &[],
+            ));
             match self.store().create_container(&container, self.0.fence, &record).await {
                 Ok(_) => {
                     self.0.feed.wake();

@@ -19,9 +19,8 @@ impl Engine {
         handle.signal(signal).await?;
         if signal == Signal::KILL {
             let mut seen = handle.seen();
-            let over = seen.wait_for(|seen| {
-                seen.gone || seen.last_exit.as_ref().is_some_and(|(over, _)| *over >= run)
-            });
+            let over = seen
+                .wait_for(|seen| seen.gone || seen.last_exit.as_ref().is_some_and(|(over, _)| *over >= run));
             // Later than that it is still on its way; the signal was sent.
             let _ = tokio::time::timeout(KILL_PATIENCE, over).await;
         }

@@ -16,7 +16,11 @@ impl Engine {
         Ok(container)
     }
 
-    pub async fn container_usage(&self, session: &Session, text: &str) -> Result<ContainerUsage, EngineError> {
+    pub async fn container_usage(
+        &self,
+        session: &Session,
+        text: &str,
+    ) -> Result<ContainerUsage, EngineError> {
         let container = self.container(session, text).await?;
         let disk_bytes = self.back_end().disks.disk_used(session.vch, &container.id).await.unwrap_or(0);
         Ok(ContainerUsage { disk_bytes })

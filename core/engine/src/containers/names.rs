@@ -13,13 +13,14 @@ pub(super) fn check(name: &str) -> Result<(), EngineError> {
 }
 
 const KINDS: [&str; 24] = [
-    "amber", "brisk", "calm", "clear", "deep", "eager", "fair", "firm", "fresh", "keen", "level", "lucid", "mild",
-    "neat", "open", "plain", "quick", "quiet", "sound", "steady", "swift", "tidy", "warm", "wide",
+    "amber", "brisk", "calm", "clear", "deep", "eager", "fair", "firm", "fresh", "keen", "level", "lucid",
+    "mild", "neat", "open", "plain", "quick", "quiet", "sound", "steady", "swift", "tidy", "warm", "wide",
 ];
 const SHIPS: [&str; 32] = [
-    "anchor", "barge", "beacon", "binnacle", "bowline", "brig", "buoy", "caravel", "clipper", "compass", "cutter",
-    "dinghy", "dory", "ferry", "frigate", "galleon", "halyard", "harbor", "keel", "ketch", "lantern", "mast", "mooring",
-    "pinnace", "rudder", "schooner", "sextant", "skiff", "sloop", "tender", "tiller", "yawl",
+    "anchor", "barge", "beacon", "binnacle", "bowline", "brig", "buoy", "caravel", "clipper", "compass",
+    "cutter", "dinghy", "dory", "ferry", "frigate", "galleon", "halyard", "harbor", "keel", "ketch",
+    "lantern", "mast", "mooring", "pinnace", "rudder", "schooner", "sextant", "skiff", "sloop", "tender",
+    "tiller", "yawl",
 ];
 
 /// `steady_sloop_1f3a`.

@@ -34,10 +34,12 @@ impl Engine {
             .map_err(|_| EngineError::TimedOut(PATIENCE.as_secs()))?
             .map_err(|_| EngineError::Stopping)?;
         match &seen.last_exit {
-            Some((over, exit)) if *over == run && exit.started_at.is_none() => Err(EngineError::StartFailed {
-                code: exit.code,
-                message: exit.error.clone().unwrap_or_else(|| "the start was broken off".into()),
-            }),
+            Some((over, exit)) if *over == run && exit.started_at.is_none() => {
+                Err(EngineError::StartFailed {
+                    code: exit.code,
+                    message: exit.error.clone().unwrap_or_else(|| "the start was broken off".into()),
+                })
+            }
             Some(_) | None => Ok(changed),
         }
     }

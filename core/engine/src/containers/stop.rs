@@ -24,8 +24,7 @@ impl Engine {
             .change(container, Request::Stop, admitted.audit, |container| {
                 let seconds = timeout_s.unwrap_or(container.spec.stop_timeout_s);
                 // A year is for ever enough, and cannot overflow.
-                let deadline =
-                    (seconds >= 0).then(|| now + TimeDelta::seconds(seconds.min(365 * 24 * 3600)));
+                let deadline = (seconds >= 0).then(|| now + TimeDelta::seconds(seconds.min(365 * 24 * 3600)));
                 Desired {
                     goal: Goal::Stop { signal: signal.unwrap_or(container.spec.stop_signal), deadline },
                     run: container.desired.run,
@@ -40,9 +39,10 @@ impl Engine {
         seen.wait_for(|seen| {
             let over = seen.last_exit.as_ref().is_some_and(|(over, _)| *over >= run);
             // Stopped before its driver began the run.
-            let never = seen.container.as_ref().is_some_and(|c| {
-                run_of(&c.status) < run && matches!(c.desired.goal, Goal::Stop { .. })
-            });
+            let never = seen
+                .container
+                .as_ref()
+                .is_some_and(|c| run_of(&c.status) < run && matches!(c.desired.goal, Goal::Stop { .. }));
             over || seen.gone || never
         })
         .await

@@ -2,15 +2,15 @@
 
 use super::journal::{start_failed, time_of};
 use super::{Driver, run_of};
+use crate::EngineError;
 use crate::admission::random;
 use crate::containers::event;
 use crate::guest::{GuestError, Link};
-use crate::EngineError;
 use bulkhead_guest_protocol::message::{AgentState, Process, ReplyBody, RequestBody, Start};
 use bulkhead_machine::{Condition, MachineSpec};
+use bulkhead_model::Container;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::{Act, Desired, Exit, Goal, GuestFact, Status};
-use bulkhead_model::Container;
 use bulkhead_store::Record;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -86,7 +86,10 @@ impl Driver {
             Act::Forget => {
                 back_end.journals.delete(&self.id).await?;
                 let record = self.record().event(event(container, "destroy", &[]));
-                self.engine.store().forget_container(self.engine.0.fence, self.vch, &self.id, &record).await?;
+                self.engine
+                    .store()
+                    .forget_container(self.engine.0.fence, self.vch, &self.id, &record)
+                    .await?;
                 self.engine.0.feed.wake();
                 Ok(())
             }
@@ -176,7 +179,9 @@ impl Driver {
                 match container.status {
                     Status::Starting { .. } => self.fail(128, &text, container),
                     // It ran, and cannot be spoken to: it is left running, and asked again.
-                    Status::Created | Status::Running { .. } | Status::Exited { .. } => tracing::warn!("{text}"),
+                    Status::Created | Status::Running { .. } | Status::Exited { .. } => {
+                        tracing::warn!("{text}")
+                    }
                 }
                 Ok(())
             }
@@ -210,7 +215,11 @@ impl Driver {
                 working_dir: spec.working_dir.clone(),
                 user: spec.user.clone(),
                 privileged: spec.privileged,
-                cpu_quota_milli: if spec.resources.cpu_milli < vcpus_milli { spec.resources.cpu_milli } else { 0 },
+                cpu_quota_milli: if spec.resources.cpu_milli < vcpus_milli {
+                    spec.resources.cpu_milli
+                } else {
+                    0
+                },
             },
             journal_offset,
             journal_limit,
@@ -273,7 +282,10 @@ impl Driver {
         }
         match self.send_signal(signal).await {
             Err(error) if signal == Signal::KILL => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the agent does not answer: power off");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the agent does not answer: power off"
+                );
                 self.engine.back_end().machines.kill(&self.id).await?;
             }
             other => other?,
@@ -289,7 +301,8 @@ impl Driver {
             match self.engine.back_end().machines.observe(&self.id).await? {
                 Some(found) if matches!(found.condition, Condition::Running { .. }) => {
                     // The back end wakes us when it ends.
-                    let _ = tokio::time::timeout(Duration::from_millis(100), self.handle.wake.notified()).await;
+                    let _ =
+                        tokio::time::timeout(Duration::from_millis(100), self.handle.wake.notified()).await;
                 }
                 Some(_) | None => return Ok(()),
             }
@@ -304,7 +317,8 @@ impl Driver {
         // A process that never ran did not die.
         if let Some(started_at) = exit.started_at {
             let seconds = (exit.finished_at - started_at).num_seconds().max(0).to_string();
-            record = record.event(event(container, "die", &[("exitCode", &code), ("execDuration", &seconds)]));
+            record =
+                record.event(event(container, "die", &[("exitCode", &code), ("execDuration", &seconds)]));
         }
         if matches!(container.desired.goal, Goal::Stop { .. }) {
             record = record.event(event(container, "stop", &[]));

@@ -53,7 +53,12 @@ impl Pins {
 
     fn lowest(&self) -> Option<u64> {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        table.pins.values().filter(|(_, moved)| moved.elapsed() < PIN_PATIENCE).map(|(offset, _)| *offset).min()
+        table
+            .pins
+            .values()
+            .filter(|(_, moved)| moved.elapsed() < PIN_PATIENCE)
+            .map(|(offset, _)| *offset)
+            .min()
     }
 }
 

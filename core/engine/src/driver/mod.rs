@@ -182,9 +182,10 @@ impl Driver {
                     continue;
                 }
                 Ok(Step::Idle) => LOOK_EVERY,
-                Ok(Step::Wait(at)) => {
-                    (at - self.engine.now()).to_std().unwrap_or_default().clamp(Duration::from_millis(1), LOOK_EVERY)
-                }
+                Ok(Step::Wait(at)) => (at - self.engine.now())
+                    .to_std()
+                    .unwrap_or_default()
+                    .clamp(Duration::from_millis(1), LOOK_EVERY),
                 Err(EngineError::Store(StoreError::NotFound { .. })) => {
                     self.engine.0.drivers.remove(&self.id);
                     self.seen.send_modify(|seen| seen.gone = true);
@@ -224,7 +225,9 @@ impl Driver {
     fn publish(&self, container: &Container) {
         self.seen.send_if_modified(|seen| {
             let same = seen.container.as_ref().is_some_and(|old| {
-                old.status == container.status && old.desired == container.desired && old.name == container.name
+                old.status == container.status
+                    && old.desired == container.desired
+                    && old.name == container.name
             });
             if !same {
                 seen.container = Some(Arc::new(container.clone()));
