@@ -3,7 +3,6 @@
 //! This process makes itself the one that the kernel gives orphans to. So whatever a test starts and forgets, also
 //! a machine that detached itself twice, ends up as its descendant and is found.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,12 +11,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::needs_sudo;
+use super::processes;
 use super::tally::Tally;
 use crate::say::{self, Step};
 use crate::{root, setup};
 
 /// What is being stopped may take this long until it counts as left behind.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where runs keep their data; their process number follows.
+const PREFIX: &str = "/tmp/bh";
 
 /// One run of the tests.
 pub struct Run {
@@ -33,8 +36,9 @@ impl Run {
                 std::io::Error::last_os_error()
             );
         }
+        sweep();
         // Short, since socket addresses below it are limited to 107 bytes.
-        let folder = PathBuf::from(format!("/tmp/bh{}", std::process::id()));
+        let folder = PathBuf::from(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir_all(folder.join("t")).with_context(|| format!("`{}`", folder.display()))?;
         // Databases and machines run as other users and must be able to pass through.
         for one in [folder.clone(), folder.join("t")] {
@@ -70,14 +74,14 @@ impl Run {
         let step = Step::start("nothing is left behind");
         let mut tally = Tally::default();
         let started = Instant::now();
-        while !descendants().is_empty() && started.elapsed() < GONE_WITHIN {
+        while !processes::below(std::process::id()).is_empty() && started.elapsed() < GONE_WITHIN {
             reap();
             std::thread::sleep(Duration::from_millis(100));
         }
-        let still_there = descendants();
+        let still_there = processes::below(std::process::id());
         for (pid, words) in &still_there {
             tally.failures.push(format!("left behind: process {pid}: {words}"));
-            end_process(*pid);
+            processes::end(*pid);
         }
         reap();
         let data = self.folder.join("t");
@@ -101,6 +105,20 @@ impl Run {
     }
 }
 
+/// Ends and removes what runs left that were themselves killed.
+fn sweep() {
+    let Ok(all) = fs::read_dir("/tmp") else { return };
+    for folder in all.flatten().map(|entry| entry.path()) {
+        let number = folder.to_str().and_then(|path| path.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        let Some(pid) = number.filter(|&pid| !Path::new(&format!("/proc/{pid}")).exists()) else { continue };
+        say::note(&format!("run {pid} was cut off and did not clean up; doing it now"));
+        for pid in processes::working_in(&folder) {
+            processes::end(pid);
+        }
+        remove(&folder);
+    }
+}
+
 fn path() -> String {
     std::env::var("PATH").unwrap_or_default()
 }
@@ -116,12 +134,6 @@ fn remove(folder: &Path) {
     }
 }
 
-fn end_process(pid: u32) {
-    if let Ok(mut command) = root::command("kill", "to end what a test left behind") {
-        let _ = root::run(command.args(["-KILL", &pid.to_string()]));
-    }
-}
-
 /// Collects dead children that were adopted, so that they do not count.
 fn reap() {
     // SAFETY: a null status pointer is allowed; no other thread waits for these children at this point.
@@ -132,56 +144,4 @@ fn mounts_below(folder: &Path) -> Vec<String> {
     let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let places = text.lines().filter_map(|line| line.split(' ').nth(1));
     places.filter(|place| Path::new(place).starts_with(folder)).map(str::to_owned).collect()
-}
-
-/// Living processes below this one, with their command lines.
-fn descendants() -> Vec<(u32, String)> {
-    let mut parents = HashMap::new();
-    let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
-    for pid in all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-        if let Some((parent, alive)) = parent_of(pid)
-            && alive
-        {
-            parents.insert(pid, parent);
-        }
-    }
-    let own = std::process::id();
-    let mut found: Vec<u32> = parents.keys().copied().filter(|&pid| is_below(pid, own, &parents)).collect();
-    found.sort_unstable();
-    found.into_iter().map(|pid| (pid, command_line(pid))).collect()
-}
-
-fn is_below(pid: u32, ancestor: u32, parents: &HashMap<u32, u32>) -> bool {
-    let chain = std::iter::successors(parents.get(&pid).copied(), |one| parents.get(one).copied());
-    // Process ids are reused, so a chain read while it changes could be a circle.
-    chain.take(1_000).any(|one| one == ancestor)
-}
-
-fn parent_of(pid: u32) -> Option<(u32, bool)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let alive = !matches!(fields.next()?, "Z" | "X");
-    Some((fields.next()?.parse().ok()?, alive))
-}
-
-fn command_line(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
-    text.chars().take(200).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_forgotten_child_is_found() {
-        let mut child = Command::new("sleep").arg("61").spawn().unwrap();
-        let pid = child.id();
-        assert!(descendants().iter().any(|(one, words)| *one == pid && words.contains("sleep")));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(!descendants().iter().any(|(one, _)| *one == pid));
-    }
 }

@@ -8,6 +8,7 @@
 mod leftovers;
 mod phase;
 mod possible;
+mod processes;
 mod tally;
 
 use std::process::ExitCode;

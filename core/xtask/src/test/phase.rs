@@ -1,12 +1,12 @@
 //! One phase of the run: a command with a deadline, whose output is shown and counted.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::leftovers::Run;
+use super::processes;
 use super::tally::Tally;
 use crate::say;
 use crate::server;
@@ -56,7 +56,7 @@ impl Phase {
         if full {
             self.command.env("BULKHEAD_TEST_FULL", "1");
         }
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = match self.command.spawn() {
             Ok(child) => child,
             Err(error) => return Tally::one_failed(format!("{}: cannot start: {error}", self.name)),
@@ -104,7 +104,8 @@ fn read(output: impl std::io::Read, counted: &Mutex<Tally>) {
     }
 }
 
-/// `None` when the time was over and the whole process group was ended.
+/// `None` when the time was over and the program was ended with all that it had started. It is in the terminal's
+/// foreground like this program, so that sudo can ask and an interrupt reaches both.
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let started = Instant::now();
     loop {
@@ -112,10 +113,11 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
             return Some(status);
         }
         if started.elapsed() >= limit {
-            if let Ok(group) = i32::try_from(child.id()) {
-                // SAFETY: signals the group that this process made for the child; touches no memory.
-                unsafe { libc::killpg(group, libc::SIGKILL) };
+            // What detached itself from them is found at the end of the run.
+            for (pid, _) in processes::below(child.id()) {
+                processes::end(pid);
             }
+            let _ = child.kill();
             let _ = child.wait();
             return None;
         }
