@@ -3,9 +3,11 @@
 //! Everything here waits for conditions with a deadline; nothing sleeps for a guessed time.
 
 mod docker;
+pub mod images;
 mod layer_child;
 pub mod postgres;
 mod process;
+pub mod registry;
 mod server;
 mod wait;
 
