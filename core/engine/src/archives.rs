@@ -90,7 +90,13 @@ impl Engine {
         let vch = self.vch_of(session).await?;
         let admitted = self.admit_vch(session, &vch, Action::ImageLoad).await?;
         let layers = self.layers_of(vch.id);
-        let options = ImportOptions { created: self.now(), platform: Platform::default(), changes, message };
+        let options = ImportOptions {
+            created: self.now(),
+            platform: Platform::default(),
+            work_dir: self.0.settings.work_dir.clone(),
+            changes,
+            message,
+        };
         let image = archive::import(archive, &options, &layers, &self.0.converter).await?;
         let reference = reference.map(Reference::or_latest);
         let record = Record::at(self.now()).audit(admitted.audit);
