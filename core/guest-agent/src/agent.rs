@@ -19,6 +19,11 @@ use std::time::Duration;
 
 /// How often an absent server is looked for, should a signal of the port be missed.
 const LOOK_INTERVAL_MS: libc::c_int = 1000;
+/// After some output, more is gathered for this long: a program that writes single lines would otherwise cost a record
+/// and a change of context each.
+const GATHER_MS: libc::c_int = 2;
+/// Full chunks of one pipe before the other has its turn.
+const CHUNKS_IN_TURN: usize = 4;
 const FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
 
 pub struct Agent {
@@ -45,6 +50,8 @@ struct Running {
     status: Option<libc::c_int>,
     /// Output is not waited for any more.
     hurry: bool,
+    /// Output was just written.
+    gathering: bool,
 }
 
 impl Agent {
@@ -88,8 +95,12 @@ impl Agent {
         let signals = libc::pollfd { fd: self.signals.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let mut fds = vec![signals];
         fds.extend(self.channel.interest());
+        let timeout_ms = match &self.running {
+            Some(running) if running.gathering => GATHER_MS,
+            _ if self.channel.is_connected() => -1,
+            _ => LOOK_INTERVAL_MS,
+        };
         fds.extend(self.running.iter().flat_map(Running::interest));
-        let timeout_ms = if self.channel.is_connected() { -1 } else { LOOK_INTERVAL_MS };
         sys::poll(&mut fds, timeout_ms);
     }
 
@@ -173,6 +184,7 @@ impl Agent {
                     stderr: Some(spawned.stderr),
                     status: None,
                     hurry: false,
+                    gathering: false,
                 });
                 self.channel.reply(id, ReplyBody::Started { pid: pid.unsigned_abs(), unix_ns });
             }
@@ -218,27 +230,26 @@ impl Agent {
 
 impl Running {
     fn interest(&self) -> Vec<libc::pollfd> {
-        if self.journal.room() == 0 && !self.hurry {
+        if self.gathering || self.journal.room() == 0 {
             return Vec::new();
         }
         let pipes = [&self.stdout, &self.stderr].into_iter().flatten();
         pipes.map(|pipe| libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect()
     }
 
-    /// Moves output from the pipes into the journal, one chunk of each.
+    /// Moves output from the pipes into the journal.
     fn pump(&mut self) {
+        self.gathering = false;
         for (pipe, stream) in [(&mut self.stdout, Stream::Stdout), (&mut self.stderr, Stream::Stderr)] {
-            let room = self.journal.room();
-            let Some(file) = pipe.as_mut().filter(|_| room > 0) else { continue };
-            let mut buffer = [0; CHUNK_BYTES_MAX];
-            match file.read(buffer.get_mut(..room).unwrap_or_default()) {
-                Ok(0) => *pipe = None,
-                Ok(length) => {
-                    let data = buffer.get(..length).unwrap_or_default();
-                    report(self.journal.output(stream, sys::unix_ns(), data));
+            for _ in 0..CHUNKS_IN_TURN {
+                match pump_chunk(&mut self.journal, pipe, stream) {
+                    Pumped::Nothing => break,
+                    Pumped::Some => {
+                        self.gathering = true;
+                        break;
+                    }
+                    Pumped::Full => self.gathering = true,
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(_) => *pipe = None,
             }
         }
         if self.hurry && self.status.is_some() && self.journal.room() == 0 {
@@ -256,6 +267,30 @@ impl Running {
         let exited = exit_of(self.status.unwrap_or_default(), cgroup::oom_killed());
         report(self.journal.exited(sys::unix_ns(), exited));
     }
+}
+
+enum Pumped {
+    Nothing,
+    Some,
+    /// There may be more at once.
+    Full,
+}
+
+/// A pipe that has come to its end is dropped.
+fn pump_chunk(journal: &mut Journal, pipe: &mut Option<File>, stream: Stream) -> Pumped {
+    let room = journal.room();
+    let Some(file) = pipe.as_mut().filter(|_| room > 0) else { return Pumped::Nothing };
+    let mut buffer = [0; CHUNK_BYTES_MAX];
+    match file.read(buffer.get_mut(..room).unwrap_or_default()) {
+        Ok(0) => *pipe = None,
+        Ok(length) => {
+            report(journal.output(stream, sys::unix_ns(), buffer.get(..length).unwrap_or_default()));
+            return if length == room { Pumped::Full } else { Pumped::Some };
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+        Err(_) => *pipe = None,
+    }
+    Pumped::Nothing
 }
 
 fn become_container(start: &Start) -> Result<process::Spawned, Failure> {

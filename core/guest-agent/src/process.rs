@@ -18,6 +18,8 @@ use std::path::Path;
 const OPEN_FILES_MAX: libc::rlim_t = 1 << 20;
 /// Of the image's passwd and group files, which are not to be trusted.
 const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
+/// So that a process goes on writing while output is gathered.
+const PIPE_BYTES: libc::c_int = 256 * 1024;
 const REPORT_BYTES_MAX: u64 = 4096;
 
 /// A process that runs, and the ends of its output to read from; they do not block.
@@ -51,7 +53,9 @@ pub fn spawn(process: &Process, entrances: &Entrances) -> Result<Spawned, Failur
         });
     }
     for end in [&stdout, &stderr] {
-        sys::set_nonblocking(end).doing("prepare a pipe")?;
+        sys::set_nonblocking(end)
+            .and_then(|()| sys::set_pipe_size(end, PIPE_BYTES))
+            .doing("prepare a pipe")?;
     }
     Ok(Spawned { pid, stdout: stdout.into(), stderr: stderr.into() })
 }

@@ -251,6 +251,13 @@ pub fn make_async(file: &File) -> Result<()> {
     Ok(())
 }
 
+/// How much a pipe holds while nobody reads.
+pub fn set_pipe_size(pipe: &OwnedFd, bytes: libc::c_int) -> Result<()> {
+    // SAFETY: an open descriptor and plain numbers.
+    check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) })?;
+    Ok(())
+}
+
 pub fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
     // SAFETY: an open descriptor and plain numbers.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
