@@ -105,7 +105,8 @@ impl Engine {
 
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], EngineError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| EngineError::Limit(no_entropy(&error.to_string())))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| EngineError::Limit(Box::new(no_entropy(&error.to_string()))))?;
     Ok(bytes)
 }
 

@@ -35,7 +35,7 @@ pub enum EngineError {
     Denied { action: Action, decision: DecisionId, reasons: Vec<Reason> },
     /// A limit of the VCH.
     #[error("{0}")]
-    Limit(Reason),
+    Limit(Box<Reason>),
     #[error("container {0} is running")]
     IsRunning(ContainerId),
     #[error("container {0} is not running")]

@@ -13,12 +13,12 @@ impl From<StoreError> for EngineError {
             StoreError::Limit { name, unit, limit, used, requested } => {
                 let text = format!("{used} {unit} are in use, {requested} more would pass {limit}");
                 let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-                EngineError::Limit(
+                EngineError::Limit(Box::new(
                     Reason::new(Rule::Limit(name.into()), name, text)
                         .number("limit", signed(limit), unit)
                         .number("used", signed(used), unit)
                         .number("requested", signed(requested), unit),
-                )
+                ))
             }
             other => EngineError::Store(other),
         }

@@ -6,7 +6,7 @@ use crate::{Engine, EngineError, Session};
 use bulkhead_image::pull::{Fetched, fetch};
 use bulkhead_image::registry::{Credentials, Platform};
 use bulkhead_image::{ImageError, Progress, PullProgress};
-use bulkhead_model::{Action, Digest, Image, Reference};
+use bulkhead_model::{Action, Digest, Image, Reference, VchId};
 use bulkhead_policy::{ImageFacts, Subject, Usage};
 use bulkhead_store::{Record, StoreError};
 use std::collections::HashMap;
@@ -20,14 +20,16 @@ const TRIES: u32 = 8;
 
 /// Pulls of the same layers into the same VCH take turns, so that a layer is fetched once.
 #[derive(Debug, Default)]
-pub(crate) struct Pulls(Mutex<HashMap<(bulkhead_model::VchId, String), Arc<tokio::sync::Mutex<()>>>>);
+pub(crate) struct Pulls(Mutex<HashMap<(VchId, String), Turn>>);
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 impl Pulls {
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    fn turn(&self, vch: bulkhead_model::VchId, key: String) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, vch: VchId, key: String) -> Turn {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         turns.entry((vch, key)).or_default().clone()
@@ -129,7 +131,7 @@ impl Engine {
     /// Records an image whose layers are on the datastore, and names it. Whether the name is new or has moved.
     pub(crate) async fn keep(
         &self,
-        vch: bulkhead_model::VchId,
+        vch: VchId,
         fetched: &Fetched,
         reference: Option<&Reference>,
         action: &str,
