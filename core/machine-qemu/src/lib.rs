@@ -22,6 +22,7 @@ mod channel;
 mod disks;
 mod guest_image;
 mod journals;
+mod kvm;
 mod launch;
 mod machines;
 mod plan;
@@ -33,6 +34,7 @@ mod shared;
 mod spawn;
 mod watch;
 
+pub use kvm::{probe_kvm, probe_kvm_blocking};
 pub use plan::{Accelerator, LaunchPlan, command_line};
 
 use bulkhead_machine::{BackEnd, Capabilities};
@@ -97,6 +99,8 @@ pub enum QemuError {
     NoQemu { name: String },
     #[error("machines need root, to give each one a user of its own; this server runs as user {uid}")]
     NotRoot { uid: u32 },
+    #[error("KVM is asked for and does not work: {why}")]
+    NoKvm { why: String },
     #[error("{doing}")]
     Io {
         doing: String,
@@ -119,16 +123,29 @@ pub struct QemuBackEnd {
 }
 
 impl QemuBackEnd {
-    /// Opens the data folder and finds the machines that run.
+    /// Opens the data folder and finds the machines that run. Where it is not known whether KVM works, this takes some
+    /// seconds.
     pub async fn open(config: QemuConfig, server: ServerId) -> Result<Self, QemuError> {
+        let qemu_binary = find_qemu(config.qemu_binary.as_deref())?;
+        GuestImage::open(&config.guest_dir)?;
+        make_folders(&config.data_dir).map_err(failed("making the folders for machines"))?;
+        let version = qemu_version(&qemu_binary).await.map_err(failed("asking QEMU for its version"))?;
+        let accelerator = kvm::choose(&config, &qemu_binary, &version).await?;
+        Self::open_with(config, server, qemu_binary, version, accelerator)
+    }
+
+    fn open_with(
+        config: QemuConfig,
+        server: ServerId,
+        qemu_binary: PathBuf,
+        version: String,
+        accelerator: Accelerator,
+    ) -> Result<Self, QemuError> {
         if !nix::unistd::geteuid().is_root() {
             return Err(QemuError::NotRoot { uid: nix::unistd::geteuid().as_raw() });
         }
         let guest = GuestImage::open(&config.guest_dir)?;
-        let qemu_binary = find_qemu(config.qemu_binary.as_deref())?;
         make_folders(&config.data_dir).map_err(failed("making the folders for machines"))?;
-        let version = qemu_version(&qemu_binary).await.map_err(failed("asking QEMU for its version"))?;
-        let accelerator = Accelerator::Tcg;
         let disks = DiskStore::new(config.data_dir.clone());
         let shared = Arc::new(Shared {
             data_dir: config.data_dir,

@@ -11,6 +11,7 @@
 //!      └────────────── Ended ◀──────────────┘
 //! ```
 
+pub mod agent;
 pub mod conformance;
 pub mod sim;
 pub mod state;

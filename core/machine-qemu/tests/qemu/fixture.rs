@@ -1,0 +1,149 @@
+//! An installation in a folder of its own, and an image with a shell.
+
+use async_trait::async_trait;
+use bulkhead_guest_protocol::message::Process;
+use bulkhead_machine::conformance::{Does, Failure, Fixture};
+use bulkhead_machine::{BackEnd, Condition};
+use bulkhead_machine_qemu::{AcceleratorChoice, QemuBackEnd, QemuConfig};
+use bulkhead_model::{ContainerId, Digest, ServerId, VchId};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// One emulated machine at a time: several would only slow each other down.
+static TURN: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
+
+/// The bytes of a layer with a static busybox, made once.
+static SHELL_LAYER: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    for path in ["bin", "dev", "proc", "sys", "etc", "tmp"] {
+        fs::create_dir_all(root.join(path)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("these tests need the package busybox-static");
+    for tool in ["sh", "seq", "sed", "sleep", "cat", "echo"] {
+        symlink("busybox", root.join("bin").join(tool)).unwrap();
+    }
+    let layer = folder.path().join("layer.erofs");
+    let made = Command::new("mkfs.erofs").arg("--quiet").arg(&layer).arg(&root).status();
+    let made = made.expect("these tests need the package erofs-utils");
+    assert!(made.success(), "mkfs.erofs: {made}");
+    fs::read(layer).unwrap()
+});
+
+pub struct Qemu {
+    config: QemuConfig,
+    pub qemu: QemuBackEnd,
+    folder: tempfile::TempDir,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Qemu {
+    pub async fn new() -> Self {
+        let turn = TURN.clone().lock_owned().await;
+        let guest = guest_folder();
+        assert!(
+            guest.join("guest.json").exists(),
+            "no guest image in `{}`: make it with `cargo xtask guest-image`",
+            guest.display()
+        );
+        // On a disk, as the real one: tmpfs has no holes to find after a crash of the host.
+        let folder = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp").unwrap();
+        let config = QemuConfig {
+            accelerator: AcceleratorChoice::Tcg,
+            // Not those of an installation on the same host.
+            uid_base: 1_900_000_000,
+            ..QemuConfig::new(folder.path(), guest)
+        };
+        let qemu = QemuBackEnd::open(config.clone(), server()).await.unwrap();
+        Self { config, qemu, folder, _turn: turn }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub async fn pid(&self, id: &ContainerId) -> u32 {
+        match self.back_end().machines.observe(id).await.unwrap().unwrap().condition {
+            Condition::Running { pid: Some(pid), .. } => pid,
+            other => panic!("it has no process: {other:?}"),
+        }
+    }
+}
+
+impl Drop for Qemu {
+    /// Whatever a test left running, also one that failed.
+    fn drop(&mut self) {
+        let back_end = self.back_end();
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| {
+            runtime.block_on(async {
+                for machine in back_end.machines.list().await.unwrap_or_default() {
+                    let _ = back_end.machines.kill(&machine.id).await;
+                    let _ = back_end.machines.delete(&machine.id).await;
+                }
+                self.qemu.close().await;
+            });
+        });
+    }
+}
+
+fn server() -> ServerId {
+    ServerId(uuid::Uuid::from_bytes([0x77; 16]))
+}
+
+fn guest_folder() -> PathBuf {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/guest");
+    std::env::var_os("BULKHEAD_GUEST_DIR").map_or_else(|| default.into(), PathBuf::from)
+}
+
+/// Runs a script of the image's shell.
+pub fn shell(script: &str) -> Process {
+    Process {
+        args: ["/bin/sh", "-c", script].map(str::to_owned).into(),
+        env: vec!["PATH=/bin".into()],
+        working_dir: "/".into(),
+        user: String::new(),
+        privileged: false,
+        cpu_quota_milli: 0,
+    }
+}
+
+#[async_trait]
+impl Fixture for Qemu {
+    fn back_end(&self) -> BackEnd {
+        self.qemu.back_end()
+    }
+
+    async fn reopen(&mut self) -> Result<BackEnd, Failure> {
+        self.qemu.close().await;
+        self.qemu = QemuBackEnd::open(self.config.clone(), server()).await?;
+        Ok(self.back_end())
+    }
+
+    fn server(&self) -> ServerId {
+        server()
+    }
+
+    async fn image(&self, vch: VchId) -> Result<Vec<Digest>, Failure> {
+        let staged = self.back_end().disks.stage_layer(vch).await?;
+        staged.file()?.write_all(&SHELL_LAYER)?;
+        let layer = Digest::of(&SHELL_LAYER);
+        staged.commit(&layer).await?;
+        Ok(vec![layer])
+    }
+
+    fn process(&self, what: &[Does]) -> Process {
+        let steps = what.iter().map(|step| match step {
+            Does::Count(lines) => format!("seq {lines} | sed 's/^/line /'"),
+            // The shell waits for its child, and a signal interrupts only the waiting.
+            Does::Sleep => "trap 'exit 143' TERM; sleep 1000 & wait".to_owned(),
+            Does::Exit(code) => format!("exit {code}"),
+        });
+        shell(&steps.collect::<Vec<_>>().join("; "))
+    }
+}

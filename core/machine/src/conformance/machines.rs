@@ -1,0 +1,191 @@
+//! Machines: starting, observing, ending.
+
+use super::*;
+
+pub async fn a_start_may_be_repeated(fixture: &mut dyn Fixture) -> Outcome {
+    let back_end = fixture.back_end();
+    let spec = prepare(fixture, &container(1)).await?;
+    back_end.machines.start(&spec).await?;
+    let first = back_end.machines.observe(&spec.id).await?;
+    back_end.machines.start(&spec).await?;
+    let second = back_end.machines.observe(&spec.id).await?;
+    ensure!(first == second, "a second start made another machine: {first:?}, {second:?}");
+    let facts = second.ok_or("a started machine is not there")?;
+    ensure!(matches!(facts.condition, Condition::Running { .. }), "it does not run: {facts:?}");
+    ensure!(facts.token == spec.token && facts.run == spec.run, "it carries other facts: {facts:?}");
+    ensure!(facts.vch == spec.vch && facts.server == spec.server, "it carries other owners: {facts:?}");
+    let list = back_end.machines.list().await?;
+    ensure!(list == [facts], "the list is another: {list:?}");
+    let other_run = back_end.machines.start(&MachineSpec { run: 2, ..spec.clone() }).await;
+    ensure!(
+        matches!(other_run, Err(MachineError::Start { .. })),
+        "another run was taken for it: {other_run:?}"
+    );
+    let deleted = back_end.machines.delete(&spec.id).await;
+    ensure!(deleted.is_err(), "a running machine was deleted");
+    Ok(back_end.machines.kill(&spec.id).await?)
+}
+
+pub async fn what_is_not_there_is_told(fixture: &mut dyn Fixture) -> Outcome {
+    let back_end = fixture.back_end();
+    let (machines, journals) = (&back_end.machines, &back_end.journals);
+    let id = container(1);
+    ensure!(machines.observe(&id).await?.is_none(), "there is a machine");
+    machines.kill(&id).await?;
+    machines.delete(&id).await?;
+    let channel = machines.channel(&id).await.map(drop);
+    ensure!(matches!(channel, Err(MachineError::NoSuchMachine(_))), "a channel to nothing: {channel:?}");
+    ensure!(journals.extent(&id).await? == Extent::default(), "there is a journal");
+    ensure!(journals.read(&id, 5, 100).await?.data.is_empty(), "there is a journal to read");
+    journals.release(&id, 5).await?;
+    journals.delete(&id).await?;
+
+    let spec = prepare(fixture, &id).await?;
+    let missing = Digest::of(b"no such layer");
+    let layers = [spec.layers.clone(), vec![missing.clone()]].concat();
+    let started = machines.start(&MachineSpec { layers, ..spec.clone() }).await;
+    ensure!(
+        matches!(&started, Err(MachineError::NoSuchLayer(layer)) if *layer == missing),
+        "a missing layer was not told: {started:?}"
+    );
+    let without_disk = MachineSpec { id: container(2), ..spec };
+    let started = machines.start(&without_disk).await;
+    ensure!(matches!(started, Err(MachineError::Start { .. })), "a missing disk was not told: {started:?}");
+    ensure!(machines.list().await?.is_empty(), "a failed start left a machine");
+    Ok(())
+}
+
+pub async fn a_process_runs_and_its_journal_is_whole(fixture: &mut dyn Fixture) -> Outcome {
+    let back_end = fixture.back_end();
+    let spec = prepare(fixture, &container(1)).await?;
+    let agent = start_process(fixture, &spec, &[Does::Count(3), Does::Exit(7)]).await?;
+    drop(agent);
+    let told = records(&back_end, &spec.id, 1).await?;
+    ensure!(matches!(told.first().map(|record| &record.body), Some(Body::Started(_))), "no start: {told:?}");
+    ensure!(output(&told, 1) == lines(3), "other output: {:?}", output(&told, 1));
+    ensure!(exit(&told).is_some_and(|exited| exited.code == 7), "another exit: {told:?}");
+    ensure!(told.iter().map(|record| record.seq).eq(0..u64::try_from(told.len())?), "lost records: {told:?}");
+    // It powers itself off; what it wrote is kept, whatever becomes of the machine.
+    ended(&back_end, &spec.id).await?;
+    ensure!(records(&back_end, &spec.id, 1).await? == told, "the journal changed when the machine ended");
+    let channel = back_end.machines.channel(&spec.id).await.map(drop);
+    ensure!(
+        matches!(channel, Err(MachineError::Channel { .. })),
+        "a channel to an ended machine: {channel:?}"
+    );
+    back_end.machines.delete(&spec.id).await?;
+    ensure!(records(&back_end, &spec.id, 1).await? == told, "the journal went with the machine");
+    back_end.journals.delete(&spec.id).await?;
+    ensure!(back_end.journals.extent(&spec.id).await? == Extent::default(), "the journal was not deleted");
+    Ok(())
+}
+
+pub async fn a_command_that_is_not_there_is_told(fixture: &mut dyn Fixture) -> Outcome {
+    let back_end = fixture.back_end();
+    let spec = prepare(fixture, &container(1)).await?;
+    back_end.machines.start(&spec).await?;
+    let (mut agent, state) = greet(&back_end, &spec).await?;
+    ensure!(state == AgentState::Ready, "a fresh agent is {state:?}");
+    let process = Process { args: vec!["no-such-command".into()], ..fixture.process(&[]) };
+    match run(&back_end, &spec, &mut agent, process).await? {
+        ReplyBody::StartFailed { code: 127, message } => {
+            ensure!(message.contains("no-such-command"), "the message does not name it: {message}");
+        }
+        other => return Err(format!("not told: {other:?}").into()),
+    }
+    let told = records(&back_end, &spec.id, 1).await?;
+    ensure!(
+        matches!(told.as_slice(), [Record { body: Body::StartFailed(_), .. }]),
+        "the journal has {told:?}"
+    );
+    ended(&back_end, &spec.id).await?;
+    Ok(())
+}
+
+pub async fn a_kill_is_final_and_may_be_repeated(fixture: &mut dyn Fixture) -> Outcome {
+    let back_end = fixture.back_end();
+    let spec = prepare(fixture, &container(1)).await?;
+    back_end.machines.start(&spec).await?;
+    back_end.machines.kill(&spec.id).await?;
+    let facts = back_end.machines.observe(&spec.id).await?.ok_or("a killed machine is not there")?;
+    let killed = Condition::Ended { reason: "killed".into() };
+    ensure!(facts.condition == killed, "after a kill it is {facts:?}");
+    back_end.machines.kill(&spec.id).await?;
+    let again = back_end.machines.start(&spec).await;
+    ensure!(matches!(again, Err(MachineError::Start { .. })), "an ended machine started again: {again:?}");
+    back_end.machines.delete(&spec.id).await?;
+    back_end.machines.delete(&spec.id).await?;
+    ensure!(back_end.machines.observe(&spec.id).await?.is_none(), "a deleted machine is there");
+    ensure!(back_end.machines.list().await?.is_empty(), "a deleted machine is listed");
+    Ok(())
+}
+
+pub async fn an_end_wakes_whoever_listens(fixture: &mut dyn Fixture) -> Outcome {
+    let back_end = fixture.back_end();
+    let spec = prepare(fixture, &container(1)).await?;
+    back_end.machines.start(&spec).await?;
+    let mut changes = back_end.machines.changes();
+    back_end.machines.kill(&spec.id).await?;
+    let woken = timeout(DEADLINE, changes.recv()).await;
+    ensure!(matches!(&woken, Ok(Ok(id)) if *id == spec.id), "nobody was woken: {woken:?}");
+    Ok(())
+}
+
+pub async fn a_deleted_machine_starts_anew_and_its_journal_goes_on(fixture: &mut dyn Fixture) -> Outcome {
+    let back_end = fixture.back_end();
+    let mut spec = prepare(fixture, &container(1)).await?;
+    for run in 1..=2 {
+        spec.run = run;
+        let agent = start_process(fixture, &spec, &[Does::Count(run), Does::Exit(0)]).await?;
+        drop(agent);
+        let told = records(&back_end, &spec.id, run).await?;
+        ensure!(output(&told, 1) == lines(1), "run 1 wrote {:?}", output(&told, 1));
+        ensure!(run == 1 || output(&told, 2) == lines(2), "run 2 wrote {:?}", output(&told, 2));
+        ended(&back_end, &spec.id).await?;
+        back_end.machines.delete(&spec.id).await?;
+    }
+    Ok(())
+}
+
+pub async fn a_new_channel_ends_the_last(fixture: &mut dyn Fixture) -> Outcome {
+    let back_end = fixture.back_end();
+    let spec = prepare(fixture, &container(1)).await?;
+    let mut first = start_process(fixture, &spec, &[Does::Sleep]).await?;
+    let (mut second, state) = greet(&back_end, &spec).await?;
+    ensure!(
+        matches!(state, AgentState::Running { run: 1, .. }),
+        "the process runs, the agent says {state:?}"
+    );
+    let clock = RequestBody::SetClock { unix_ns: 1_700_000_000_000_000_000 };
+    let dead = first.call(clock, DEADLINE).await;
+    ensure!(matches!(dead, Err(AgentError::HungUp | AgentError::Io(_))), "the first channel lives: {dead:?}");
+    drop(first);
+    let signalled = second.call(RequestBody::Signal { number: 15 }, DEADLINE).await?;
+    ensure!(signalled == ReplyBody::Done, "the signal was not taken: {signalled:?}");
+    let told = records(&back_end, &spec.id, 1).await?;
+    ensure!(exit(&told).is_some_and(|exited| exited.code == 143), "another exit: {told:?}");
+    ended(&back_end, &spec.id).await?;
+    Ok(())
+}
+
+pub async fn a_machine_outlives_its_server(fixture: &mut dyn Fixture) -> Outcome {
+    let spec = prepare(fixture, &container(1)).await?;
+    let agent = start_process(fixture, &spec, &[Does::Count(2), Does::Sleep]).await?;
+    let before = fixture.back_end().machines.observe(&spec.id).await?;
+    drop(agent);
+    let back_end = fixture.reopen().await?;
+    let after = back_end.machines.observe(&spec.id).await?;
+    ensure!(before == after, "the next server finds {after:?}, not {before:?}");
+    ensure!(back_end.machines.list().await?.len() == 1, "the next server lists something else");
+    let (mut agent, state) = greet(&back_end, &spec).await?;
+    ensure!(
+        matches!(state, AgentState::Running { run: 1, .. }),
+        "the process runs, the agent says {state:?}"
+    );
+    agent.call(RequestBody::Signal { number: 15 }, DEADLINE).await?;
+    let told = records(&back_end, &spec.id, 1).await?;
+    ensure!(output(&told, 1) == lines(2), "the next server reads {:?}", output(&told, 1));
+    ended(&back_end, &spec.id).await?;
+    back_end.machines.delete(&spec.id).await?;
+    Ok(())
+}
