@@ -1,0 +1,209 @@
+//! `GET /containers/{id}/json`.
+
+use super::shape::{State, attached, exit, view};
+use crate::call::{Answer, Call};
+use crate::version::ApiVersion;
+use crate::{reply, time};
+use bulkhead_model::Container;
+use bulkhead_model::lifecycle::Status;
+use serde_json::{Map, Value, json};
+
+pub async fn get(call: Call) -> Answer {
+    let container = call.engine().container(&call.session, &call.name).await?;
+    let mut shape = inspect(&container, call.version);
+    if call.query.flag("size") {
+        let usage = call.engine().container_usage(&call.session, container.id.as_str()).await?;
+        shape.insert("SizeRw".into(), usage.disk_bytes.into());
+        shape.insert("SizeRootFs".into(), usage.disk_bytes.into());
+    }
+    reply::ok(&shape)
+}
+
+fn inspect(container: &Container, version: ApiVersion) -> Map<String, Value> {
+    let mut words = container.spec.entrypoint.iter().chain(&container.spec.cmd);
+    let path = words.next();
+    let shape = json!({
+        "Id": container.id,
+        "Created": time::rfc3339(container.created_at),
+        "Path": path,
+        "Args": words.collect::<Vec<_>>(),
+        "State": state(container),
+        "Image": container.image,
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": "",
+        "Name": format!("/{}", container.name),
+        "RestartCount": 0,
+        "Driver": "erofs",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": null,
+        "HostConfig": host_config(container),
+        "Mounts": [],
+        "Config": config(container),
+        "NetworkSettings": network_settings(container, version),
+    });
+    let mut shape = match shape {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    if !version.since(52) {
+        shape.insert("GraphDriver".into(), json!({ "Name": "erofs", "Data": {} }));
+    }
+    shape
+}
+
+fn state(container: &Container) -> Value {
+    let state = State::of(container);
+    let exit = exit(container);
+    let running = state == State::Running;
+    let started_at = match &container.status {
+        Status::Running { started_at, .. } => Some(*started_at),
+        Status::Exited { exit, .. } => exit.started_at,
+        Status::Created | Status::Starting { .. } => None,
+    };
+    json!({
+        "Status": state.word(),
+        "Running": running,
+        "Paused": false,
+        "Restarting": false,
+        "OOMKilled": exit.is_some_and(|exit| exit.oom_killed),
+        "Dead": false,
+        // Clients ask only whether it is above 0. The guest's first process is the one that is known.
+        "Pid": i32::from(running),
+        "ExitCode": exit.map_or(0, |exit| exit.code),
+        "Error": exit.and_then(|exit| exit.error.as_deref()).unwrap_or_default(),
+        "StartedAt": time::rfc3339_or_never(started_at),
+        "FinishedAt": time::rfc3339_or_never(exit.map(|exit| exit.finished_at)),
+    })
+}
+
+/// As it was sent; what masks paths depends on a privilege.
+fn host_config(container: &Container) -> Value {
+    let mut host = view(container, "HostConfig").clone();
+    if container.spec.privileged
+        && let Some(map) = host.as_object_mut()
+    {
+        map.insert("MaskedPaths".into(), Value::Null);
+        map.insert("ReadonlyPaths".into(), Value::Null);
+    }
+    host
+}
+
+/// What was decided, in the fields that were asked for.
+fn config(container: &Container) -> Value {
+    let (ask, spec) = (view(container, "Config"), &container.spec);
+    let asked = |name: &str| ask.get(name).cloned().unwrap_or_default();
+    // Absent is null, never an empty list.
+    let words = |words: &[String]| if words.is_empty() { Value::Null } else { json!(words) };
+    let mut config = json!({
+        "Hostname": spec.hostname,
+        "Domainname": "",
+        "User": spec.user,
+        "AttachStdin": false,
+        "AttachStdout": asked("AttachStdout").as_bool().unwrap_or(false),
+        "AttachStderr": asked("AttachStderr").as_bool().unwrap_or(false),
+        "Tty": false,
+        "OpenStdin": false,
+        "StdinOnce": false,
+        "Env": spec.env,
+        "Cmd": words(&spec.cmd),
+        "Image": if container.ask.image.is_empty() { &container.image_name } else { &container.ask.image },
+        "Volumes": null,
+        "WorkingDir": spec.working_dir,
+        "Entrypoint": words(&spec.entrypoint),
+        "OnBuild": null,
+        "Labels": spec.labels,
+        "StopSignal": spec.stop_signal.name(),
+        "StopTimeout": spec.stop_timeout_s,
+    });
+    if let Some(map) = config.as_object_mut() {
+        for name in ["ExposedPorts", "Healthcheck", "NetworkDisabled"] {
+            let value = asked(name);
+            if !value.is_null() {
+                map.insert(name.into(), value);
+            }
+        }
+    }
+    config
+}
+
+fn network_settings(container: &Container, version: ApiVersion) -> Value {
+    let mut settings = json!({
+        "SandboxID": "",
+        "SandboxKey": "",
+        "Ports": {},
+        "Networks": attached(container),
+    });
+    // Gone in 1.52; clients of older versions fail without.
+    if !version.since(52)
+        && let Some(map) = settings.as_object_mut()
+    {
+        let old = [
+            ("Bridge", json!("")),
+            ("HairpinMode", json!(false)),
+            ("LinkLocalIPv6Address", json!("")),
+            ("LinkLocalIPv6PrefixLen", json!(0)),
+            ("SecondaryIPAddresses", Value::Null),
+            ("SecondaryIPv6Addresses", Value::Null),
+            ("EndpointID", json!("")),
+            ("Gateway", json!("")),
+            ("GlobalIPv6Address", json!("")),
+            ("GlobalIPv6PrefixLen", json!(0)),
+            ("IPAddress", json!("")),
+            ("IPPrefixLen", json!(0)),
+            ("IPv6Gateway", json!("")),
+            ("MacAddress", json!("")),
+        ];
+        map.extend(old.map(|(name, value)| (name.to_owned(), value)));
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape::tests::{at, container, exited};
+    use super::*;
+    use crate::version::NEWEST;
+
+    #[test]
+    fn a_running_container() {
+        let status = Status::Running { run: 1, started_at: at(180), stop_signalled: false };
+        let shape = inspect(&container("web", status), NEWEST);
+        let state = &shape["State"];
+        assert_eq!(state["Status"], "running");
+        assert_eq!(state["Running"], true);
+        assert_eq!(state["StartedAt"], "2023-11-14T22:10:20Z");
+        assert_eq!(state["FinishedAt"], time::NEVER);
+        assert!(state["Pid"].as_i64().unwrap() > 0);
+        assert!(state.get("Health").is_none(), "absent without a check");
+        assert_eq!(shape["Config"]["Entrypoint"], Value::Null);
+        assert_eq!(shape["Config"]["Cmd"], json!(["sh", "-c", "echo hi"]));
+        assert_eq!(shape["Config"]["ExposedPorts"], json!({"80/tcp": {}}));
+        assert_eq!(shape["Path"], "sh");
+        assert_eq!(shape["NetworkSettings"]["Ports"], json!({}));
+        assert_eq!(shape["HostConfig"]["LogConfig"]["Type"], "json-file");
+    }
+
+    #[test]
+    fn a_failed_start_tells_why() {
+        let shape = inspect(&container("web", exited(127, false)), NEWEST);
+        assert_eq!(shape["State"]["Status"], "created");
+        assert_eq!(shape["State"]["ExitCode"], 127);
+        assert!(shape["State"]["Error"].as_str().unwrap().contains("not found"));
+        assert_eq!(shape["State"]["StartedAt"], time::NEVER);
+    }
+
+    #[test]
+    fn old_clients_find_what_they_knew() {
+        let old = inspect(&container("web", Status::Created), ApiVersion::new(1, 51));
+        assert_eq!(old["NetworkSettings"]["IPAddress"], "");
+        assert!(old["GraphDriver"]["Data"].is_object());
+        let new = inspect(&container("web", Status::Created), NEWEST);
+        assert!(new["NetworkSettings"].get("IPAddress").is_none());
+        assert!(new.get("GraphDriver").is_none());
+    }
+}

@@ -1,0 +1,160 @@
+//! `GET /containers/json`.
+
+use super::shape::{State, exit, is_running, summary, view};
+use crate::call::{Answer, Call};
+use crate::error::ApiError;
+use crate::filters::Filters;
+use crate::query::clip;
+use crate::{networks, reply};
+use bulkhead_model::Container;
+use serde_json::Value;
+
+const FILTERS: [&str; 15] = [
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
+    "publish", "since", "status", "volume",
+];
+const STATUS: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+
+pub async fn get(call: Call) -> Answer {
+    let filters = Filters::parse(&call.query, &FILTERS)?;
+    let limit: Option<i64> = call.query.number("limit")?;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let containers = call.engine().containers(&call.session).await?;
+    let all = call.query.flag("all");
+    let mut shown = select(containers, &filters, all || limit.is_some())?;
+    shown.truncate(limit.unwrap_or(usize::MAX));
+    let now = call.state.clock.now();
+    let sizes = call.query.flag("size");
+    let mut list = Vec::with_capacity(shown.len());
+    for container in &shown {
+        let mut item = summary(container, now);
+        if sizes && let Some(map) = item.as_object_mut() {
+            let usage = call.engine().container_usage(&call.session, container.id.as_str()).await?;
+            map.insert("SizeRw".into(), usage.disk_bytes.into());
+            map.insert("SizeRootFs".into(), usage.disk_bytes.into());
+        }
+        list.push(item);
+    }
+    reply::ok(&list)
+}
+
+/// Those that are asked for, newest first.
+fn select(mut containers: Vec<Container>, filters: &Filters, all: bool) -> Result<Vec<Container>, ApiError> {
+    for status in filters.values("status") {
+        if !STATUS.contains(&status.as_str()) {
+            return Err(ApiError::bad(format!("invalid filter 'status={}'", clip(status))));
+        }
+    }
+    for code in filters.values("exited") {
+        if code.parse::<i32>().is_err() {
+            return Err(ApiError::bad(format!("invalid filter 'exited={}'", clip(code))));
+        }
+    }
+    let all = all || filters.has("status");
+    let (names, ids) = (filters.patterns("name")?, filters.patterns("id")?);
+    containers.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
+    // Bounds are places in the sorted list.
+    let after = filters.values("since").iter().map(|text| place(&containers, text)).min().transpose()?;
+    let before = filters.values("before").iter().map(|text| place(&containers, text)).max().transpose()?;
+    let wanted = |(at, container): &(usize, Container)| {
+        let slashed = format!("/{}", container.name);
+        (all || is_running(container))
+            && after.is_none_or(|bound| *at < bound)
+            && before.is_none_or(|bound| *at > bound)
+            && names.found_in(&[&container.name, &slashed])
+            && ids.found_in(&[container.id.as_str()])
+            && matches(container, filters)
+    };
+    Ok(containers.into_iter().enumerate().filter(wanted).map(|(_, container)| container).collect())
+}
+
+/// Where a container stands that a bound names.
+fn place(containers: &[Container], text: &str) -> Result<usize, ApiError> {
+    let name = text.trim_start_matches('/');
+    let exact = containers.iter().position(|one| one.id.as_str() == name || one.name == name);
+    let by_prefix = || containers.iter().position(|one| !name.is_empty() && one.id.as_str().starts_with(name));
+    exact.or_else(by_prefix).ok_or_else(|| ApiError::not_found(format!("No such container: {}", clip(text))))
+}
+
+fn matches(container: &Container, filters: &Filters) -> bool {
+    let exposed = |port: &str| {
+        let port = if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") };
+        let ports = view(container, "Config").get("ExposedPorts").and_then(Value::as_object);
+        ports.is_some_and(|ports| ports.contains_key(&port))
+    };
+    let network = networks::none_id(container.vch);
+    filters.labels(&container.spec.labels)
+        && filters.any("status", |status| status == State::of(container).word())
+        && filters.any("exited", |code| {
+            State::of(container) == State::Exited
+                && exit(container).is_some_and(|exit| exit.code.to_string() == code)
+        })
+        && filters.any("ancestor", |image| is_ancestor(container, image))
+        && filters.any("network", |wanted| wanted == "none" || wanted == network)
+        && filters.any("expose", exposed)
+        && filters.any("health", |health| health == "none")
+        && filters.any("isolation", |isolation| isolation == "default")
+        && filters.any("is-task", |value| matches!(value, "false" | "0"))
+        && !filters.has("volume")
+        && !filters.has("publish")
+}
+
+fn is_ancestor(container: &Container, text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    let by_id = hex.len() >= 4 && container.image.hex().starts_with(hex);
+    let by_name = text
+        .parse::<bulkhead_model::Reference>()
+        .is_ok_and(|reference| reference.or_latest().familiar() == container.image_name);
+    by_id || by_name || text == container.image_name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape::tests::{at, container, exited};
+    use super::*;
+    use crate::query::Query;
+    use bulkhead_model::lifecycle::Status;
+
+    fn check(json: &str, all: bool, expect: &[&str]) {
+        let encoded: String = json.bytes().map(|b| format!("%{b:02x}")).collect();
+        let filters = Filters::parse(&Query::parse(&format!("filters={encoded}")).unwrap(), &FILTERS).unwrap();
+        let mut containers = vec![
+            container("old", exited(3, true)),
+            container("web", Status::Running { run: 1, started_at: at(60), stop_signalled: false }),
+            container("new", Status::Created),
+        ];
+        for (age, container) in [300, 200, 100].into_iter().zip(&mut containers) {
+            container.created_at = at(age);
+        }
+        let names: Vec<String> =
+            select(containers, &filters, all).unwrap().into_iter().map(|container| container.name).collect();
+        assert_eq!(names, expect, "{json}");
+    }
+
+    #[test]
+    fn filters_select() {
+        check("{}", false, &["web"]);
+        check("{}", true, &["new", "web", "old"]);
+        check(r#"{"status":["exited"]}"#, false, &["old"]);
+        check(r#"{"exited":["3"]}"#, true, &["old"]);
+        check(r#"{"exited":["0"]}"#, true, &[]);
+        check(r#"{"name":["^/?(old|new)$"]}"#, true, &["new", "old"]);
+        check(r#"{"label":{"team=a":true}}"#, false, &["web"]);
+        check(r#"{"label":["team=b"]}"#, true, &[]);
+        check(r#"{"since":["old"]}"#, true, &["new", "web"]);
+        check(r#"{"before":["new"]}"#, true, &["web", "old"]);
+        check(r#"{"ancestor":["alpine"]}"#, false, &["web"]);
+        check(r#"{"ancestor":["nginx"]}"#, false, &[]);
+        check(r#"{"network":["none"],"expose":["80"]}"#, false, &["web"]);
+        check(r#"{"volume":["data"]}"#, true, &[]);
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for json in [r#"{"status":["stopped"]}"#, r#"{"exited":["x"]}"#, r#"{"since":["nobody"]}"#] {
+            let encoded: String = json.bytes().map(|b| format!("%{b:02x}")).collect();
+            let filters = Filters::parse(&Query::parse(&format!("filters={encoded}")).unwrap(), &FILTERS).unwrap();
+            assert!(select(Vec::new(), &filters, true).is_err(), "{json}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! `POST /containers/{id}/start`: answered when the process runs, or could not be started.
+
+use crate::call::{Answer, Call};
+use crate::error::ApiError;
+use crate::{body, reply};
+use bulkhead_engine::Changed;
+use http::StatusCode;
+
+pub async fn post(mut call: Call) -> Answer {
+    body::none(&mut call).await?;
+    if call.query.text("checkpoint").is_some() {
+        return Err(ApiError::bad("bulkhead: checkpoint is not supported yet"));
+    }
+    match call.engine().start_container(&call.session, &call.name).await? {
+        Changed::Done => reply::empty(StatusCode::NO_CONTENT),
+        Changed::AlreadySo => reply::empty(StatusCode::NOT_MODIFIED),
+    }
+}

@@ -1,0 +1,303 @@
+//! What each field of a create request may be. A test walks the API's own list of fields and fails on one that has
+//! no rule here.
+
+use crate::error::ApiError;
+use crate::json::{Fields, is_empty};
+use serde_json::Value;
+
+/// How a field is treated.
+#[derive(Debug, Clone, Copy)]
+pub enum Rule {
+    /// Read in `ask.rs`; means something.
+    Mapped,
+    /// Shown again at inspect. Says nothing about how the container runs.
+    Kept,
+    /// Only values for which this holds, which mean what is so anyway.
+    Only(fn(&Value) -> bool, &'static str),
+    /// Not there yet: anything but null, zero or empty is refused, with the reason.
+    Refused(&'static str),
+}
+
+use Rule::{Kept, Mapped, Only, Refused};
+
+const LATER: &str = "is not supported yet";
+const VOLUMES: &str = "is not supported yet: volumes and binds come later";
+const NETWORKS: &str = "is not supported yet: a container has a loopback interface only";
+const STDIN: &str = "is not supported yet (-i, -a stdin)";
+const HOST: &str = "is not supported: each container is a machine of its own";
+const WINDOWS: &str = "is for Windows only";
+
+/// Top-level fields, besides `HostConfig` and `NetworkingConfig`.
+pub const CONFIG: &[(&str, Rule)] = &[
+    ("Hostname", Mapped),
+    ("Domainname", Refused(LATER)),
+    ("User", Mapped),
+    ("AttachStdin", Refused(STDIN)),
+    ("AttachStdout", Kept),
+    ("AttachStderr", Kept),
+    ("ExposedPorts", Kept),
+    ("Tty", Refused("is not supported yet (-t)")),
+    ("OpenStdin", Refused("is not supported yet (-i)")),
+    ("StdinOnce", Refused(STDIN)),
+    ("Env", Mapped),
+    ("Cmd", Mapped),
+    ("Healthcheck", Only(no_health_check, LATER)),
+    ("ArgsEscaped", Refused(WINDOWS)),
+    ("Image", Mapped),
+    ("Volumes", Refused(VOLUMES)),
+    ("WorkingDir", Mapped),
+    ("Entrypoint", Mapped),
+    // What is asked for is so: there is no network.
+    ("NetworkDisabled", Kept),
+    ("OnBuild", Refused(LATER)),
+    ("Labels", Mapped),
+    ("StopSignal", Mapped),
+    ("StopTimeout", Mapped),
+    ("Shell", Refused(LATER)),
+    // Until API 1.51.
+    ("MacAddress", Refused(NETWORKS)),
+];
+
+pub const HOST_CONFIG: &[(&str, Rule)] = &[
+    ("CpuShares", Refused("is not supported yet; ask for CPUs with NanoCpus (--cpus)")),
+    ("Memory", Mapped),
+    ("CgroupParent", Refused(HOST)),
+    ("BlkioWeight", Refused(LATER)),
+    ("BlkioWeightDevice", Refused(LATER)),
+    ("BlkioDeviceReadBps", Refused(LATER)),
+    ("BlkioDeviceWriteBps", Refused(LATER)),
+    ("BlkioDeviceReadIOps", Refused(LATER)),
+    ("BlkioDeviceWriteIOps", Refused(LATER)),
+    ("CpuPeriod", Mapped),
+    ("CpuQuota", Mapped),
+    ("CpuRealtimePeriod", Refused(LATER)),
+    ("CpuRealtimeRuntime", Refused(LATER)),
+    ("CpusetCpus", Refused(LATER)),
+    ("CpusetMems", Refused(LATER)),
+    ("Devices", Refused("is not supported: a machine has no devices of the host")),
+    ("DeviceCgroupRules", Refused("is not supported: a machine has no devices of the host")),
+    ("DeviceRequests", Refused("is not supported: could not select a device driver")),
+    ("MemoryReservation", Refused(LATER)),
+    ("MemorySwap", Mapped),
+    // There is no swap in a guest: any swappiness that does not ask for some is true.
+    ("MemorySwappiness", Only(minus_one, "is not supported: a machine has no swap")),
+    ("NanoCpus", Mapped),
+    ("OomKillDisable", Refused(LATER)),
+    ("Init", Refused("is not supported yet (--init)")),
+    ("PidsLimit", Only(minus_one, LATER)),
+    ("Ulimits", Refused(LATER)),
+    ("CpuCount", Refused(WINDOWS)),
+    ("CpuPercent", Refused(WINDOWS)),
+    ("IOMaximumIOps", Refused(WINDOWS)),
+    ("IOMaximumBandwidth", Refused(WINDOWS)),
+    ("Binds", Refused("is not supported yet (-v): volumes and binds come later")),
+    // Written by the client, on its own side.
+    ("ContainerIDFile", Kept),
+    ("LogConfig", Only(json_file, "is not supported yet: only the log driver json-file, without options, is")),
+    ("NetworkMode", Only(plain_network, NETWORKS)),
+    ("PortBindings", Refused("is not supported yet (-p): a container has a loopback interface only")),
+    ("RestartPolicy", Only(never_restart, "is not supported yet (--restart)")),
+    ("AutoRemove", Mapped),
+    ("VolumeDriver", Refused(VOLUMES)),
+    ("VolumesFrom", Refused(VOLUMES)),
+    ("Mounts", Refused("is not supported yet (--mount): volumes and binds come later")),
+    ("ConsoleSize", Kept),
+    ("Annotations", Refused(LATER)),
+    ("CapAdd", Refused(LATER)),
+    ("CapDrop", Refused(LATER)),
+    ("CgroupnsMode", Only(private, HOST)),
+    ("Dns", Refused(NETWORKS)),
+    ("DnsOptions", Refused(NETWORKS)),
+    ("DnsSearch", Refused(NETWORKS)),
+    ("ExtraHosts", Refused(NETWORKS)),
+    ("GroupAdd", Refused(LATER)),
+    ("IpcMode", Only(private, HOST)),
+    ("Cgroup", Refused(HOST)),
+    ("Links", Refused(NETWORKS)),
+    ("OomScoreAdj", Refused(LATER)),
+    ("PidMode", Only(private, HOST)),
+    ("Privileged", Mapped),
+    ("PublishAllPorts", Refused("is not supported yet (-P): a container has a loopback interface only")),
+    ("ReadonlyRootfs", Refused("is not supported yet (--read-only)")),
+    ("SecurityOpt", Refused(LATER)),
+    ("StorageOpt", Refused(LATER)),
+    ("Tmpfs", Refused(VOLUMES)),
+    ("UTSMode", Only(private, HOST)),
+    // No user namespace is what every container gets.
+    ("UsernsMode", Only(host, HOST)),
+    ("ShmSize", Only(default_shm, "is not supported yet: /dev/shm has 64 MiB")),
+    ("Sysctls", Refused(LATER)),
+    ("Runtime", Only(own_runtime, "is not supported: the only runtime is `bulkhead`")),
+    ("Isolation", Only(default_isolation, WINDOWS)),
+    ("MaskedPaths", Refused(LATER)),
+    ("ReadonlyPaths", Refused(LATER)),
+];
+
+/// `NetworkingConfig` has one field, a map of network name to these.
+pub const ENDPOINT: &[(&str, Rule)] = &[
+    ("IPAMConfig", Refused(NETWORKS)),
+    ("Links", Refused(NETWORKS)),
+    ("MacAddress", Refused(NETWORKS)),
+    ("Aliases", Refused(NETWORKS)),
+    ("DriverOpts", Refused(NETWORKS)),
+    ("GwPriority", Refused(NETWORKS)),
+    // The rest are answers, that recreating tools send back: an engine gives them anew each time.
+    ("NetworkID", Kept),
+    ("EndpointID", Kept),
+    ("Gateway", Kept),
+    ("IPAddress", Kept),
+    ("IPPrefixLen", Kept),
+    ("IPv6Gateway", Kept),
+    ("GlobalIPv6Address", Kept),
+    ("GlobalIPv6PrefixLen", Kept),
+    ("DNSNames", Kept),
+];
+
+/// Networks that may be named: all of them mean the loopback interface.
+pub const NETWORKS_KNOWN: [&str; 3] = ["default", "bridge", "none"];
+
+/// Refuses what a table refuses, and fields that it does not know, unless they say nothing.
+pub fn check(prefix: &str, fields: &Fields, table: &[(&str, Rule)]) -> Result<(), ApiError> {
+    for name in fields.names() {
+        let value = fields.get(name);
+        if is_empty(value) {
+            continue;
+        }
+        let known = table.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let (shown, why) = match known {
+            Some((_, Mapped | Kept)) => continue,
+            Some((_, Only(good, _))) if good(value) => continue,
+            Some((shown, Only(_, why) | Refused(why))) => (*shown, *why),
+            None => (name, "is not known"),
+        };
+        let shown = crate::query::clip(shown);
+        return Err(ApiError::bad(format!("bulkhead: {prefix}{shown} {why}{}", quoted(value))));
+    }
+    Ok(())
+}
+
+/// The refused value where it is a short word: `: got "host"`.
+fn quoted(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.len() <= 60 => format!(": got `{text}`"),
+        Value::Number(number) => format!(": got {number}"),
+        _ => String::new(),
+    }
+}
+
+fn is_one_of(value: &Value, words: &[&str]) -> bool {
+    value.as_str().is_some_and(|word| words.contains(&word))
+}
+
+fn minus_one(value: &Value) -> bool {
+    value.as_i64() == Some(-1)
+}
+
+fn private(value: &Value) -> bool {
+    is_one_of(value, &["private"])
+}
+
+fn host(value: &Value) -> bool {
+    is_one_of(value, &["host"])
+}
+
+fn own_runtime(value: &Value) -> bool {
+    is_one_of(value, &["bulkhead"])
+}
+
+fn default_isolation(value: &Value) -> bool {
+    is_one_of(value, &["default"])
+}
+
+fn plain_network(value: &Value) -> bool {
+    is_one_of(value, &NETWORKS_KNOWN)
+}
+
+fn default_shm(value: &Value) -> bool {
+    value.as_u64() == Some(64 << 20)
+}
+
+/// Whether an object has no fields with a value but these, and those satisfy the test.
+fn object(value: &Value, test: impl Fn(&str, &Value) -> bool) -> bool {
+    value.as_object().is_some_and(|map| {
+        map.iter().all(|(key, value)| is_empty(value) || test(key.to_ascii_lowercase().as_str(), value))
+    })
+}
+
+fn json_file(value: &Value) -> bool {
+    object(value, |key, value| key == "type" && is_one_of(value, &["json-file"]))
+}
+
+fn never_restart(value: &Value) -> bool {
+    object(value, |key, value| key == "name" && is_one_of(value, &["no"]))
+}
+
+fn no_health_check(value: &Value) -> bool {
+    object(value, |key, value| {
+        let none = value.as_array().is_some_and(|words| words.len() == 1 && words.iter().all(|word| word == "NONE"));
+        key == "test" && none
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Every field that the API documents, of a version newer than the newest served.
+    const DOCUMENTED: &str = include_str!("../../tests/data/create-fields.txt");
+
+    #[test]
+    fn every_field_of_the_api_has_a_rule() {
+        for line in DOCUMENTED.lines() {
+            let (object, field) = line.split_once('.').unwrap();
+            let known = |table: &[(&str, Rule)]| table.iter().any(|(name, _)| *name == field);
+            let mapped = match object {
+                "ContainerConfig" => known(CONFIG),
+                "HostConfig" => known(HOST_CONFIG),
+                "EndpointSettings" => known(ENDPOINT),
+                "NetworkingConfig" => field == "EndpointsConfig",
+                other => panic!("unknown object {other}"),
+            };
+            assert!(mapped, "{line} has no rule");
+        }
+    }
+
+    fn refusal(prefix: &str, table: &[(&str, Rule)], body: Value) -> Option<String> {
+        check(prefix, &Fields::of(prefix, body).unwrap(), table).err().map(|error| error.message)
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        for (body, text) in [
+            (json!({"Binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet (-v)"),
+            (json!({"binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet"),
+            (json!({"NetworkMode": "host"}), "loopback interface only: got `host`"),
+            (json!({"PidMode": "host"}), "HostConfig.PidMode is not supported: each container is a machine"),
+            (json!({"RestartPolicy": {"Name": "always"}}), "HostConfig.RestartPolicy"),
+            (json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}}}), "HostConfig.LogConfig"),
+            (json!({"Teleport": true}), "bulkhead: HostConfig.Teleport is not known"),
+            (json!({"CpuShares": 2}), "HostConfig.CpuShares"),
+            (json!({"OomKillDisable": true}), "HostConfig.OomKillDisable"),
+            (json!({"ShmSize": 1024}), "64 MiB: got 1024"),
+        ] {
+            let message = refusal("HostConfig.", HOST_CONFIG, body.clone()).unwrap_or_default();
+            assert!(message.contains(text), "{body}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_passes() {
+        for body in [
+            json!({"Teleport": null, "Future": 0, "Else": {}, "More": []}),
+            json!({"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}),
+            json!({"LogConfig": {"Type": "json-file", "Config": {}}}),
+            json!({"MemorySwappiness": -1, "PidsLimit": -1, "ShmSize": 67108864, "IpcMode": "private"}),
+            json!({"ConsoleSize": [24, 80]}),
+        ] {
+            assert_eq!(refusal("HostConfig.", HOST_CONFIG, body.clone()), None, "{body}");
+        }
+        assert_eq!(refusal("", CONFIG, json!({"Healthcheck": {"Test": ["NONE"]}})), None);
+        assert!(refusal("", CONFIG, json!({"Healthcheck": {"Test": ["CMD", "x"]}})).is_some());
+    }
+}

@@ -1,0 +1,9 @@
+//! The body of `POST /containers/create`: every field of the API has a rule, and becomes part of the ask, is kept
+//! for inspect, or is refused by name. Nothing is silently accepted.
+
+mod ask;
+mod cpu;
+pub mod fields;
+mod view;
+
+pub use ask::{CreateRequest, read};

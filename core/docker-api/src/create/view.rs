@@ -1,0 +1,132 @@
+//! What is stored for inspect: the request as sent, in the API's own spelling, with the defaults that an engine fills
+//! in.
+
+use super::fields::{CONFIG, HOST_CONFIG, Rule};
+use crate::error::ApiError;
+use crate::json::{Fields, is_empty};
+use serde_json::{Map, Value, json};
+
+/// `{"Config": {…}, "HostConfig": {…}}`.
+pub fn of(config: &Fields, host: &Fields) -> Result<Value, ApiError> {
+    let mut view = json!({ "Config": config_defaults(), "HostConfig": host_defaults() });
+    if let Some(map) = view.get_mut("Config").and_then(Value::as_object_mut) {
+        overlay(map, config, CONFIG);
+    }
+    if let Some(map) = view.get_mut("HostConfig").and_then(Value::as_object_mut) {
+        overlay(map, host, HOST_CONFIG);
+    }
+    Ok(view)
+}
+
+fn overlay(view: &mut Map<String, Value>, sent: &Fields, table: &[(&str, Rule)]) {
+    for (name, rule) in table {
+        let value = sent.get(name);
+        // -1 stands for "not set" in what clients send, and null in what they read.
+        let unset = matches!(rule, Rule::Only(..)) && value.as_i64() == Some(-1);
+        if !is_empty(value) && !unset {
+            view.insert((*name).to_owned(), value.clone());
+        }
+    }
+    // The type may come empty beside empty options.
+    if let Some(log) = view.get_mut("LogConfig") {
+        *log = json!({ "Type": "json-file", "Config": {} });
+    }
+    if let Some(restart) = view.get_mut("RestartPolicy") {
+        *restart = json!({ "Name": "no", "MaximumRetryCount": 0 });
+    }
+}
+
+/// The rest of Config comes from the decided spec.
+fn config_defaults() -> Value {
+    json!({ "AttachStdin": false, "AttachStdout": false, "AttachStderr": false })
+}
+
+/// Shapes matter: null, `[]` and `{}` are different things to clients.
+fn host_defaults() -> Value {
+    json!({
+        "Binds": null,
+        "ContainerIDFile": "",
+        "LogConfig": { "Type": "json-file", "Config": {} },
+        "NetworkMode": "default",
+        "PortBindings": {},
+        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+        "AutoRemove": false,
+        "VolumeDriver": "",
+        "VolumesFrom": null,
+        "ConsoleSize": [0, 0],
+        "CapAdd": null,
+        "CapDrop": null,
+        "CgroupnsMode": "private",
+        "Dns": [],
+        "DnsOptions": [],
+        "DnsSearch": [],
+        "ExtraHosts": null,
+        "GroupAdd": null,
+        "IpcMode": "private",
+        "Cgroup": "",
+        "Links": null,
+        "OomScoreAdj": 0,
+        "PidMode": "",
+        "Privileged": false,
+        "PublishAllPorts": false,
+        "ReadonlyRootfs": false,
+        "SecurityOpt": null,
+        "UTSMode": "",
+        "UsernsMode": "",
+        "ShmSize": 64 << 20,
+        "Runtime": "bulkhead",
+        "Isolation": "",
+        "CpuShares": 0,
+        "Memory": 0,
+        "NanoCpus": 0,
+        "CgroupParent": "",
+        "BlkioWeight": 0,
+        "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": [],
+        "BlkioDeviceWriteBps": [],
+        "BlkioDeviceReadIOps": [],
+        "BlkioDeviceWriteIOps": [],
+        "CpuPeriod": 0,
+        "CpuQuota": 0,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": "",
+        "CpusetMems": "",
+        "Devices": [],
+        "DeviceCgroupRules": null,
+        "DeviceRequests": null,
+        "MemoryReservation": 0,
+        "MemorySwap": 0,
+        "MemorySwappiness": null,
+        "OomKillDisable": null,
+        "PidsLimit": null,
+        "Ulimits": [],
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+        // Nothing is masked: there is nothing of the host to hide in a machine.
+        "MaskedPaths": [],
+        "ReadonlyPaths": [],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_inspect_shows_can_be_sent_again() {
+        let sent = json!({"memory": 64 << 20, "MemorySwappiness": -1, "NetworkMode": "none", "Init": null});
+        let host = Fields::of("HostConfig.", sent).unwrap();
+        let config = Fields::of("", json!({"AttachStdout": true})).unwrap();
+        let view = of(&config, &host).unwrap();
+        assert_eq!(view["HostConfig"]["Memory"], 64 << 20);
+        assert_eq!(view["HostConfig"]["NetworkMode"], "none");
+        assert_eq!(view["HostConfig"]["MemorySwappiness"], Value::Null);
+        assert_eq!(view["Config"]["AttachStdout"], true);
+        let again = json!({"Image": "a", "HostConfig": view["HostConfig"]});
+        let request = super::super::read(again.to_string().as_bytes()).unwrap();
+        assert_eq!(request.view["HostConfig"], view["HostConfig"]);
+    }
+}

@@ -1,0 +1,13 @@
+//! Images.
+
+pub mod create;
+pub mod history;
+pub mod import;
+pub mod inspect;
+pub mod list;
+pub mod load;
+pub mod pull;
+pub mod remove;
+pub mod save;
+pub mod shape;
+pub mod tag;

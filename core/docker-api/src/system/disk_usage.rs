@@ -1,0 +1,135 @@
+//! `GET /system/df`.
+
+use crate::call::{Answer, Call};
+use crate::error::ApiError;
+use crate::query::clip;
+use crate::{containers, images, reply};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+const TYPES: [&str; 4] = ["container", "image", "volume", "build-cache"];
+
+pub async fn get(call: Call) -> Answer {
+    let types = call.query.all("type");
+    if let Some(unknown) = types.iter().find(|name| !TYPES.contains(&name.as_str())) {
+        return Err(ApiError::bad(format!("unknown object type: {}", clip(unknown))));
+    }
+    let wanted = |name: &str| types.is_empty() || types.iter().any(|of| of == name);
+    let usage = Usage {
+        images: if wanted("image") { Some(image_usage(&call).await?) } else { None },
+        containers: if wanted("container") { Some(container_usage(&call).await?) } else { None },
+        volumes: wanted("volume"),
+        build_cache: wanted("build-cache"),
+    };
+    // 1.52 has both shapes, 1.53 the new one only.
+    let mut shape = Map::new();
+    if !call.version.since(53) && !(call.version.since(52) && call.query.flag("verbose")) {
+        usage.old(&mut shape);
+    }
+    if call.version.since(52) {
+        usage.new(&mut shape, call.query.flag("verbose"));
+    }
+    reply::ok(&shape)
+}
+
+struct Usage {
+    images: Option<Part>,
+    containers: Option<Part>,
+    volumes: bool,
+    build_cache: bool,
+}
+
+#[derive(Default)]
+struct Part {
+    items: Vec<Value>,
+    active: u64,
+    bytes: u64,
+    reclaimable_bytes: u64,
+}
+
+async fn image_usage(call: &Call) -> Result<Part, ApiError> {
+    let facts = call.engine().system(&call.session).await?;
+    let users = call.engine().image_users(&call.session).await?;
+    let list = call.engine().images(&call.session).await?;
+    // What is in one image only is what its removal gives back.
+    let mut carriers: BTreeMap<_, u64> = BTreeMap::new();
+    for layer in list.iter().flat_map(|image| &image.layers) {
+        *carriers.entry(layer.diff_id.clone()).or_default() += 1;
+    }
+    let mut part = Part { bytes: facts.layers_bytes, ..Part::default() };
+    for image in &list {
+        let containers = users.get(&image.id).copied().unwrap_or(0);
+        let shared = |layer: &&bulkhead_model::Layer| carriers.get(&layer.diff_id).is_some_and(|count| *count > 1);
+        let shared_bytes: u64 = image.layers.iter().filter(shared).map(|layer| layer.size_bytes).sum();
+        if containers > 0 {
+            part.active += 1;
+        } else {
+            let own = image.layers.iter().filter(|layer| !shared(layer));
+            part.reclaimable_bytes += own.map(|layer| layer.disk_bytes).sum::<u64>();
+        }
+        let mut item = images::shape::summary(image, call.version);
+        if let Some(map) = item.as_object_mut() {
+            map.insert("SharedSize".into(), shared_bytes.into());
+            map.insert("Containers".into(), containers.into());
+        }
+        part.items.push(item);
+    }
+    Ok(part)
+}
+
+async fn container_usage(call: &Call) -> Result<Part, ApiError> {
+    let now = call.state.clock.now();
+    let mut part = Part::default();
+    for container in call.engine().containers(&call.session).await? {
+        // One that was removed meanwhile takes nothing.
+        let Ok(usage) = call.engine().container_usage(&call.session, container.id.as_str()).await else {
+            continue;
+        };
+        part.bytes += usage.disk_bytes;
+        if containers::shape::is_running(&container) {
+            part.active += 1;
+        } else {
+            part.reclaimable_bytes += usage.disk_bytes;
+        }
+        let mut item = containers::shape::summary(&container, now);
+        if let Some(map) = item.as_object_mut() {
+            map.insert("SizeRw".into(), usage.disk_bytes.into());
+        }
+        part.items.push(item);
+    }
+    Ok(part)
+}
+
+impl Usage {
+    fn old(&self, shape: &mut Map<String, Value>) {
+        let list = |part: &Option<Part>| part.as_ref().map_or(json!([]), |part| json!(part.items));
+        shape.insert("LayersSize".into(), self.images.as_ref().map_or(0, |part| part.bytes).into());
+        shape.insert("Images".into(), list(&self.images));
+        shape.insert("Containers".into(), list(&self.containers));
+        shape.insert("Volumes".into(), json!([]));
+        shape.insert("BuildCache".into(), json!([]));
+    }
+
+    fn new(&self, shape: &mut Map<String, Value>, verbose: bool) {
+        let none = Part::default();
+        let parts = [
+            ("ImageUsage", self.images.as_ref()),
+            ("ContainerUsage", self.containers.as_ref()),
+            ("VolumeUsage", self.volumes.then_some(&none)),
+            ("BuildCacheUsage", self.build_cache.then_some(&none)),
+        ];
+        for (name, part) in parts {
+            let Some(part) = part else { continue };
+            let mut value = json!({
+                "ActiveCount": part.active,
+                "TotalCount": part.items.len(),
+                "TotalSize": part.bytes,
+                "Reclaimable": part.reclaimable_bytes,
+            });
+            if verbose && let Some(map) = value.as_object_mut() {
+                map.insert("Items".into(), json!(part.items));
+            }
+            shape.insert(name.into(), value);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `GET /info`.
+
+use crate::call::{Answer, Call};
+use crate::{reply, time};
+use bulkhead_engine::SystemFacts;
+use serde_json::{Value, json};
+
+pub async fn get(call: Call) -> Answer {
+    let facts = call.engine().system(&call.session).await?;
+    reply::ok(&info(&facts, call.state.clock.now()))
+}
+
+fn info(facts: &SystemFacts, now: chrono::DateTime<chrono::Utc>) -> Value {
+    let machines = &facts.capabilities;
+    let limits = match machines.limits.as_str() {
+        "cgroup-v2" => "2",
+        "cgroup-v1" => "1",
+        _ => "",
+    };
+    json!({
+        "ID": facts.vch.id,
+        "Name": format!("{}.{}", facts.vch.name, machines.host_name),
+        "Containers": facts.containers,
+        "ContainersRunning": facts.running,
+        "ContainersPaused": 0,
+        "ContainersStopped": facts.containers.saturating_sub(facts.running),
+        "Images": facts.images,
+        "Driver": "erofs",
+        "DriverStatus": [
+            ["Back end", format!("{} {}", machines.back_end, machines.version)],
+            ["Accelerator", machines.accelerator],
+            ["Hardware isolation", machines.hardware_isolation.to_string()],
+            ["Class", facts.vch.class],
+            ["Policy set", facts.policy_set],
+        ],
+        "DockerRootDir": "",
+        "SystemTime": time::rfc3339(now),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "none",
+        "CgroupVersion": limits,
+        "Plugins": { "Volume": [], "Network": ["null"], "Authorization": null, "Log": ["json-file"] },
+        "MemoryLimit": true,
+        "SwapLimit": false,
+        "CpuCfsPeriod": true,
+        "CpuCfsQuota": true,
+        "CPUShares": false,
+        "CPUSet": false,
+        "PidsLimit": false,
+        "IPv4Forwarding": false,
+        "BridgeNfIptables": false,
+        "BridgeNfIp6tables": false,
+        "OomKillDisable": false,
+        "Debug": false,
+        "NFd": 0,
+        "NGoroutines": 0,
+        "NEventsListener": 0,
+        "KernelVersion": machines.guest_kernel,
+        "OperatingSystem": "Bulkhead (a virtual machine for each container)",
+        "OSVersion": "",
+        "OSType": "linux",
+        "Architecture": "x86_64",
+        "NCPU": machines.host_cpus,
+        "MemTotal": machines.host_memory_bytes,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "AllowNondistributableArtifactsCIDRs": null,
+            "AllowNondistributableArtifactsHostnames": null,
+            "InsecureRegistryCIDRs": [],
+            "IndexConfigs": {
+                "docker.io": { "Name": "docker.io", "Mirrors": [], "Secure": true, "Official": true },
+            },
+            "Mirrors": [],
+        },
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Labels": [
+            format!("bulkhead.vch={}", facts.vch.name),
+            format!("bulkhead.class={}", facts.vch.class),
+            format!("bulkhead.tenant={}", facts.vch.tenant),
+        ],
+        "ExperimentalBuild": false,
+        "ServerVersion": facts.version,
+        "Runtimes": { "bulkhead": { "path": "" } },
+        "DefaultRuntime": "bulkhead",
+        "Swarm": {
+            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
+            "RemoteManagers": null,
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": { "ID": "" },
+        "RuncCommit": { "ID": "" },
+        "InitCommit": { "ID": "" },
+        "SecurityOptions": ["name=vm"],
+        "CDISpecDirs": [],
+        "Warnings": warnings(facts),
+    })
+}
+
+/// Shown by `docker info` after everything else.
+fn warnings(facts: &SystemFacts) -> Vec<String> {
+    let machines = &facts.capabilities;
+    let mut warnings = Vec::new();
+    if !machines.hardware_isolation {
+        let accepted = if facts.accept_emulation { " (accepted by the operator)" } else { "" };
+        warnings.push(format!(
+            "WARNING: machines run on {}, which is no security boundary{accepted}",
+            machines.accelerator
+        ));
+    }
+    if machines.limits == "none" {
+        warnings.push("WARNING: machines are not limited on the host: it has no usable cgroups".into());
+    }
+    warnings.push("WARNING: containers have a loopback interface only: networks are not supported yet".into());
+    warnings
+}

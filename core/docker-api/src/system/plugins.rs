@@ -1,0 +1,10 @@
+//! `GET /plugins`: there are none of Docker's kind.
+
+use crate::call::{Answer, Call};
+use crate::reply;
+use bulkhead_model::Action;
+
+pub async fn get(call: Call) -> Answer {
+    call.engine().authorize(&call.session, Action::SystemRead).await?;
+    reply::ok(&serde_json::json!([]))
+}
