@@ -72,10 +72,8 @@ pub async fn fetch(
             .boxed()
         })
         .collect();
-    let fetched: BTreeMap<Digest, Layer> = futures_util::stream::iter(downloads)
-        .buffer_unordered(LAYERS_AT_A_TIME)
-        .try_collect()
-        .await?;
+    let fetched: BTreeMap<Digest, Layer> =
+        futures_util::stream::iter(downloads).buffer_unordered(LAYERS_AT_A_TIME).try_collect().await?;
     let layers = resolved.layers.iter().filter_map(|layer| fetched.get(&layer.diff_id).cloned()).collect();
     Ok(Fetched {
         id: resolved.id.clone(),

@@ -1,67 +1,121 @@
 //! `--change`: Dockerfile instructions that set something in a config (docs.docker.com/reference/dockerfile).
 
+use super::words::{expand, words};
 use crate::error::ImageError;
 use serde_json::{Map, Value, json};
 
+/// More ports than a config may have.
+const PORTS_MAX: usize = 4096;
+
 /// Applies one instruction to the `config` part of an image's config.
 pub(super) fn apply(config: &mut Map<String, Value>, line: &str) -> Result<(), ImageError> {
-    let wrong = |why: &str| ImageError::invalid(format!("change `{line}`"), why);
-    let (instruction, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
-    let rest = rest.trim();
-    if rest.is_empty() {
-        return Err(wrong("it has no argument"));
+    let line = line.trim();
+    let (instruction, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let instruction = instruction.to_ascii_uppercase();
+    let wrong = |why: String| ImageError::invalid(format!("change `{}`", shown(line)), why);
+    if line.contains(['\n', '\r']) {
+        return Err(wrong("it has more than one line".into()));
     }
-    match instruction.to_ascii_uppercase().as_str() {
-        "CMD" => set(config, "Cmd", json!(command(rest))),
-        "ENTRYPOINT" => set(config, "Entrypoint", json!(command(rest))),
-        "USER" => set(config, "User", json!(rest)),
-        "WORKDIR" if !rest.starts_with('/') => return Err(wrong("the directory is not absolute")),
-        "WORKDIR" => set(config, "WorkingDir", json!(rest)),
-        "STOPSIGNAL" => set(config, "StopSignal", json!(rest)),
-        "ENV" => {
-            for (key, value) in pairs(rest).ok_or_else(|| wrong("it is not `key=value`"))? {
-                let list = config.entry("Env").or_insert_with(|| json!([]));
-                if let Value::Array(list) = list {
-                    let prefix = format!("{key}=");
-                    list.retain(|known| !known.as_str().is_some_and(|known| known.starts_with(&prefix)));
-                    list.push(json!(format!("{key}={value}")));
-                }
-            }
-        }
-        "LABEL" => {
-            for (key, value) in pairs(rest).ok_or_else(|| wrong("it is not `key=value`"))? {
-                set_in(config, "Labels", &key, json!(value));
-            }
-        }
-        "EXPOSE" => {
-            for port in rest.split_whitespace() {
-                let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-                if number.parse::<u16>().is_err() || !matches!(protocol, "tcp" | "udp" | "sctp") {
-                    return Err(wrong("it is not `port` or `port/protocol`"));
-                }
-                set_in(config, "ExposedPorts", &format!("{number}/{protocol}"), json!({}));
-            }
-        }
-        "VOLUME" => {
-            let paths = match serde_json::from_str::<Vec<String>>(rest) {
-                Ok(list) => list,
-                Err(_) => rest.split_whitespace().map(str::to_owned).collect(),
-            };
-            for path in paths {
-                set_in(config, "Volumes", &path, json!({}));
-            }
-        }
+    let instruct = match instruction.as_str() {
+        "CMD" => |config: &mut _, rest: &str| set(config, "Cmd", json!(command(rest))),
+        "ENTRYPOINT" => |config: &mut _, rest: &str| set(config, "Entrypoint", json!(command(rest))),
+        "ENV" => env,
+        "EXPOSE" => expose,
+        "LABEL" => label,
+        "STOPSIGNAL" => |config: &mut _, rest: &str| one(config, "StopSignal", rest),
+        "USER" => |config: &mut _, rest: &str| one(config, "User", rest),
+        "VOLUME" => volume,
+        "WORKDIR" => workdir,
         other => {
             let why =
-                "only CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR are".into();
-            return Err(ImageError::Unsupported { what: format!("change `{other}`"), why });
+                "an image takes CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR";
+            return Err(ImageError::Unsupported {
+                what: format!("change `{}`", shown(other)),
+                why: why.into(),
+            });
+        }
+    };
+    let rest = rest.trim();
+    if rest.is_empty() {
+        return Err(wrong("it has no argument".into()));
+    }
+    instruct(config, rest).map_err(wrong)
+}
+
+type Change = Result<(), String>;
+
+fn env(config: &mut Map<String, Value>, rest: &str) -> Change {
+    for (key, value) in pairs(rest, &known(config))? {
+        let list = config.entry("Env").or_insert_with(|| json!([]));
+        if let Value::Array(list) = list {
+            let prefix = format!("{key}=");
+            list.retain(|known| !known.as_str().is_some_and(|known| known.starts_with(&prefix)));
+            list.push(json!(format!("{key}={value}")));
         }
     }
     Ok(())
 }
 
-fn set(config: &mut Map<String, Value>, key: &str, value: Value) {
+fn label(config: &mut Map<String, Value>, rest: &str) -> Change {
+    for (key, value) in pairs(rest, &known(config))? {
+        set_in(config, "Labels", &key, json!(value));
+    }
+    Ok(())
+}
+
+fn expose(config: &mut Map<String, Value>, rest: &str) -> Change {
+    let mut count = 0;
+    for port in words(rest, &known(config))? {
+        let (numbers, protocol) = port.split_once('/').unwrap_or((&port, "tcp"));
+        let protocol = protocol.to_ascii_lowercase();
+        let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+        let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else {
+            return Err("it is not `port`, `first-last` or `port/protocol`".into());
+        };
+        if first == 0 || first > last || !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+            return Err("ports go from 1 to 65535, protocols are tcp, udp and sctp".into());
+        }
+        for number in first..=last {
+            count += 1;
+            if count > PORTS_MAX {
+                return Err(format!("it has more than {PORTS_MAX} ports"));
+            }
+            set_in(config, "ExposedPorts", &format!("{number}/{protocol}"), json!({}));
+        }
+    }
+    Ok(())
+}
+
+fn volume(config: &mut Map<String, Value>, rest: &str) -> Change {
+    let paths = match serde_json::from_str::<Vec<String>>(rest) {
+        Ok(list) => list,
+        Err(_) => words(rest, &known(config))?,
+    };
+    for path in paths {
+        if path.trim().is_empty() {
+            return Err("a path is empty".into());
+        }
+        set_in(config, "Volumes", &path, json!({}));
+    }
+    Ok(())
+}
+
+/// A relative one goes on from the last.
+fn workdir(config: &mut Map<String, Value>, rest: &str) -> Change {
+    let path = expand(rest, &known(config))?;
+    let before = config.get("WorkingDir").and_then(Value::as_str).unwrap_or("/");
+    let path = if path.starts_with('/') { path } else { format!("{}/{path}", before.trim_end_matches('/')) };
+    set(config, "WorkingDir", json!(path))
+}
+
+fn one(config: &mut Map<String, Value>, key: &str, rest: &str) -> Change {
+    let value = expand(rest, &known(config))?;
+    set(config, key, json!(value))
+}
+
+fn set(config: &mut Map<String, Value>, key: &str, value: Value) -> Change {
     config.insert(key.into(), value);
+    Ok(())
 }
 
 fn set_in(config: &mut Map<String, Value>, field: &str, key: &str, value: Value) {
@@ -70,47 +124,39 @@ fn set_in(config: &mut Map<String, Value>, field: &str, key: &str, value: Value)
     }
 }
 
-/// A list as JSON, else a line for the shell.
+/// What `$NAME` may stand for: the environment as earlier changes have set it.
+fn known(config: &Map<String, Value>) -> Vec<(String, String)> {
+    let list = config.get("Env").and_then(Value::as_array);
+    let pairs = list.into_iter().flatten().filter_map(|entry| entry.as_str()?.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// A list as JSON, else a line for the shell, which expands variables itself.
 fn command(text: &str) -> Vec<String> {
     serde_json::from_str(text).unwrap_or_else(|_| vec!["/bin/sh".into(), "-c".into(), text.into()])
 }
 
 /// `key=value key="with spaces"`, or `key value` to the end of the line.
-fn pairs(text: &str) -> Option<Vec<(String, String)>> {
-    let first = text.split_whitespace().next()?;
+fn pairs(text: &str, env: &[(String, String)]) -> Result<Vec<(String, String)>, String> {
+    let wrong = || "it is not `key=value`".to_owned();
+    let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     if !first.contains('=') {
-        let (key, value) = text.split_once(char::is_whitespace)?;
-        return Some(vec![(key.into(), value.trim().into())]);
-    }
-    let mut found = Vec::new();
-    for word in words(text) {
-        let (key, value) = word.split_once('=')?;
-        if key.is_empty() {
-            return None;
+        let value = rest.trim();
+        if value.is_empty() {
+            return Err(wrong());
         }
-        found.push((key.to_owned(), value.to_owned()));
+        return Ok(vec![(expand(first, env)?, expand(value, env)?)]);
     }
-    Some(found)
+    let pair = |word: String| {
+        let (key, value) = word.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(wrong)?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    words(text, env)?.into_iter().map(pair).collect()
 }
 
-/// Words between blanks; quotes keep blanks, a backslash keeps the next character.
-fn words(text: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        match (letter, quote) {
-            ('\\', _) => word.get_or_insert_default().extend(letters.next()),
-            ('"' | '\'', None) => {
-                quote = Some(letter);
-                word.get_or_insert_default();
-            }
-            (_, Some(open)) if open == letter => quote = None,
-            (_, None) if letter.is_whitespace() => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(letter),
-        }
-    }
-    words.extend(word);
-    words
+/// A user's line, fit for a message.
+fn shown(line: &str) -> String {
+    line.chars().filter(|letter| !letter.is_control()).take(200).collect()
 }
 
 #[cfg(test)]
@@ -122,27 +168,30 @@ mod tests {
         let mut config = Map::new();
         for line in [
             r#"CMD ["/bin/app", "-v"]"#,
-            "entrypoint exec app",
-            "ENV A=1 B=\"two words\"",
+            "entrypoint exec app $A",
+            "ENV A=1 B=\"two words\" C='$A'",
             "ENV A 3 and more",
-            "EXPOSE 80 53/udp",
-            "LABEL who=me",
+            "ENV PATH=/opt/bin:$PATH D=${A}!",
+            "EXPOSE 80 53/udp 8000-8002/TCP",
+            "LABEL who=me why=\"\\\"so\\\"\"",
             "USER 1000:1000",
             "VOLUME [\"/data\"]",
+            "VOLUME /a /b",
             "WORKDIR /srv",
+            "WORKDIR app",
             "STOPSIGNAL SIGINT",
         ] {
             apply(&mut config, line).unwrap();
         }
         let expected = json!({
             "Cmd": ["/bin/app", "-v"],
-            "Entrypoint": ["/bin/sh", "-c", "exec app"],
-            "Env": ["B=two words", "A=3 and more"],
-            "ExposedPorts": { "80/tcp": {}, "53/udp": {} },
-            "Labels": { "who": "me" },
+            "Entrypoint": ["/bin/sh", "-c", "exec app $A"],
+            "Env": ["B=two words", "C=$A", "A=3 and more", "PATH=/opt/bin:", "D=3 and more!"],
+            "ExposedPorts": { "80/tcp": {}, "53/udp": {}, "8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {} },
+            "Labels": { "who": "me", "why": "\"so\"" },
             "User": "1000:1000",
-            "Volumes": { "/data": {} },
-            "WorkingDir": "/srv",
+            "Volumes": { "/data": {}, "/a": {}, "/b": {} },
+            "WorkingDir": "/srv/app",
             "StopSignal": "SIGINT",
         });
         assert_eq!(Value::Object(config), expected);
@@ -152,10 +201,20 @@ mod tests {
     fn what_is_no_such_instruction_is_named() {
         for (line, why) in [
             ("RUN rm -rf /", "`RUN`"),
+            ("", "``"),
             ("EXPOSE 99999", "port"),
+            ("EXPOSE 0", "from 1"),
+            ("EXPOSE 9-8", "from 1"),
+            ("EXPOSE 1-65535", "more than 4096"),
+            ("EXPOSE 80/icmp", "protocols"),
             ("CMD", "argument"),
-            ("WORKDIR x", "absolute"),
+            ("ENV A", "key=value"),
             ("ENV =1", "key=value"),
+            ("ENV A=1 B", "key=value"),
+            ("ENV A='1", "quote"),
+            ("ENV A=${B:-1}", "`$"),
+            ("VOLUME [\"\"]", "empty"),
+            ("CMD a\nUSER root", "one line"),
         ] {
             let error = apply(&mut Map::new(), line).unwrap_err().to_string();
             assert!(error.contains(why), "{line}: {error}");

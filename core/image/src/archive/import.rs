@@ -1,7 +1,8 @@
 //! `import`: a tree in an archive becomes an image of one layer.
 
 use super::changes;
-use crate::convert::{ConvertSpec, Converter, chunks};
+use super::spool::Upload;
+use crate::convert::{ConvertSpec, Converter};
 use crate::error::ImageError;
 use crate::image_config;
 use crate::pull::Fetched;
@@ -10,6 +11,7 @@ use crate::store::LayerStore;
 use bulkhead_model::{Digest, Layer};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 use tokio::io::AsyncRead;
 
 #[derive(Debug, Clone)]
@@ -20,9 +22,24 @@ pub struct ImportOptions {
     pub message: String,
     /// Dockerfile instructions: `CMD`, `ENV` and others that set something in the config.
     pub changes: Vec<String>,
+    /// Takes the archive while it is read, in a file without a name.
+    pub work_dir: PathBuf,
 }
 
-/// Makes an image of a tree, compressed or not.
+impl Default for ImportOptions {
+    /// Dated 1970, for this platform, with nothing set, by way of the system's temporary folder.
+    fn default() -> Self {
+        Self {
+            created: DateTime::default(),
+            platform: Platform::default(),
+            message: String::new(),
+            changes: Vec::new(),
+            work_dir: std::env::temp_dir(),
+        }
+    }
+}
+
+/// Makes an image of a tree in an archive, bare or compressed with gzip or zstd.
 pub async fn import(
     reader: impl AsyncRead + Send,
     options: &ImportOptions,
@@ -34,10 +51,12 @@ pub async fn import(
     for line in &options.changes {
         changes::apply(&mut config, line)?;
     }
+    image_config::parse(config_json(options, &config, &Digest::of(b""))?.as_bytes())?;
+    let upload = Upload::receive(reader, &options.work_dir, converter.limits().uncompressed_bytes).await?;
     let staged = store.stage().await.map_err(ImageError::Store)?;
     let file = staged.file().map_err(ImageError::Store)?;
-    let converted = converter.convert(&ConvertSpec::default(), chunks(reader), file, |_| {}).await?;
-    let config_json = config_json(options, config, &converted.diff_id)?;
+    let converted = converter.convert(&ConvertSpec::default(), upload.stream(), file, |_| {}).await?;
+    let config_json = config_json(options, &config, &converted.diff_id)?;
     let parsed = image_config::parse(config_json.as_bytes())?;
     staged.commit(&converted.diff_id).await.map_err(ImageError::Store)?;
     let layer = Layer {
@@ -57,7 +76,7 @@ pub async fn import(
 
 fn config_json(
     options: &ImportOptions,
-    config: Map<String, Value>,
+    config: &Map<String, Value>,
     diff_id: &Digest,
 ) -> Result<String, ImageError> {
     let created = options.created.to_rfc3339_opts(SecondsFormat::Nanos, true);

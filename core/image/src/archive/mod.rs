@@ -7,8 +7,11 @@
 mod changes;
 mod import;
 mod index;
+mod list;
 mod load;
 mod save;
+mod spool;
+mod words;
 
 pub use import::{ImportOptions, import};
 pub use load::load;

@@ -1,8 +1,10 @@
 //! `save`: images into an archive that this and other engines load.
 
-use super::load;
+use super::list::blob_name;
+use super::spool::{STALL, stalled};
 use crate::convert::Converter;
 use crate::error::ImageError;
+use crate::image_config;
 use crate::recipe;
 use crate::store::LayerStore;
 use bulkhead_model::{Digest, Reference};
@@ -11,6 +13,10 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, Sleep};
+
+/// The time that everything in an archive has: equal images give equal archives.
+const MTIME: &[u8] = b"00000000000";
 
 /// An image to save. Its layers must be in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +35,14 @@ pub async fn save(
     converter: &Converter,
     out: impl AsyncWrite + Unpin + Send,
 ) -> Result<(), ImageError> {
+    let images = distinct(images)?;
+    let out = Patient { out, waiting: false, stall: Box::pin(tokio::time::sleep(STALL)) };
     let mut writer = Writer { out, written: BTreeSet::new() };
     writer.folder("blobs/").await?;
     writer.folder("blobs/sha256/").await?;
     let mut docker = Vec::new();
     let mut index = Vec::new();
-    for image in images {
+    for image in &images {
         let config = Digest::of(image.config_json.as_bytes());
         let mut layers = Vec::new();
         for diff_id in &image.diff_ids {
@@ -70,6 +78,27 @@ pub async fn save(
     writer.end().await
 }
 
+/// Each image once, with all its names. A name with a digest is none that an archive can give.
+fn distinct(images: &[SaveImage]) -> Result<Vec<SaveImage>, ImageError> {
+    let mut distinct: Vec<SaveImage> = Vec::new();
+    for image in images {
+        if image_config::parse(image.config_json.as_bytes())?.diff_ids != image.diff_ids {
+            return Err(ImageError::invalid("an image to save", "its layers are not those of its config"));
+        }
+        let names = image.references.iter().filter(|name| name.tag.is_some());
+        let names = names.map(|name| Reference { digest: None, ..name.clone() });
+        match distinct.iter_mut().find(|known| known.config_json == image.config_json) {
+            Some(known) => known.references.extend(names),
+            None => distinct.push(SaveImage { references: names.collect(), ..image.clone() }),
+        }
+    }
+    for image in &mut distinct {
+        image.references.sort();
+        image.references.dedup();
+    }
+    Ok(distinct)
+}
+
 /// One entry for each name, or one without.
 fn index_entries(image: &SaveImage, digest: &Digest, bytes: usize) -> Vec<Value> {
     let entry = |annotations: Value| {
@@ -94,10 +123,6 @@ fn index_entries(image: &SaveImage, digest: &Digest, bytes: usize) -> Vec<Value>
 
 fn text(value: &Value) -> Result<Vec<u8>, ImageError> {
     serde_json::to_vec(value).map_err(|error| ImageError::invalid("a manifest", error.to_string()))
-}
-
-fn blob_name(digest: &Digest) -> String {
-    load::blob_name(digest)
 }
 
 struct Writer<W> {
@@ -129,8 +154,8 @@ impl<W: AsyncWrite + Unpin + Send> Writer<W> {
         converter: &Converter,
     ) -> Result<u64, ImageError> {
         let disk = store.open(diff_id).await.map_err(ImageError::Store)?;
-        let bytes = recipe::archive_bytes(&disk)
-            .map_err(ImageError::io(format!("reading layer {}", diff_id.short())))?;
+        let bytes = recipe::archive_bytes(&disk);
+        let bytes = bytes.map_err(ImageError::io(format!("reading layer {}", diff_id.short())))?;
         if !self.written.insert(diff_id.clone()) {
             return Ok(bytes);
         }
@@ -194,7 +219,58 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Exact<W> {
     }
 }
 
-/// A ustar header for a short name, owned by root, dated 1970: equal images give equal archives.
+/// Gives up on a client that takes nothing for a long time: a layer that is being restored has a process of its own.
+struct Patient<W> {
+    out: W,
+    /// Since `stall` was set.
+    waiting: bool,
+    stall: Pin<Box<Sleep>>,
+}
+
+impl<W> Patient<W> {
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<std::io::Result<T>>,
+    ) -> Poll<std::io::Result<T>> {
+        if polled.is_ready() {
+            self.waiting = false;
+            return polled;
+        }
+        // The clock runs only while the client is waited for.
+        if !self.waiting {
+            self.waiting = true;
+            self.stall.as_mut().reset(Instant::now() + STALL);
+        }
+        self.stall.as_mut().poll(cx).map(|()| {
+            let why = stalled("sending the archive").to_string();
+            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why))
+        })
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Patient<W> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let polled = Pin::new(&mut self.out).poll_write(cx, bytes);
+        self.watch(cx, polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let polled = Pin::new(&mut self.out).poll_flush(cx);
+        self.watch(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let polled = Pin::new(&mut self.out).poll_shutdown(cx);
+        self.watch(cx, polled)
+    }
+}
+
+/// A ustar header for a short name, owned by root.
 fn header(name: &str, kind: u8, mode: u32, bytes: u64) -> Vec<u8> {
     let mut block = Vec::with_capacity(512);
     let mut field = |text: &[u8], length: usize| {
@@ -211,7 +287,7 @@ fn header(name: &str, kind: u8, mode: u32, bytes: u64) -> Vec<u8> {
         // More than eleven octal digits: GNU's binary form.
         _ => field(&[&[0x80, 0, 0, 0][..], &bytes.to_be_bytes()[..]].concat(), 12),
     }
-    field(b"00000000000", 12);
+    field(MTIME, 12);
     field(b"        ", 8);
     field(&[kind], 1);
     field(b"", 100);

@@ -41,7 +41,7 @@ pub struct ConverterConfig {
     pub limits: LayerLimits,
     /// For one layer, download included.
     pub deadline: Duration,
-    /// Children at a time, over all pulls.
+    /// Children at a time, over all pulls. Those that restore have as many places of their own.
     pub parallel: usize,
 }
 
@@ -66,6 +66,8 @@ impl ConverterConfig {
 pub struct Converter {
     config: Arc<ConverterConfig>,
     slots: Arc<Semaphore>,
+    /// A restoring child waits for whoever reads from it; that must not keep others from pulling.
+    restore_slots: Arc<Semaphore>,
 }
 
 /// What a manifest says of a compressed layer.
@@ -102,8 +104,9 @@ pub fn chunks(reader: impl AsyncRead + Send) -> impl Stream<Item = Result<Bytes,
 
 impl Converter {
     pub fn new(config: ConverterConfig) -> Self {
-        let slots = Arc::new(Semaphore::new(config.parallel.max(1)));
-        Self { config: Arc::new(config), slots }
+        let slots = || Arc::new(Semaphore::new(config.parallel.max(1)));
+        let (slots, restore_slots) = (slots(), slots());
+        Self { config: Arc::new(config), slots, restore_slots }
     }
 
     pub fn limits(&self) -> &LayerLimits {
@@ -155,7 +158,7 @@ impl Converter {
         mut out: impl AsyncWrite + Unpin + Send,
     ) -> Result<Digest, ImageError> {
         self.within("restoring a layer", async {
-            let _slot = self.slots.acquire().await;
+            let _slot = self.restore_slots.acquire().await;
             let (reading, writing) = std::io::pipe().map_err(ImageError::io("making a pipe"))?;
             let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(reading.into())
                 .map_err(ImageError::io("making a pipe"))?;
