@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("@test-support", &["@model", "@machine", "@store", "@image", "@engine", "@guest-protocol"]),
     ("@tidy", &[]),
     ("@e2e", &["@test-support", "@model"]),
+    ("@it", &["@engine", "@store", "@policy", "@image", "@machine", "@model", "@guest-protocol"]),
 ];
 
 /// Who may use these in what is shipped; nobody else may, not even through a test.
