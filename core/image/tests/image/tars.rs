@@ -103,8 +103,17 @@ pub fn record(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    gzip_at(bytes, 1)
+}
+
+/// As small as it gets: a thousandth, for zeros.
+pub fn gzip_hard(bytes: &[u8]) -> Vec<u8> {
+    gzip_at(bytes, 9)
+}
+
+fn gzip_at(bytes: &[u8], level: u32) -> Vec<u8> {
     use std::io::Write;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
