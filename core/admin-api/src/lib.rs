@@ -1,0 +1,44 @@
+//! The operator's API: VCHs, decisions, policies, client certificates. JSON over HTTP, on a unix socket.
+//!
+//! ```text
+//!   GET    /v1/vchs                              GET  /v1/vchs/{name}/decisions
+//!   POST   /v1/vchs                              POST /v1/vchs/{name}/client-certificates
+//!   GET    /v1/vchs/{name}                       GET  /v1/decisions/{id}
+//!   DELETE /v1/vchs/{name}?force=true            GET  /v1/policies/status
+//! ```
+//!
+//! **Invariants:** every request carries a [`bulkhead_model::Caller`] that the listener put there; nothing here decides,
+//! the engine does. Errors are problem documents (RFC 9457), see [`Problem`]. The CLI is a client like any other and
+//! uses the types of [`view`].
+
+mod decisions;
+mod error;
+mod extract;
+mod policies;
+mod state;
+mod vchs;
+pub mod view;
+
+pub use error::{Problem, code};
+pub use state::{AdminState, CertificateIssuer, Endpoints};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+
+/// No request of this API is larger.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+pub fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/v1/vchs", get(vchs::list::handle).post(vchs::create::handle))
+        .route("/v1/vchs/{name}", get(vchs::inspect::handle).delete(vchs::remove::handle))
+        .route("/v1/vchs/{name}/decisions", get(vchs::decisions::handle))
+        .route("/v1/vchs/{name}/client-certificates", post(vchs::certificates::handle))
+        .route("/v1/decisions/{id}", get(decisions::handle))
+        .route("/v1/policies/status", get(policies::handle))
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(state)
+}

@@ -1,0 +1,51 @@
+//! What the handlers work with.
+
+use crate::error::Problem;
+use crate::view::{ClientCertificate, Endpoint};
+use bulkhead_engine::Engine;
+use bulkhead_model::{Vch, VchId};
+use bulkhead_policy::Decider;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Longest wait for the listeners to follow a change.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The listeners of every VCH as they are now.
+pub type Endpoints = watch::Receiver<BTreeMap<VchId, Vec<Endpoint>>>;
+
+/// Makes a certificate for a client of a VCH, with the name that its caller will have.
+pub type CertificateIssuer = Arc<dyn Fn(&Vch, &str) -> Result<ClientCertificate, Problem> + Send + Sync>;
+
+#[derive(Clone)]
+pub struct AdminState {
+    pub engine: Engine,
+    pub policies: Arc<Decider>,
+    pub endpoints: Endpoints,
+    pub certificates: CertificateIssuer,
+}
+
+impl fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminState").finish_non_exhaustive()
+    }
+}
+
+impl AdminState {
+    pub(crate) fn endpoints_of(&self, vch: VchId) -> Vec<Endpoint> {
+        self.endpoints.borrow().get(&vch).cloned().unwrap_or_default()
+    }
+
+    /// Waits until the listeners of a VCH are there (or gone), so that the client's next command finds it so. Gives up
+    /// after a while: a listener that cannot be opened tells its own story in `inspect`.
+    pub(crate) async fn endpoints_follow(&self, vch: VchId, present: bool) {
+        let mut endpoints = self.endpoints.clone();
+        let follow = endpoints.wait_for(|all| all.contains_key(&vch) == present);
+        if tokio::time::timeout(FOLLOW_TIMEOUT, follow).await.is_err() {
+            tracing::warn!(vch.id = %vch, "the listeners did not follow a change in time");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `[qemu]`: how machines are run.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QemuSection {
+    /// Searched for in PATH unless given.
+    pub binary: Option<PathBuf>,
+    pub accelerator: Accelerator,
+    /// Each machine runs as a uid of its own, from this one on. The range must be free on the host.
+    pub uid_base: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accelerator {
+    /// KVM where it really works, else TCG.
+    #[default]
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+impl Default for QemuSection {
+    fn default() -> Self {
+        // Above what login.defs and the subuid tools of distributions hand out.
+        Self { binary: None, accelerator: Accelerator::Auto, uid_base: 2_000_000_000 }
+    }
+}
+
+impl QemuSection {
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if self.binary.as_ref().is_some_and(|path| !path.is_absolute()) {
+            problems.push("[qemu] binary is not an absolute path".into());
+        }
+        if self.uid_base < 65_536 {
+            problems.push(format!(
+                "[qemu] uid_base {} is among the uids of people and services: at least 65536",
+                self.uid_base
+            ));
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The real program as a process: started, asked, killed, started again. Machines are simulated.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use bulkhead_test_support::{Server, ServerOptions};
+use nix::sys::signal::Signal;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+fn options(config: &str) -> ServerOptions {
+    let binary = Some(PathBuf::from(env!("CARGO_BIN_EXE_bulkhead")));
+    ServerOptions { binary, config: config.into(), ..ServerOptions::default() }
+}
+
+fn start() -> Server {
+    Server::start(&options("")).unwrap()
+}
+
+fn bulkhead(args: &[&str]) -> bulkhead_test_support::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    bulkhead_test_support::run(command.args(args), Duration::from_secs(60)).unwrap()
+}
+
+#[test]
+fn a_server_lives_through_kill_9_and_stops_when_asked() {
+    let mut server = start();
+    let docker = server.create_vch("dev", &["--default-memory", "256m"]).unwrap();
+    let version = docker.ok(&["version", "--format", "{{.Server.Version}}"]).unwrap();
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    docker.ok(&["info"]).unwrap();
+
+    // Another server on the same folder is refused, and says whose it is.
+    let config = server.config_file();
+    let second = bulkhead(&["serve", "--config", config.to_str().unwrap()]);
+    assert_eq!(second.code, Some(5), "{second}");
+    assert!(second.stderr.contains(&server.pid().unwrap().to_string()), "{second}");
+
+    let postgres = postmaster(&server);
+    server.kill_9().unwrap();
+    assert!(is_alive(postgres), "the database outlives the server");
+    let unreachable = server.bulkhead(&["vch", "ls"]).unwrap();
+    assert_eq!(unreachable.code, Some(6), "{unreachable}");
+    server.restart().unwrap();
+    assert_eq!(postmaster(&server), postgres, "the running database is adopted");
+    docker.ok(&["version"]).unwrap();
+    let listed = server.bulkhead(&["vch", "ls"]).unwrap().ok().unwrap();
+    assert!(listed.contains("dev"), "{listed}");
+
+    assert_eq!(server.terminate().unwrap().code(), Some(0), "{}", server.log());
+    assert!(!is_alive(postgres), "the database stops with the server");
+    assert!(!server.admin_socket().exists());
+    server.restart().unwrap();
+    docker.ok(&["version"]).unwrap();
+}
+
+/// The private database's process.
+fn postmaster(server: &Server) -> i32 {
+    let file = server.data_dir().join("postgres/data/postmaster.pid");
+    std::fs::read_to_string(file).unwrap().lines().next().unwrap().trim().parse().unwrap()
+}
+
+/// A process that ended and that nobody asked after yet counts as ended.
+fn is_alive(pid: i32) -> bool {
+    let facts = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    facts.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+#[test]
+fn vchs_come_and_go_with_their_endpoints() {
+    let server = start();
+    let created = server.bulkhead(&["vch", "create", "dev", "--socket-uid", "1000"]).unwrap().ok().unwrap();
+    let socket = server.run_dir().join("vch/dev/docker.sock");
+    assert_eq!(created, format!("export DOCKER_HOST=unix://{}", socket.display()));
+    assert!(socket.exists(), "it listens when create returns");
+
+    let again = server.bulkhead(&["vch", "create", "dev"]).unwrap();
+    assert_eq!(again.code, Some(5), "{again}");
+    let unknown_class = server.bulkhead(&["vch", "create", "x", "--class", "nonsense"]).unwrap();
+    assert_eq!(unknown_class.code, Some(2), "{unknown_class}");
+    let open = server.bulkhead(&["vch", "create", "x", "--insecure-tcp", "0.0.0.0:2375"]).unwrap();
+    assert_eq!(open.code, Some(2), "{open}");
+    assert!(open.stderr.contains("only loopback"), "{open}");
+
+    let inspected = server.bulkhead(&["vch", "inspect", "dev", "-o", "json"]).unwrap().ok().unwrap();
+    let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(inspected["settings"]["socket_uids"], serde_json::json!([1000]));
+    let page = server.bulkhead(&["vch", "inspect", "dev"]).unwrap().ok().unwrap();
+    assert!(page.contains("docker.sock"), "{page}");
+
+    server.bulkhead(&["vch", "rm", "dev"]).unwrap().ok().unwrap();
+    assert!(!socket.exists(), "it is gone when rm returns");
+    let missing = server.bulkhead(&["vch", "inspect", "dev"]).unwrap();
+    assert_eq!(missing.code, Some(4), "{missing}");
+    assert!(missing.stderr.starts_with("bulkhead: no VCH `dev`"), "{missing}");
+}
+
+#[test]
+fn clients_come_in_over_tls_with_a_certificate_of_their_vch() {
+    let server = start();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    server.create_vch("dev", &["--tls", &address]).unwrap();
+    server.create_vch("other", &[]).unwrap();
+    let taken = server.bulkhead(&["vch", "create", "third", "--tls", &address]).unwrap();
+    assert_eq!(taken.code, Some(5), "{taken}");
+    let no_tls = server.bulkhead(&["vch", "context", "other", "--out", "/nonexistent/x"]).unwrap();
+    assert!(!no_tls.is_ok());
+
+    let dir = server.dir().join("alice");
+    let dir = dir.to_str().unwrap();
+    let printed =
+        server.bulkhead(&["vch", "context", "dev", "--out", dir, "--client", "alice"]).unwrap().ok().unwrap();
+    assert!(printed.contains(&format!("export DOCKER_HOST=tcp://{address}")), "{printed}");
+    assert_eq!(std::fs::metadata(format!("{dir}/key.pem")).unwrap().mode() & 0o777, 0o600);
+    let run = |extra: &[&str]| {
+        let mut command = Command::new("docker");
+        command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", server.dir().join("docker-config"));
+        command.args(["-H", &format!("tcp://{address}")]).args(extra).args([
+            "version",
+            "--format",
+            "{{.Server.Version}}",
+        ]);
+        bulkhead_test_support::run(&mut command, Duration::from_secs(60)).unwrap()
+    };
+    let (ca, cert, key) = (format!("{dir}/ca.pem"), format!("{dir}/cert.pem"), format!("{dir}/key.pem"));
+    let let_in = run(&["--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
+    assert!(let_in.is_ok(), "{let_in}\n{}", server.log());
+    assert!(server.log().contains("cert:alice"), "the caller has the certificate's name");
+    let without = run(&["--tls", "--tlscacert", &ca]);
+    assert!(!without.is_ok(), "{without}");
+}
+
+#[test]
+fn other_users_are_told_which_setting_lets_them_in() {
+    let server = start();
+    server.create_vch("dev", &[]).unwrap();
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    // Through folders of root's that may only be passed: the sockets themselves must be reachable.
+    std::fs::set_permissions(server.data_dir(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let binary = server.dir().join("bulkhead");
+    std::fs::copy(env!("CARGO_BIN_EXE_bulkhead"), &binary).unwrap();
+    let mut command = Command::new(&binary);
+    command.uid(12345).gid(12345).arg("--socket").arg(server.admin_socket()).args(["vch", "ls"]);
+    let refused = bulkhead_test_support::run(&mut command, Duration::from_secs(30)).unwrap();
+    assert_eq!(refused.code, Some(3), "{refused}");
+    assert!(
+        refused.stderr.contains("uid 12345 may not use the admin socket")
+            && refused.stderr.contains("[admin]"),
+        "{refused}"
+    );
+    let mut command = server.docker("dev").command(&["version"]);
+    command.uid(12345).gid(12345).env("DOCKER_CONFIG", "/nonexistent").env("HOME", "/nonexistent");
+    let refused = bulkhead_test_support::run(&mut command, Duration::from_secs(30)).unwrap();
+    assert!(refused.stderr.contains("permission denied: uid 12345 may not use the VCH `dev`"), "{refused}");
+}
+
+#[test]
+fn policies_are_read_again_and_wrong_ones_told() {
+    let server = start();
+    let status = server.bulkhead(&["policy", "status"]).unwrap().ok().unwrap();
+    assert!(status.contains("files       in force"), "{status}");
+    let policies = server.data_dir().join("policies");
+    let wrong = policies.join("dev/wrong.cedar");
+    std::fs::write(&wrong, "permit (\n").unwrap();
+    let checked = bulkhead(&["policy", "check", policies.to_str().unwrap()]);
+    assert!(!checked.is_ok() && checked.stderr.contains("wrong.cedar:"), "{checked}");
+    server.signal(Signal::SIGHUP).unwrap();
+    bulkhead_test_support::wait_for("the wrong file is told", Duration::from_secs(10), || {
+        let status = server.bulkhead(&["policy", "status"]).ok()?.ok().ok()?;
+        (status.contains("NOT in force") && status.contains("wrong.cedar")).then_some(())
+    })
+    .unwrap();
+    assert!(server.telemetry("/metrics").unwrap().contains("bulkhead_policies_not_in_force 1"));
+    assert!(server.telemetry("/readyz").unwrap().starts_with("HTTP/1.1 200"), "the old policies decide");
+    std::fs::remove_file(&wrong).unwrap();
+    server.signal(Signal::SIGHUP).unwrap();
+    bulkhead_test_support::wait_for("the good files are in force", Duration::from_secs(10), || {
+        let status = server.bulkhead(&["policy", "status"]).ok()?.ok().ok()?;
+        status.contains("files       in force").then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn telemetry_counts_requests_and_keeps_to_this_machine() {
+    let server = start();
+    let docker = server.create_vch("dev", &[]).unwrap();
+    docker.ok(&["version"]).unwrap();
+    assert!(server.telemetry("/healthz").unwrap().ends_with("ok\n"));
+    let metrics = server.telemetry("/metrics").unwrap();
+    for part in [
+        r#"bulkhead_requests_total{listener="vch dev",method="GET",endpoint="/version",status="200"}"#,
+        "bulkhead_vchs 1",
+        r#"back_end="sim""#,
+    ] {
+        assert!(metrics.contains(part), "{part}\n{metrics}");
+    }
+    let log = server.log();
+    assert!(log.contains("machines are simulated"), "{log}");
+}
+
+#[test]
+fn folders_and_files_are_closed_to_others() {
+    let server = start();
+    server.create_vch("dev", &["--tls", "127.0.0.1:1"]).ok();
+    let mut open = Vec::new();
+    look(&server.data_dir(), &server.run_dir(), &mut open);
+    assert!(open.is_empty(), "{open:?}");
+}
+
+/// Everything that others may read or write, apart from sockets and PostgreSQL's settings.
+fn look(dir: &Path, but: &Path, open: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        let Ok(facts) = entry.metadata() else { continue };
+        if path == but || facts.is_symlink() {
+            continue;
+        }
+        if facts.is_dir() {
+            // Closed to others, whatever is in it.
+            if facts.mode() & 0o007 != 0 {
+                look(&path, but, open);
+            }
+        } else if facts.mode() & 0o006 != 0 && path.extension().is_none_or(|kind| kind != "conf") {
+            open.push(path);
+        }
+    }
+}
+
+#[test]
+fn a_bad_configuration_starts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b.toml");
+    std::fs::write(&file, "[telemetry]\nlog_formt = 'json'\n").unwrap();
+    let data = dir.path().join("data");
+    let output =
+        bulkhead(&["serve", "--config", file.to_str().unwrap(), "--data-dir", data.to_str().unwrap()]);
+    assert_eq!(output.code, Some(2), "{output}");
+    assert!(
+        output
+            .stderr
+            .contains("b.toml:2: unknown key `log_formt` in [telemetry]; did you mean `log_format`?"),
+        "{output}"
+    );
+    assert!(!data.exists());
+}
+
+#[test]
+fn the_doctor_works_without_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b.toml");
+    std::fs::write(
+        &file,
+        format!("back_end = 'sim'\ndata_dir = {:?}\n[telemetry]\nlisten = ''\n", dir.path()),
+    )
+    .unwrap();
+    let output = bulkhead(&["doctor", "--config", file.to_str().unwrap(), "-o", "json"]);
+    let findings: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    let findings = findings.as_array().unwrap();
+    assert!(findings.len() > 8, "{output}");
+    for finding in findings {
+        let bad = finding["verdict"] != "OK";
+        assert_eq!(bad, finding.get("remedy").is_some(), "{finding}");
+    }
+    let failed = findings.iter().any(|finding| finding["verdict"] == "FAILED");
+    assert_eq!(output.code, Some(i32::from(failed)), "{output}");
+}
+
+#[test]
+fn words_of_the_command_line() {
+    assert_eq!(bulkhead(&["version"]).stdout, format!("bulkhead {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(bulkhead(&["config", "example"]).stdout.contains("[telemetry]"));
+    assert_eq!(bulkhead(&["vch", "make"]).code, Some(2));
+}
