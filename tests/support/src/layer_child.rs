@@ -15,9 +15,13 @@ macro_rules! layer_child {
             }
         }
 
-        #[allow(dead_code, clippy::allow_attributes, reason = "not every test binary converts in every configuration")]
+        #[allow(
+            dead_code,
+            clippy::allow_attributes,
+            reason = "not every test binary converts in every configuration"
+        )]
         fn converter_config() -> bulkhead_image::convert::ConverterConfig {
-            let program = std::env::current_exe().expect("this test's own path");
+            let program = std::env::current_exe().unwrap_or_default();
             let arguments = ["layer_child", "--exact", "--nocapture", "--test-threads=1"];
             bulkhead_image::convert::ConverterConfig::new(program, arguments.map(Into::into).to_vec())
         }

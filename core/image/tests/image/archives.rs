@@ -72,7 +72,7 @@ async fn what_is_saved_loads_with_the_same_id_here_and_elsewhere() {
     save(&[saved.clone(), saved], &disks, &converter(), &mut archive).await.unwrap();
     let elsewhere = Disks::new();
     let again = load_into(&elsewhere, &archive).await.unwrap();
-    assert_eq!(again, [loaded.clone()], "saved twice, it is one image");
+    assert_eq!(again, std::slice::from_ref(&loaded), "saved twice, it is one image");
     // As an OCI layout: the same without Docker's list.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("saved.tar");

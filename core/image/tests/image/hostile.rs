@@ -395,13 +395,16 @@ async fn bombs_stop_at_the_cap_in_little_memory() {
     }
 }
 
+/// What is named in the error, the archive, the cap.
+type CapCase<'a> = (&'a str, &'a [u8], fn(&mut LayerLimits));
+
 #[tokio::test]
 async fn each_cap_is_a_cap() {
     let many = (0..200).fold(tar(), |tar, n| tar.file(&format!("f{n}"), b"")).end();
     let implied = tar().file(&"d/".repeat(45), b"").end();
     let big = tar().file("big", &[1; 100_000]).end();
     let twice = tar().file("big", &[1; 60_000]).file("big", &[2; 60_000]).end();
-    let cases: [(&str, &[u8], fn(&mut LayerLimits)); 6] = [
+    let cases: [CapCase<'_>; 6] = [
         ("entries", &many, |limits| limits.entries = 100),
         ("entries", &implied, |limits| limits.entries = 20),
         ("the uncompressed archive", &big, |limits| limits.uncompressed_bytes = 50_000),
