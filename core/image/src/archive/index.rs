@@ -51,7 +51,8 @@ impl Index {
 
     /// A file by its name; links are followed inside the archive.
     pub fn find(&self, name: &str) -> Result<Option<Section>, ImageError> {
-        let Some(mut name) = normal(name, "") else { return Ok(None) };
+        let asked = name;
+        let Some(mut name) = normal(asked, "") else { return Ok(None) };
         for _ in 0..=LINKS_MAX {
             match self.members.get(&name) {
                 None => return Ok(None),
@@ -59,7 +60,7 @@ impl Index {
                 Some(Member::Link(target)) => name.clone_from(target),
             }
         }
-        let why = format!("{} is behind more than {LINKS_MAX} links", shown(name.as_bytes()));
+        let why = format!("{} is missing: more than {LINKS_MAX} links lead there", shown(asked.as_bytes()));
         Err(ImageError::invalid("the archive", why))
     }
 
@@ -154,7 +155,7 @@ fn members(input: impl Read, limits: LayerLimits) -> Result<BTreeMap<String, Mem
         }
         // Readers disagree on which of two counts.
         if members.insert(name, member).is_some() {
-            return Err(LayerError::refused(format!("{} is there twice", shown(path.as_bytes()))));
+            return Err(LayerError::refused(format!("{} is twice in the archive", shown(path.as_bytes()))));
         }
     }
     Ok(members)

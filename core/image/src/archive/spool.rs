@@ -70,7 +70,10 @@ impl Upload {
         }
         let inflated = unnamed(work_dir)?;
         let target = inflated.try_clone().map_err(ImageError::io("making room for the archive"))?;
-        converter.inflate(self.stream(), target).await.map_err(of_archive)?;
+        converter.inflate(self.stream(), target).await.map_err(|error| match of_archive(error) {
+            ImageError::Limit { limit, .. } => ImageError::Limit { what: "the archive".into(), limit },
+            other => other,
+        })?;
         Ok(inflated)
     }
 }
