@@ -67,14 +67,16 @@ pub async fn none(call: &mut Call) -> Result<(), ApiError> {
     if matches!(text, "" | "null" | "{}") {
         Ok(())
     } else {
-        Err(ApiError::bad("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"))
+        Err(ApiError::bad(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ))
     }
 }
 
 /// An archive, as a reader. Its size is limited by who unpacks it.
 pub fn archive(call: &mut Call) -> impl AsyncRead + Send + Unpin + 'static {
-    let stream = std::mem::take(&mut call.body).into_data_stream().map_err(std::io::Error::other);
-    StreamReader::new(stream)
+    let stream = std::mem::take(&mut call.body).into_data_stream();
+    StreamReader::new(TryStreamExt::map_err(stream, std::io::Error::other))
 }
 
 #[cfg(test)]
@@ -85,7 +87,8 @@ mod tests {
     async fn too_long_is_413() {
         assert!(small(Body::from(vec![0; 10]), 10).await.is_ok());
         assert_eq!(small(Body::from(vec![0; 11]), 10).await.unwrap_err().status, 413);
-        let chunks = futures_util::stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"x"))));
+        let chunks =
+            futures_util::stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"x"))));
         assert_eq!(small(Body::from_stream(chunks), 10).await.unwrap_err().status, 413, "without a length");
     }
 

@@ -64,7 +64,9 @@ impl From<EngineError> for ApiError {
             EngineError::AmbiguousContainer(text) => {
                 (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
             }
-            EngineError::NoSuchImage(text) => (Is::NOT_FOUND, format!("No such image: {}", with_latest(text))),
+            EngineError::NoSuchImage(text) => {
+                (Is::NOT_FOUND, format!("No such image: {}", with_latest(text)))
+            }
             EngineError::AmbiguousImage(text) => {
                 (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
             }
@@ -76,7 +78,9 @@ impl From<EngineError> for ApiError {
                      You have to remove (or rename) that container to be able to reuse that name."
                 ),
             ),
-            EngineError::VchNameInUse(_) | EngineError::VchNotEmpty { .. } => (Is::CONFLICT, error.to_string()),
+            EngineError::VchNameInUse(_) | EngineError::VchNotEmpty { .. } => {
+                (Is::CONFLICT, error.to_string())
+            }
             EngineError::InvalidName(name) => (
                 Is::BAD_REQUEST,
                 format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
@@ -189,7 +193,10 @@ mod tests {
             ),
         );
         check(
-            EngineError::StartFailed { code: 127, message: "exec: \"x\": executable file not found in $PATH".into() },
+            EngineError::StartFailed {
+                code: 127,
+                message: "exec: \"x\": executable file not found in $PATH".into(),
+            },
             400,
             "exec: \"x\": executable file not found in $PATH",
         );
@@ -197,8 +204,9 @@ mod tests {
 
     #[test]
     fn a_refusal_names_policy_and_decision() {
-        let reason = Reason::new(Rule::Policy("no-privileged".into()), "privileged", "prod runs nothing privileged")
-            .advise("leave out --privileged");
+        let reason =
+            Reason::new(Rule::Policy("no-privileged".into()), "privileged", "prod runs nothing privileged")
+                .advise("leave out --privileged");
         let decision = DecisionId::new(1, 2);
         let error = EngineError::Denied {
             action: Action::ContainerCreate,

@@ -39,14 +39,19 @@ impl Filters {
                     .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
                     .collect::<Result<_, _>>()?,
                 // {"label": {"a=b": true}}, as the CLI sends it
-                Value::Object(map) => {
-                    map.into_iter().filter(|(_, on)| *on == Value::Bool(true)).map(|(value, _)| value).collect()
-                }
+                Value::Object(map) => map
+                    .into_iter()
+                    .filter(|(_, on)| *on == Value::Bool(true))
+                    .map(|(value, _)| value)
+                    .collect(),
                 Value::Null => Vec::new(),
                 Value::Bool(_) | Value::Number(_) | Value::String(_) => return Err(wrong()),
             };
             if values.len() > VALUES_MAX {
-                return Err(ApiError::bad(format!("more than {VALUES_MAX} values for filter '{}'", clip(&key))));
+                return Err(ApiError::bad(format!(
+                    "more than {VALUES_MAX} values for filter '{}'",
+                    clip(&key)
+                )));
             }
             filters.insert(key, values);
         }

@@ -74,7 +74,10 @@ fn check_browser(caller: &Caller, headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     if headers.contains_key(header::ORIGIN) {
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "requests from web pages are refused (Origin header)"));
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "requests from web pages are refused (Origin header)",
+        ));
     }
     if caller.via == Via::Loopback
         && let Some(host) = headers.get(header::HOST)

@@ -119,7 +119,10 @@ impl Fields {
         for (name, value) in map {
             let lower = name.to_lowercase();
             if fields.insert(lower, (name.clone(), value)).is_some() {
-                return Err(ApiError::bad(format!("invalid JSON: key `{prefix}{}` comes twice", clip(&name))));
+                return Err(ApiError::bad(format!(
+                    "invalid JSON: key `{prefix}{}` comes twice",
+                    clip(&name)
+                )));
             }
         }
         Ok(Self { prefix: prefix.into(), fields })

@@ -1,7 +1,6 @@
 //! Query parameters, read as dockerd reads them.
 
 use crate::error::ApiError;
-use serde::de::DeserializeOwned;
 
 /// Most parameters of one request; `docker save` with many images is the longest honest one.
 const PARAMETERS_MAX: usize = 512;
@@ -57,18 +56,11 @@ impl Query {
             None => Ok(None),
             Some(text) => match text.parse() {
                 Ok(number) => Ok(Some(number)),
-                Err(_) => Err(ApiError::bad(format!("invalid value `{}` for `{name}`: expected a number", clip(text)))),
+                Err(_) => Err(ApiError::bad(format!(
+                    "invalid value `{}` for `{name}`: expected a number",
+                    clip(text)
+                ))),
             },
-        }
-    }
-
-    /// A parameter that holds JSON.
-    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
-        match self.text(name) {
-            None => Ok(None),
-            Some(text) => serde_json::from_str(text)
-                .map(Some)
-                .map_err(|error| ApiError::bad(format!("invalid JSON in `{name}`: {error}"))),
         }
     }
 }

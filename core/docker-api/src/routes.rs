@@ -113,7 +113,12 @@ mod tests {
     fn names_of_images_hold_slashes() {
         check(Method::GET, "/images/json", Endpoint::ImageList, "");
         check(Method::GET, "/images/a/json", Endpoint::ImageInspect, "a");
-        check(Method::GET, "/images/reg:5000/a/b@sha256:1/json", Endpoint::ImageInspect, "reg:5000/a/b@sha256:1");
+        check(
+            Method::GET,
+            "/images/reg:5000/a/b@sha256:1/json",
+            Endpoint::ImageInspect,
+            "reg:5000/a/b@sha256:1",
+        );
         check(Method::GET, "/images/json/json", Endpoint::ImageInspect, "json");
         check(Method::DELETE, "/images/a/b", Endpoint::ImageRemove, "a/b");
         check(Method::GET, "/containers/x/json", Endpoint::ContainerInspect, "x");
@@ -135,7 +140,11 @@ mod tests {
             (Method::GET, "/images/a//json"),
         ] {
             let error = find(&method, path).unwrap_err();
-            assert_eq!((error.status.as_u16(), error.message.as_str()), (404, "page not found"), "{method} {path}");
+            assert_eq!(
+                (error.status.as_u16(), error.message.as_str()),
+                (404, "page not found"),
+                "{method} {path}"
+            );
         }
     }
 
@@ -145,7 +154,11 @@ mod tests {
         for line in include_str!("../tests/data/operations.txt").lines() {
             let mut words = line.split(' ');
             let (method, path) = (words.next().unwrap(), words.next().unwrap());
-            let path: String = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
+            let path: String = path
+                .split('/')
+                .map(|part| if part.starts_with('{') { "x" } else { part })
+                .collect::<Vec<_>>()
+                .join("/");
             assert!(find(&method.parse().unwrap(), &path).is_ok(), "{line}");
         }
     }
@@ -154,7 +167,8 @@ mod tests {
     fn no_route_comes_twice() {
         let mut seen = BTreeSet::new();
         let here = ROUTES.iter().map(|(method, path, _)| (method.as_str(), *path));
-        let later = unsupported::OPERATIONS.iter().map(|operation| (operation.method.as_str(), operation.path));
+        let later =
+            unsupported::OPERATIONS.iter().map(|operation| (operation.method.as_str(), operation.path));
         for route in here.chain(later) {
             assert!(seen.insert(route), "{route:?}");
         }

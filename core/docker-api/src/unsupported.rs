@@ -134,9 +134,7 @@ pub fn refuse(operation: &Operation, name: &str) -> Answer {
                 .to_owned(),
         ),
         NotInSwarm => (StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm".to_owned()),
-        NoPlugin => {
-            (StatusCode::NOT_FOUND, format!("plugin \"{}\" not found", crate::query::clip(name)))
-        }
+        NoPlugin => (StatusCode::NOT_FOUND, format!("plugin \"{}\" not found", crate::query::clip(name))),
         Experimental => (
             StatusCode::NOT_IMPLEMENTED,
             "bulkhead: checkpoints are an experimental feature that is not supported yet".to_owned(),
@@ -165,7 +163,12 @@ mod tests {
             501,
             "bulkhead: POST /containers/{id}/exec (exec) is not supported yet",
         );
-        check(Method::GET, "/images/search", 501, "bulkhead: GET /images/search (search) is not supported yet");
+        check(
+            Method::GET,
+            "/images/search",
+            501,
+            "bulkhead: GET /images/search (search) is not supported yet",
+        );
         check(Method::GET, "/plugins/a/b/json", 404, "plugin \"a/b\" not found");
         check(
             Method::GET,

@@ -53,7 +53,8 @@ pub fn split(path: &str) -> Result<(ApiVersion, &str), ApiError> {
 fn prefix(path: &str) -> Option<(&str, &str)> {
     let first = path.strip_prefix("/v")?;
     let (text, rest) = first.split_at(first.find('/')?);
-    let numeric = !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let numeric =
+        !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     numeric.then_some((text, rest))
 }
 

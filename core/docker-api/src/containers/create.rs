@@ -27,5 +27,8 @@ pub async fn post(mut call: Call) -> Answer {
 }
 
 fn is_own(platform: &str) -> bool {
-    matches!(platform.to_ascii_lowercase().as_str(), "linux" | "linux/amd64" | "linux/x86_64" | "linux/x86-64")
+    matches!(
+        platform.to_ascii_lowercase().as_str(),
+        "linux" | "linux/amd64" | "linux/x86_64" | "linux/x86-64"
+    )
 }

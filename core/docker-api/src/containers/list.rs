@@ -10,8 +10,21 @@ use bulkhead_model::Container;
 use serde_json::Value;
 
 const FILTERS: [&str; 15] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 const STATUS: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
@@ -54,8 +67,9 @@ fn select(mut containers: Vec<Container>, filters: &Filters, all: bool) -> Resul
     let (names, ids) = (filters.patterns("name")?, filters.patterns("id")?);
     containers.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
     // Bounds are places in the sorted list.
-    let after = filters.values("since").iter().map(|text| place(&containers, text)).min().transpose()?;
-    let before = filters.values("before").iter().map(|text| place(&containers, text)).max().transpose()?;
+    let bound = |text: &String| place(&containers, text);
+    let after = filters.values("since").iter().map(bound).collect::<Result<Vec<_>, _>>()?.into_iter().min();
+    let before = filters.values("before").iter().map(bound).collect::<Result<Vec<_>, _>>()?.into_iter().max();
     let wanted = |(at, container): &(usize, Container)| {
         let slashed = format!("/{}", container.name);
         (all || is_running(container))
@@ -72,7 +86,8 @@ fn select(mut containers: Vec<Container>, filters: &Filters, all: bool) -> Resul
 fn place(containers: &[Container], text: &str) -> Result<usize, ApiError> {
     let name = text.trim_start_matches('/');
     let exact = containers.iter().position(|one| one.id.as_str() == name || one.name == name);
-    let by_prefix = || containers.iter().position(|one| !name.is_empty() && one.id.as_str().starts_with(name));
+    let by_prefix =
+        || containers.iter().position(|one| !name.is_empty() && one.id.as_str().starts_with(name));
     exact.or_else(by_prefix).ok_or_else(|| ApiError::not_found(format!("No such container: {}", clip(text))))
 }
 
@@ -117,7 +132,8 @@ mod tests {
 
     fn check(json: &str, all: bool, expect: &[&str]) {
         let encoded: String = json.bytes().map(|b| format!("%{b:02x}")).collect();
-        let filters = Filters::parse(&Query::parse(&format!("filters={encoded}")).unwrap(), &FILTERS).unwrap();
+        let filters =
+            Filters::parse(&Query::parse(&format!("filters={encoded}")).unwrap(), &FILTERS).unwrap();
         let mut containers = vec![
             container("old", exited(3, true)),
             container("web", Status::Running { run: 1, started_at: at(60), stop_signalled: false }),
@@ -153,7 +169,8 @@ mod tests {
     fn wrong_values_are_refused() {
         for json in [r#"{"status":["stopped"]}"#, r#"{"exited":["x"]}"#, r#"{"since":["nobody"]}"#] {
             let encoded: String = json.bytes().map(|b| format!("%{b:02x}")).collect();
-            let filters = Filters::parse(&Query::parse(&format!("filters={encoded}")).unwrap(), &FILTERS).unwrap();
+            let filters =
+                Filters::parse(&Query::parse(&format!("filters={encoded}")).unwrap(), &FILTERS).unwrap();
             assert!(select(Vec::new(), &filters, true).is_err(), "{json}");
         }
     }

@@ -20,7 +20,9 @@ impl State {
         match (&container.desired.goal, &container.status) {
             (Goal::Gone, _) => Self::Removing,
             // A process that never started leaves a container that was never run.
-            (_, Status::Created | Status::Exited { run: 0 | 1, exit: Exit { started_at: None, .. } }) => Self::Created,
+            (_, Status::Created | Status::Exited { run: 0 | 1, exit: Exit { started_at: None, .. } }) => {
+                Self::Created
+            }
             (_, Status::Starting { run: 0 | 1 }) => Self::Created,
             // The machine is coming up; until the process runs, the last run counts.
             (_, Status::Starting { .. } | Status::Exited { .. }) => Self::Exited,
@@ -53,7 +55,9 @@ pub fn exit(container: &Container) -> Option<&Exit> {
 pub fn status_text(container: &Container, now: DateTime<Utc>) -> String {
     match (State::of(container), &container.status) {
         (State::Removing, _) => "Removal In Progress".into(),
-        (State::Running, Status::Running { started_at, .. }) => format!("Up {}", time::in_words(now - *started_at)),
+        (State::Running, Status::Running { started_at, .. }) => {
+            format!("Up {}", time::in_words(now - *started_at))
+        }
         (State::Exited, Status::Exited { exit, .. }) => {
             format!("Exited ({}) {} ago", exit.code, time::in_words(now - exit.finished_at))
         }
@@ -65,9 +69,9 @@ pub fn status_text(container: &Container, now: DateTime<Utc>) -> String {
 /// The command line as one text; words with spaces in quotes.
 pub fn command(container: &Container) -> String {
     let words = container.spec.entrypoint.iter().chain(&container.spec.cmd);
-    let quoted = words.enumerate().map(|(at, word)| {
-        if at > 0 && word.contains(' ') { format!("'{word}'") } else { word.clone() }
-    });
+    let quoted = words
+        .enumerate()
+        .map(|(at, word)| if at > 0 && word.contains(' ') { format!("'{word}'") } else { word.clone() });
     quoted.collect::<Vec<_>>().join(" ")
 }
 
@@ -135,9 +139,13 @@ pub mod tests {
     pub fn container(name: &str, status: Status) -> Container {
         let digest = bulkhead_model::Digest::of(name.as_bytes());
         let id: bulkhead_model::ContainerId = digest.hex().parse().unwrap();
-        let image = ImageConfig { cmd: vec!["sh".into(), "-c".into(), "echo hi".into()], ..Default::default() };
-        let request = crate::create::read(br#"{"Image":"alpine","Labels":{"team":"a"},"ExposedPorts":{"80/tcp":{}}}"#).unwrap();
-        let spec = bulkhead_model::container::resolve(&id, &request.ask, &image, &VchSettings::default()).unwrap();
+        let image =
+            ImageConfig { cmd: vec!["sh".into(), "-c".into(), "echo hi".into()], ..Default::default() };
+        let request =
+            crate::create::read(br#"{"Image":"alpine","Labels":{"team":"a"},"ExposedPorts":{"80/tcp":{}}}"#)
+                .unwrap();
+        let spec =
+            bulkhead_model::container::resolve(&id, &request.ask, &image, &VchSettings::default()).unwrap();
         Container {
             id,
             vch: VchId(Default::default()),

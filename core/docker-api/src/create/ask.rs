@@ -63,9 +63,8 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
     let asked_for_none =
         host.text("NetworkMode")?.as_deref() == Some("none") || config.flag("NetworkDisabled")?;
     if !asked_for_none {
-        warnings.push(
-            "this container has a loopback interface only: networks are not supported yet".to_owned(),
-        );
+        warnings
+            .push("this container has a loopback interface only: networks are not supported yet".to_owned());
     }
     Ok(CreateRequest { view: view::of(&config, &host)?, ask, warnings })
 }
@@ -150,10 +149,10 @@ mod tests {
     #[test]
     fn networks_warn_or_are_refused() {
         assert_eq!(check(json!({"Image": "a"})).unwrap().warnings.len(), 1);
-        assert!(check(json!({"Image": "a", "HostConfig": {"NetworkMode": "none"}})).unwrap().warnings.is_empty());
-        let body = |name: &str, endpoint: Value| {
-            json!({"Image": "a", "NetworkingConfig": {"EndpointsConfig": {name: endpoint}}})
-        };
+        assert!(
+            check(json!({"Image": "a", "HostConfig": {"NetworkMode": "none"}})).unwrap().warnings.is_empty()
+        );
+        let body = |name: &str, endpoint: Value| json!({"Image": "a", "NetworkingConfig": {"EndpointsConfig": {name: endpoint}}});
         assert!(check(body("default", json!({"IPAMConfig": null, "Aliases": null}))).is_ok());
         let error = check(body("mine", json!({}))).unwrap_err();
         assert_eq!(error, "network mine not found");

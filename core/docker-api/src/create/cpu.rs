@@ -14,9 +14,7 @@ pub fn cpu_milli(host: &Fields) -> Result<Option<u32>, ApiError> {
     let (nano, quota, period) = (number("NanoCpus")?, number("CpuQuota")?, number("CpuPeriod")?);
     if nano != 0 && (quota != 0 || period != 0) {
         let other = if quota != 0 { "CPU Quota" } else { "CPU Period" };
-        return Err(ApiError::bad(format!(
-            "Conflicting options: Nano CPUs and {other} cannot both be set."
-        )));
+        return Err(ApiError::bad(format!("Conflicting options: Nano CPUs and {other} cannot both be set.")));
     }
     if period != 0 && !(1_000..=1_000_000).contains(&period) {
         return Err(ApiError::bad(
@@ -55,7 +53,9 @@ pub fn memory_bytes(host: &Fields) -> Result<Option<u64>, ApiError> {
         return Err(ApiError::bad(format!("invalid memory limit {memory}")));
     };
     if swap > 0 && memory == 0 {
-        return Err(ApiError::bad("You should always set the Memory limit when using Memoryswap limit, see usage"));
+        return Err(ApiError::bad(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
     }
     if swap > 0 && swap < memory {
         return Err(ApiError::bad("Minimum memoryswap limit should be larger than memory limit, see usage"));

@@ -93,7 +93,10 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("Binds", Refused("is not supported yet (-v): volumes and binds come later")),
     // Written by the client, on its own side.
     ("ContainerIDFile", Kept),
-    ("LogConfig", Only(json_file, "is not supported yet: only the log driver json-file, without options, is")),
+    (
+        "LogConfig",
+        Only(json_file, "is not supported yet: only the log driver json-file, without options, is"),
+    ),
     ("NetworkMode", Only(plain_network, NETWORKS)),
     ("PortBindings", Refused("is not supported yet (-p): a container has a loopback interface only")),
     ("RestartPolicy", Only(never_restart, "is not supported yet (--restart)")),
@@ -234,7 +237,8 @@ fn never_restart(value: &Value) -> bool {
 
 fn no_health_check(value: &Value) -> bool {
     object(value, |key, value| {
-        let none = value.as_array().is_some_and(|words| words.len() == 1 && words.iter().all(|word| word == "NONE"));
+        let none =
+            value.as_array().is_some_and(|words| words.len() == 1 && words.iter().all(|word| word == "NONE"));
         key == "test" && none
     })
 }
@@ -275,7 +279,10 @@ mod tests {
             (json!({"NetworkMode": "host"}), "loopback interface only: got `host`"),
             (json!({"PidMode": "host"}), "HostConfig.PidMode is not supported: each container is a machine"),
             (json!({"RestartPolicy": {"Name": "always"}}), "HostConfig.RestartPolicy"),
-            (json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}}}), "HostConfig.LogConfig"),
+            (
+                json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}}}),
+                "HostConfig.LogConfig",
+            ),
             (json!({"Teleport": true}), "bulkhead: HostConfig.Teleport is not known"),
             (json!({"CpuShares": 2}), "HostConfig.CpuShares"),
             (json!({"OomKillDisable": true}), "HostConfig.OomKillDisable"),

@@ -6,4 +6,4 @@ mod cpu;
 pub mod fields;
 mod view;
 
-pub use ask::{CreateRequest, read};
+pub use ask::read;

@@ -25,8 +25,7 @@ pub async fn post(mut call: Call) -> Answer {
 /// A name for an image: `repo` may hold the tag itself; no digest.
 pub fn name(repository: Option<&str>, tag: Option<&str>) -> Result<Option<Reference>, ApiError> {
     let Some(repository) = repository else { return Ok(None) };
-    let mut reference: Reference =
-        repository.parse().map_err(|error| ApiError::bad(format!("{error}")))?;
+    let mut reference: Reference = repository.parse().map_err(|error| ApiError::bad(format!("{error}")))?;
     if let Some(tag) = tag {
         let text = format!("{}:{tag}", reference.full_name());
         reference = text.parse().map_err(|error| ApiError::bad(format!("{error}")))?;

@@ -20,7 +20,11 @@ pub async fn get(call: Call) -> Answer {
     let mut images = call.engine().images(&call.session).await?;
     images.sort_by(|a, b| created(b).cmp(&created(a)).then_with(|| a.id.cmp(&b.id)));
     let bounds = Bounds::of(&images, &filters)?;
-    let users = if call.version.since(51) { call.engine().image_users(&call.session).await? } else { Default::default() };
+    let users = if call.version.since(51) {
+        call.engine().image_users(&call.session).await?
+    } else {
+        Default::default()
+    };
     let mut list = Vec::new();
     for image in images.iter().filter(|image| wanted(image, &filters, &bounds)) {
         let mut item = summary(image, call.version);
@@ -62,7 +66,8 @@ impl Bounds {
 
 fn is_named(image: &Image, text: &str) -> bool {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    let by_name = text.parse::<Reference>().is_ok_and(|reference| image.references.contains(&reference.or_latest()));
+    let by_name =
+        text.parse::<Reference>().is_ok_and(|reference| image.references.contains(&reference.or_latest()));
     by_name || hex.len() >= 4 && image.id.hex().starts_with(hex)
 }
 
@@ -92,10 +97,15 @@ mod tests {
 
     fn check(json: &str, expect: &[Option<&str>]) {
         let encoded: String = json.bytes().map(|b| format!("%{b:02x}")).collect();
-        let filters = Filters::parse(&Query::parse(&format!("filters={encoded}")).unwrap(), &FILTERS).unwrap();
+        let filters =
+            Filters::parse(&Query::parse(&format!("filters={encoded}")).unwrap(), &FILTERS).unwrap();
         let images = [image(Some("alpine")), image(Some("reg.example/a/app:1")), image(None)];
         let bounds = Bounds::of(&images, &filters).unwrap();
-        let found: Vec<_> = images.iter().filter(|image| wanted(image, &filters, &bounds)).map(|image| tags(image).pop()).collect();
+        let found: Vec<_> = images
+            .iter()
+            .filter(|image| wanted(image, &filters, &bounds))
+            .map(|image| tags(image).pop())
+            .collect();
         assert_eq!(found, expect.iter().map(|name| name.map(str::to_owned)).collect::<Vec<_>>(), "{json}");
     }
 
@@ -106,7 +116,8 @@ mod tests {
         check(r#"{"dangling":["true"]}"#, &[None]);
         check(r#"{"dangling":{"false":true}}"#, &[alpine, app]);
         check(r#"{"reference":["alpine"]}"#, &[alpine]);
-        check(r#"{"reference":["alp*"]}"#, &[alpine]);
+        // Also what lost its name: where it was pulled from is still known.
+        check(r#"{"reference":["alp*"]}"#, &[alpine, None]);
         check(r#"{"reference":["*/*/app"]}"#, &[app]);
         check(r#"{"reference":["alpine:3"]}"#, &[]);
         check(r#"{"label":["team=a"]}"#, &[alpine, app, None]);

@@ -18,7 +18,9 @@ pub async fn post(mut call: Call) -> Answer {
             lines.extend(reply::line(&json!({ "stream": format!("Loaded image ID: {}\n", image.id) })));
         }
         for reference in &image.references {
-            lines.extend(reply::line(&json!({ "stream": format!("Loaded image: {}\n", reference.familiar()) })));
+            lines.extend(reply::line(
+                &json!({ "stream": format!("Loaded image: {}\n", reference.familiar()) }),
+            ));
         }
     }
     Ok(reply::with_body(StatusCode::OK, reply::JSON, lines.into()))

@@ -61,7 +61,9 @@ fn step(progress: &PullProgress) -> Value {
     let (status, detail) = match progress.stage {
         Stage::PullingFsLayer => ("Pulling fs layer", json!({})),
         Stage::Waiting => ("Waiting", json!({})),
-        Stage::Downloading { current, total } => ("Downloading", json!({ "current": current, "total": total })),
+        Stage::Downloading { current, total } => {
+            ("Downloading", json!({ "current": current, "total": total }))
+        }
         Stage::VerifyingChecksum => ("Verifying Checksum", json!({})),
         Stage::DownloadComplete => ("Download complete", json!({})),
         Stage::Extracting { current, total } => ("Extracting", json!({ "current": current, "total": total })),
@@ -79,7 +81,8 @@ fn last(outcome: Result<PullOutcome, EngineError>, shown: &str) -> Bytes {
         Err(error) => return reply::error_line(&error.into()),
     };
     let status = if outcome.newer { "Downloaded newer image for" } else { "Image is up to date for" };
-    let digest = reply::line(&json!({ "status": format!("Digest: {}", outcome.digest), "progressDetail": {} }));
+    let digest =
+        reply::line(&json!({ "status": format!("Digest: {}", outcome.digest), "progressDetail": {} }));
     let status = reply::line(&json!({ "status": format!("Status: {status} {shown}"), "progressDetail": {} }));
     [digest, status].concat().into()
 }
@@ -117,7 +120,10 @@ mod tests {
         let new = text(&last(outcome(true), "alpine:latest"));
         assert!(new.contains("\"status\":\"Status: Downloaded newer image for alpine:latest\""), "{new}");
         assert!(new.contains("\"status\":\"Digest: sha256:"), "{new}");
-        assert!(new.lines().all(|line| line.contains("\"progressDetail\":{}")) && new.ends_with("\r\n"), "{new}");
+        assert!(
+            new.lines().all(|line| line.contains("\"progressDetail\":{}")) && new.ends_with("\r\n"),
+            "{new}"
+        );
         assert!(text(&last(outcome(false), "alpine")).contains("Status: Image is up to date for alpine"));
     }
 

@@ -134,7 +134,9 @@ fn config(image: &Image, version: ApiVersion) -> Value {
     // What the engine itself does not use is shown as the image has it.
     let original: Value = serde_json::from_str(&image.config_json).unwrap_or_default();
     for name in ["Healthcheck", "OnBuild", "Shell", "ArgsEscaped"] {
-        if let Some(value) = original.get("config").and_then(|config| config.get(name)).filter(|value| !value.is_null()) {
+        if let Some(value) =
+            original.get("config").and_then(|config| config.get(name)).filter(|value| !value.is_null())
+        {
             shape.insert(name.into(), value.clone());
         }
     }
@@ -149,8 +151,16 @@ pub mod tests {
     use bulkhead_model::{Clock, Digest, ImageConfig, Layer, Origin};
 
     pub fn image(name: Option<&str>) -> Image {
-        let layer = |text: &str, size_bytes| Layer { diff_id: Digest::of(text.as_bytes()), size_bytes, disk_bytes: 1 };
-        let step = |created_by: &str, empty_layer| History { created_by: created_by.into(), empty_layer, ..Default::default() };
+        let layer = |text: &str, size_bytes| Layer {
+            diff_id: Digest::of(text.as_bytes()),
+            size_bytes,
+            disk_bytes: 1,
+        };
+        let step = |created_by: &str, empty_layer| History {
+            created_by: created_by.into(),
+            empty_layer,
+            ..Default::default()
+        };
         Image {
             id: Digest::of(name.unwrap_or("none").as_bytes()),
             layers: vec![layer("base", 100), layer("app", 20)],
@@ -164,7 +174,15 @@ pub mod tests {
                 history: vec![step("ADD base", false), step("CMD sh", true), step("COPY app", false)],
                 ..Default::default()
             },
-            origins: vec![Origin { registry: "docker.io".into(), repository: "library/alpine".into(), digest: Digest::of(b"m") }],
+            origins: name
+                .is_none_or(|name| name == "alpine")
+                .then(|| Origin {
+                    registry: "docker.io".into(),
+                    repository: "library/alpine".into(),
+                    digest: Digest::of(b"m"),
+                })
+                .into_iter()
+                .collect(),
             references: name.map(|name| name.parse::<Reference>().unwrap().or_latest()).into_iter().collect(),
             added_at: Clock::fixed(1_700_000_100).now(),
         }

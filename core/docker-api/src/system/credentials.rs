@@ -66,7 +66,8 @@ impl AuthConfig {
 /// The registry that a server address names: `https://index.docker.io/v1/` is Docker Hub, as is none.
 pub fn registry(address: Option<&str>) -> String {
     let address = address.unwrap_or_default();
-    let bare = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    let bare =
+        address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
     match bare.split('/').next().unwrap_or_default() {
         "" | "index.docker.io" | "registry-1.docker.io" => bulkhead_model::reference::DOCKER_HUB.to_owned(),
         host => host.to_owned(),

@@ -1,9 +1,12 @@
 //! `GET /system/df`.
 
+use crate::ApiState;
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::query::clip;
+use crate::version::ApiVersion;
 use crate::{containers, images, reply};
+use bulkhead_engine::Session;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -16,8 +19,16 @@ pub async fn get(call: Call) -> Answer {
     }
     let wanted = |name: &str| types.is_empty() || types.iter().any(|of| of == name);
     let usage = Usage {
-        images: if wanted("image") { Some(image_usage(&call).await?) } else { None },
-        containers: if wanted("container") { Some(container_usage(&call).await?) } else { None },
+        images: if wanted("image") {
+            Some(image_usage(&call.state, &call.session, call.version).await?)
+        } else {
+            None
+        },
+        containers: if wanted("container") {
+            Some(container_usage(&call.state, &call.session).await?)
+        } else {
+            None
+        },
         volumes: wanted("volume"),
         build_cache: wanted("build-cache"),
     };
@@ -47,10 +58,10 @@ struct Part {
     reclaimable_bytes: u64,
 }
 
-async fn image_usage(call: &Call) -> Result<Part, ApiError> {
-    let facts = call.engine().system(&call.session).await?;
-    let users = call.engine().image_users(&call.session).await?;
-    let list = call.engine().images(&call.session).await?;
+async fn image_usage(state: &ApiState, session: &Session, version: ApiVersion) -> Result<Part, ApiError> {
+    let facts = state.engine.system(session).await?;
+    let users = state.engine.image_users(session).await?;
+    let list = state.engine.images(session).await?;
     // What is in one image only is what its removal gives back.
     let mut carriers: BTreeMap<_, u64> = BTreeMap::new();
     for layer in list.iter().flat_map(|image| &image.layers) {
@@ -59,7 +70,8 @@ async fn image_usage(call: &Call) -> Result<Part, ApiError> {
     let mut part = Part { bytes: facts.layers_bytes, ..Part::default() };
     for image in &list {
         let containers = users.get(&image.id).copied().unwrap_or(0);
-        let shared = |layer: &&bulkhead_model::Layer| carriers.get(&layer.diff_id).is_some_and(|count| *count > 1);
+        let shared =
+            |layer: &&bulkhead_model::Layer| carriers.get(&layer.diff_id).is_some_and(|count| *count > 1);
         let shared_bytes: u64 = image.layers.iter().filter(shared).map(|layer| layer.size_bytes).sum();
         if containers > 0 {
             part.active += 1;
@@ -67,7 +79,7 @@ async fn image_usage(call: &Call) -> Result<Part, ApiError> {
             let own = image.layers.iter().filter(|layer| !shared(layer));
             part.reclaimable_bytes += own.map(|layer| layer.disk_bytes).sum::<u64>();
         }
-        let mut item = images::shape::summary(image, call.version);
+        let mut item = images::shape::summary(image, version);
         if let Some(map) = item.as_object_mut() {
             map.insert("SharedSize".into(), shared_bytes.into());
             map.insert("Containers".into(), containers.into());
@@ -77,12 +89,12 @@ async fn image_usage(call: &Call) -> Result<Part, ApiError> {
     Ok(part)
 }
 
-async fn container_usage(call: &Call) -> Result<Part, ApiError> {
-    let now = call.state.clock.now();
+async fn container_usage(state: &ApiState, session: &Session) -> Result<Part, ApiError> {
+    let now = state.clock.now();
     let mut part = Part::default();
-    for container in call.engine().containers(&call.session).await? {
+    for container in state.engine.containers(session).await? {
         // One that was removed meanwhile takes nothing.
-        let Ok(usage) = call.engine().container_usage(&call.session, container.id.as_str()).await else {
+        let Ok(usage) = state.engine.container_usage(session, container.id.as_str()).await else {
             continue;
         };
         part.bytes += usage.disk_bytes;

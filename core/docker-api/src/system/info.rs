@@ -113,6 +113,7 @@ fn warnings(facts: &SystemFacts) -> Vec<String> {
     if machines.limits == "none" {
         warnings.push("WARNING: machines are not limited on the host: it has no usable cgroups".into());
     }
-    warnings.push("WARNING: containers have a loopback interface only: networks are not supported yet".into());
+    warnings
+        .push("WARNING: containers have a loopback interface only: networks are not supported yet".into());
     warnings
 }
