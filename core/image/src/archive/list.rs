@@ -41,7 +41,7 @@ pub(super) struct ListedLayer {
 /// All images, in the archive's order, each once. Blocking.
 pub(super) fn list(index: &Index) -> Result<Vec<Listed>, ImageError> {
     let mut list = List { index, images: Vec::new(), config_bytes: 0, references: 0 };
-    // Where both are there, they say the same, and the older one also holds names without a tag's rules.
+    // Tools that write both mean the same by both; Docker itself reads the older one first.
     if let Some(section) = index.find("manifest.json")? {
         list.docker(&index.read_small("manifest.json", section, MANIFEST_BYTES_MAX)?)?;
     } else if let Some(section) = index.find("index.json")? {
