@@ -34,6 +34,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("@xtask", &[]),
     ("@test-support", &["@model", "@machine", "@store", "@image", "@engine", "@guest-protocol"]),
+    // The engine on simulated machines, with a real database and policies.
+    (
+        "@it",
+        &["@engine", "@store", "@policy", "@image", "@machine", "@model", "@guest-protocol", "@test-support"],
+    ),
     ("@tidy", &[]),
     ("@e2e", &["@test-support", "@model"]),
     ("@it", &["@engine", "@store", "@policy", "@image", "@machine", "@model", "@guest-protocol"]),
@@ -46,7 +51,7 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("cedar-policy", &["@policy"]),
     ("wasmtime", &["@plugin"]),
     ("axum", &["@docker-api", "@admin-api", "@server"]),
-    ("reqwest", &["@image"]),
+    ("reqwest", &["@image", "@test-support"]),
 ];
 
 #[expect(clippy::panic, reason = "without the packages there is nothing to test")]
