@@ -277,3 +277,93 @@ fn words_of_the_command_line() {
     assert!(bulkhead(&["config", "example"]).stdout.contains("[telemetry]"));
     assert_eq!(bulkhead(&["vch", "make"]).code, Some(2));
 }
+
+/// A layer with one file, as `docker import` takes it.
+fn archive(server: &Server) -> PathBuf {
+    let root = server.dir().join("root");
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("hello"), "hello\n").unwrap();
+    let path = server.dir().join("root.tar");
+    let mut command = Command::new("tar");
+    command.arg("-cf").arg(&path).arg("-C").arg(&root).arg(".");
+    bulkhead_test_support::run(&mut command, Duration::from_secs(10)).unwrap().ok().unwrap();
+    path
+}
+
+#[test]
+fn a_refusal_is_told_to_the_user_and_its_whole_story_to_the_operator() {
+    let server = start();
+    let docker = server.create_vch("shop", &["--class", "prod"]).unwrap();
+    let archive = archive(&server);
+    docker.ok(&["import", archive.to_str().unwrap(), "hello:1"]).unwrap();
+    let message = docker.fails(&["create", "--privileged", "hello:1", "sim"]).unwrap();
+    assert!(message.contains("image-by-digest-in-prod") && message.contains("and 2 more"), "{message}");
+    let id = message.split_whitespace().find(|word| word.starts_with("d-")).unwrap();
+    let id = id.trim_end_matches(|c: char| !c.is_ascii_hexdigit());
+    let story = server.bulkhead(&["decision", "show", id]).unwrap().ok().unwrap();
+    for part in
+        ["verdict     DENY", "container.create", "uid:", "no-privileged-in-prod", "leave out --privileged"]
+    {
+        assert!(story.contains(part), "{part}\n{story}");
+    }
+    let list = server.bulkhead(&["decision", "ls", "shop"]).unwrap().ok().unwrap();
+    assert!(list.contains(id), "{list}");
+    let unknown = server.bulkhead(&["decision", "show", "d-00000000000000000000"]).unwrap();
+    assert_eq!(unknown.code, Some(4), "{unknown}");
+}
+
+#[test]
+fn a_vch_with_containers_goes_only_by_force() {
+    let server = start();
+    let docker = server.create_vch("dev", &[]).unwrap();
+    let archive = archive(&server);
+    docker.ok(&["import", archive.to_str().unwrap(), "hello:1"]).unwrap();
+    docker.ok(&["run", "-d", "--name", "web", "hello:1", "sim", "sleep"]).unwrap();
+    let kept = server.bulkhead(&["vch", "rm", "dev"]).unwrap();
+    assert_eq!(kept.code, Some(5), "{kept}");
+    assert!(kept.stderr.contains("remedy: bulkhead vch rm --force dev"), "{kept}");
+    let metrics = server.telemetry("/metrics").unwrap();
+    assert!(metrics.contains(r#"bulkhead_containers{vch="dev",status="running"} 1"#), "{metrics}");
+    server.bulkhead(&["vch", "rm", "--force", "dev"]).unwrap().ok().unwrap();
+}
+
+#[test]
+fn followers_do_not_hold_up_a_stop() {
+    let mut server = start();
+    let docker = server.create_vch("dev", &[]).unwrap();
+    let mut follower = docker.command(&["events"]).spawn().unwrap();
+    bulkhead_test_support::wait_for("the follower is there", Duration::from_secs(20), || {
+        server.telemetry("/metrics").ok()?.contains(r#"endpoint="/events""#).then_some(())
+    })
+    .unwrap();
+    let began = std::time::Instant::now();
+    assert_eq!(server.terminate().unwrap().code(), Some(0), "{}", server.log());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    follower.wait().unwrap();
+}
+
+#[tokio::test]
+async fn your_own_database_is_used_and_left_running() {
+    let dir = bulkhead_test_support::postgres::ClusterDir::new().unwrap();
+    let own = bulkhead_store::EmbeddedPostgres::start(dir.path(), None).await.unwrap();
+    let socket = dir.path().join("postgres/run");
+    let server = tokio::task::spawn_blocking(move || {
+        let mut with_url = options("");
+        with_url.top =
+            format!("database_url = \"postgres://bulkhead@localhost/bulkhead?host={}\"\n", socket.display());
+        let mut server = Server::start(&with_url).unwrap();
+        server.create_vch("dev", &[]).unwrap();
+        assert!(!server.data_dir().join("postgres").exists());
+        assert_eq!(server.terminate().unwrap().code(), Some(0));
+        server
+    });
+    let server = server.await.unwrap();
+    let store = bulkhead_store::Store::connect(own.database(), 2).await.unwrap();
+    let names: Vec<String> =
+        store.vchs().await.unwrap().into_iter().map(|vch| vch.name.to_string()).collect();
+    assert_eq!(names, ["dev"]);
+    store.close().await;
+    // Cleans up by means of the database, which therefore goes last.
+    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+    drop(dir);
+}

@@ -141,6 +141,9 @@ impl Config {
                 problems.push(format!("{key} `{}` is not an absolute path", path.display()));
             }
         }
+        if self.run_dir == self.data_dir {
+            problems.push("run_dir and data_dir are the same folder".into());
+        }
         let longest = self.run_dir.as_os_str().len() + SOCKET_BELOW_BYTES;
         if longest > SOCKET_PATH_BYTES_MAX {
             let spare = SOCKET_PATH_BYTES_MAX - SOCKET_BELOW_BYTES;

@@ -60,8 +60,9 @@ impl Folders {
         Ok(())
     }
 
-    pub fn remove_pid(&self) {
-        // Only a convenience: a file that stays says no more than that the server was here.
+    /// What shows that a server runs. Files that stay say no more than that one was here.
+    pub fn remove_files(&self, admin_socket: &Path) {
+        fs::remove_file(admin_socket).ok();
         fs::remove_file(self.pid_file()).ok();
     }
 }

@@ -38,6 +38,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -64,7 +65,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let database = Database::open(&config).await?;
     let outcome = run(&config, server, &database, signals).await;
     database.close().await;
-    folders.remove_pid();
+    folders.remove_files(&config.admin_socket());
     if outcome.is_ok() {
         tracing::info!("stopped; machines go on");
     }
@@ -72,6 +73,8 @@ pub async fn serve(config: Config) -> Result<()> {
 }
 
 async fn run(config: &Config, server: ServerId, database: &Database, mut signals: Signals) -> Result<()> {
+    // Opened before anything is begun: what is in the way shows at once. Clients wait until it is served.
+    let sockets = Sockets::open(config).await?;
     let clock = Clock::system();
     let store = database.store().clone();
     let fence =
@@ -110,11 +113,7 @@ async fn run(config: &Config, server: ServerId, database: &Database, mut signals
         endpoints: listeners.endpoints(),
         certificates: certificate_issuer(config),
     };
-    let admin = admin_listener(config, admin, &metrics)?;
-    let telemetry = match config.telemetry.address() {
-        Some(address) => Some(telemetry_listener(config, address, readiness, &metrics).await?),
-        None => None,
-    };
+    let (admin, telemetry) = sockets.listeners(config, admin, readiness, &metrics);
     tasks.spawn(listeners.run(stop.clone()));
     tasks.spawn(admin.run(stop.clone()));
     if let Some(telemetry) = telemetry {
@@ -180,34 +179,45 @@ fn registry(config: &Config) -> RegistryConfig {
     }
 }
 
-fn admin_listener(config: &Config, state: AdminState, metrics: &Metrics) -> Result<Listener> {
-    let path = config.admin_socket();
-    let listener = bind_unix(&path)?;
-    let access = Access { uids: config.admin.uids.clone(), refusal: Refusal::Admin };
-    Ok(Listener {
-        name: "admin".into(),
-        source: Source::Unix { listener, access },
-        app: observed(bulkhead_admin_api::router(state), "admin", metrics),
-        origins: Origins::NoPages,
-        limits: config.limits.clone(),
-    })
+/// What the server itself listens on, beside the VCHs.
+struct Sockets {
+    admin: UnixListener,
+    telemetry: Option<TcpListener>,
 }
 
-async fn telemetry_listener(
-    config: &Config,
-    address: SocketAddr,
-    state: Readiness,
-    metrics: &Metrics,
-) -> Result<Listener> {
-    let listener =
-        bind_tcp(address).await.context("[telemetry] listen; set it to another port, or to \"\" for none")?;
-    Ok(Listener {
-        name: "telemetry".into(),
-        source: Source::Loopback { listener },
-        app: observed(telemetry_router(state), "telemetry", metrics),
-        origins: Origins::NoPagesOnLoopback,
-        limits: config.limits.clone(),
-    })
+impl Sockets {
+    async fn open(config: &Config) -> Result<Self> {
+        let what = "[telemetry] listen; set it to another port, or to \"\" for none";
+        let telemetry = match config.telemetry.address() {
+            Some(address) => Some(bind_tcp(address).await.context(what)?),
+            None => None,
+        };
+        Ok(Self { admin: bind_unix(&config.admin_socket())?, telemetry })
+    }
+
+    fn listeners(
+        self,
+        config: &Config,
+        admin: AdminState,
+        readiness: Readiness,
+        metrics: &Metrics,
+    ) -> (Listener, Option<Listener>) {
+        let listener = |name: &str, source, app, origins| Listener {
+            name: name.into(),
+            source,
+            app: observed(app, name, metrics),
+            origins,
+            limits: config.limits.clone(),
+        };
+        let access = Access { uids: config.admin.uids.clone(), refusal: Refusal::Admin };
+        let source = Source::Unix { listener: self.admin, access };
+        let admin = listener("admin", source, bulkhead_admin_api::router(admin), Origins::NoPages);
+        let telemetry = self.telemetry.map(|socket| {
+            let source = Source::Loopback { listener: socket };
+            listener("telemetry", source, telemetry_router(readiness), Origins::NoPagesOnLoopback)
+        });
+        (admin, telemetry)
+    }
 }
 
 /// A span, a log line and the figures around each request.
