@@ -185,3 +185,6 @@ fn disks(plan: &LaunchPlan, line: &mut Line) {
 fn file_set(line: &mut Line, set: usize, fd: RawFd) {
     line.option("-add-fd", format!("fd={fd},set={set}"));
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,13 +226,14 @@ fn panic_reason(console: &str) -> String {
     }
 }
 
-/// The last line that QEMU wrote: it says what was wrong with its start.
+/// The last error that QEMU wrote: it says what was wrong with its start. A hint may follow on lines of its own.
 fn last_words(log: Option<&File>) -> String {
     let mut text = vec![0; 64 * 1024];
     let read = log.and_then(|log| log.read_at(&mut text, 0).ok()).unwrap_or_default();
     text.truncate(read);
     let text = String::from_utf8_lossy(&text);
-    let last = text.trim_end_matches('\0').lines().rev().find(|line| !line.trim().is_empty());
+    let lines = || text.trim_end_matches('\0').lines().rev().filter(|line| !line.trim().is_empty());
+    let last = lines().find(|line| line.starts_with("qemu")).or_else(|| lines().next());
     last.map_or_else(|| UNKNOWN_END.into(), |line| format!("{UNKNOWN_END}: {}", printable(line)))
 }
 
@@ -258,7 +259,7 @@ mod tests {
         assert_eq!(last_words(None), UNKNOWN_END);
         let mut log = File::from(crate::spawn::log_file(4096).unwrap());
         assert_eq!(last_words(Some(&log)), UNKNOWN_END);
-        log.write_all(b"warning: x\nqemu-system-x86_64: no such device\n").unwrap();
+        log.write_all(b"warning: x\nqemu-system-x86_64: no such device\nIs there another?\n").unwrap();
         assert_eq!(last_words(Some(&log)), format!("{UNKNOWN_END}: qemu-system-x86_64: no such device"));
     }
 

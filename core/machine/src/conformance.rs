@@ -44,7 +44,7 @@ pub trait Fixture: Send + Sync {
 pub enum Does {
     /// Writes `line 1` to `line N` to its output.
     Count(u32),
-    /// Waits for a signal; SIGTERM ends it.
+    /// Waits for a signal. SIGTERM ends it once it has written something: a process needs a moment to be ready for it.
     Sleep,
     Exit(u8),
 }
@@ -177,7 +177,24 @@ pub async fn start_process(
     Ok(agent)
 }
 
-/// All records from `offset` up to the one that ends run `run`.
+/// Waits until the process has written something.
+pub async fn first_output(back_end: &BackEnd, id: &ContainerId) -> Outcome {
+    let deadline = Instant::now() + DEADLINE;
+    while Instant::now() < deadline {
+        let chunk = back_end.journals.read(id, 0, 64 << 10).await?;
+        let mut reader = Reader::new(chunk.offset);
+        reader.push(chunk.offset, &chunk.data);
+        if std::iter::from_fn(|| reader.next_record())
+            .any(|(_, record)| matches!(record.body, Body::Output { .. }))
+        {
+            return Ok(());
+        }
+        back_end.journals.grown(id, chunk.offset + u64::try_from(chunk.data.len())?).await;
+    }
+    Err("the process writes nothing".into())
+}
+
+/// All records of the journal up to the one that ends run `run`.
 pub async fn records(back_end: &BackEnd, id: &ContainerId, run: u32) -> Result<Vec<Record>, Failure> {
     let deadline = Instant::now() + DEADLINE;
     let Extent { start, .. } = back_end.journals.extent(id).await?;

@@ -63,6 +63,14 @@ impl Qemu {
         Self { config, qemu, folder, _turn: turn }
     }
 
+    pub fn config(&self) -> &QemuConfig {
+        &self.config
+    }
+
+    pub fn server_id(&self) -> ServerId {
+        server()
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -140,10 +148,10 @@ impl Fixture for Qemu {
     fn process(&self, what: &[Does]) -> Process {
         let steps = what.iter().map(|step| match step {
             Does::Count(lines) => format!("seq {lines} | sed 's/^/line /'"),
-            // The shell waits for its child, and a signal interrupts only the waiting.
-            Does::Sleep => "trap 'exit 143' TERM; sleep 1000 & wait".to_owned(),
+            Does::Sleep => "sleep 1000 & wait".to_owned(),
             Does::Exit(code) => format!("exit {code}"),
         });
-        shell(&steps.collect::<Vec<_>>().join("; "))
+        let steps: Vec<_> = std::iter::once("trap 'exit 143' TERM".to_owned()).chain(steps).collect();
+        shell(&steps.join("; "))
     }
 }

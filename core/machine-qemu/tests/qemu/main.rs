@@ -7,6 +7,7 @@
 mod confinement;
 mod faults;
 mod fixture;
+mod kvm;
 
 use bulkhead_machine::conformance;
 use fixture::Qemu;

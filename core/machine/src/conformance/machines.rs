@@ -150,7 +150,8 @@ pub async fn a_deleted_machine_starts_anew_and_its_journal_goes_on(fixture: &mut
 pub async fn a_new_channel_ends_the_last(fixture: &mut dyn Fixture) -> Outcome {
     let back_end = fixture.back_end();
     let spec = prepare(fixture, &container(1)).await?;
-    let mut first = start_process(fixture, &spec, &[Does::Sleep]).await?;
+    let mut first = start_process(fixture, &spec, &[Does::Count(1), Does::Sleep]).await?;
+    first_output(&back_end, &spec.id).await?;
     let (mut second, state) = greet(&back_end, &spec).await?;
     ensure!(
         matches!(state, AgentState::Running { run: 1, .. }),
@@ -171,6 +172,7 @@ pub async fn a_new_channel_ends_the_last(fixture: &mut dyn Fixture) -> Outcome {
 pub async fn a_machine_outlives_its_server(fixture: &mut dyn Fixture) -> Outcome {
     let spec = prepare(fixture, &container(1)).await?;
     let agent = start_process(fixture, &spec, &[Does::Count(2), Does::Sleep]).await?;
+    first_output(&fixture.back_end(), &spec.id).await?;
     let before = fixture.back_end().machines.observe(&spec.id).await?;
     drop(agent);
     let back_end = fixture.reopen().await?;

@@ -1,0 +1,79 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn plan() -> LaunchPlan {
+    LaunchPlan {
+        qemu_binary: "/usr/bin/qemu-system-x86_64".into(),
+        accelerator: Accelerator::Tcg,
+        id: ContainerId::from_random([0xab; 32]),
+        vcpus: 2,
+        memory_mib: 512,
+        layers: vec![20, 21],
+        disk: 22,
+        journal: 23,
+        agent_socket: 24,
+        qmp_socket: 25,
+    }
+}
+
+fn text(plan: &LaunchPlan) -> Vec<String> {
+    command_line(plan).into_iter().map(|argument| argument.into_string().unwrap()).collect()
+}
+
+/// A change here changes what a captured machine can be loaded into.
+#[test]
+fn the_whole_line() {
+    let expected = include_str!("golden.txt");
+    let line = text(&plan()).iter().fold(String::new(), |line, argument| {
+        let between = if line.is_empty() {
+            ""
+        } else if argument.starts_with('-') {
+            "\n"
+        } else {
+            " "
+        };
+        line + between + argument
+    });
+    assert_eq!(line, expected.trim_end(), "is it meant? Then golden.txt changes with it");
+}
+
+#[test]
+fn with_kvm_only_accelerator_and_processor_differ() {
+    let tcg = text(&plan());
+    let kvm = text(&LaunchPlan { accelerator: Accelerator::Kvm, ..plan() });
+    let differences: Vec<_> = tcg.iter().zip(&kvm).filter(|(a, b)| a != b).map(|(_, b)| b.as_str()).collect();
+    assert_eq!(differences, ["kvm", "host,-vmx,-svm,pmu=off"]);
+}
+
+proptest! {
+    /// Whatever a machine is made of, the line has the same shape, and what varies are numbers in it.
+    #[test]
+    fn only_numbers_vary(
+        id in any::<[u8; 32]>(),
+        vcpus in 1_u32..=255,
+        memory_mib in 64_u64..1 << 20,
+        layers in prop::collection::vec(3_i32..100_000, 0..=LAYERS_MAX),
+        fds in any::<[u16; 4]>(),
+    ) {
+        let [disk, journal, agent_socket, qmp_socket] = fds.map(i32::from);
+        let id = ContainerId::from_random(id);
+        let plan = LaunchPlan { id: id.clone(), vcpus, memory_mib, layers, disk, journal, agent_socket, qmp_socket, ..plan() };
+        let line = text(&plan);
+        let digits_out = |argument: &String| -> String {
+            argument.replace(id.as_str(), "ID").split(|c: char| c.is_ascii_digit()).filter(|p| !p.is_empty()).collect::<Vec<_>>().join("#")
+        };
+        let shapes: BTreeSet<_> = line.iter().map(digits_out).collect();
+        let known: BTreeSet<_> = text(&self::plan()).iter().map(|a| a.replace(&"ab".repeat(32), id.as_str())).map(|a| digits_out(&a)).collect();
+        prop_assert!(shapes.is_subset(&known), "{:?}", shapes.difference(&known).collect::<Vec<_>>());
+        // Parsed back, it says what the plan says.
+        let value = |flag: &str| line.iter().skip_while(|a| *a != flag).nth(1).cloned().unwrap();
+        prop_assert_eq!(value("-smp"), plan.vcpus.to_string());
+        prop_assert_eq!(value("-m"), format!("{}M", plan.memory_mib));
+        let sets: Vec<_> = line.iter().filter_map(|a| a.strip_prefix("fd=")?.split_once(",set=")).collect();
+        let layers: Vec<i32> = sets.iter().filter(|(_, set)| set.len() > 1).map(|(fd, _)| fd.parse().unwrap()).collect();
+        prop_assert_eq!(&layers, &plan.layers);
+        let unique: BTreeSet<_> = sets.iter().map(|(_, set)| set).collect();
+        prop_assert_eq!(unique.len(), plan.layers.len() + 2);
+    }
+}
