@@ -349,8 +349,8 @@ async fn your_own_database_is_used_and_left_running() {
     let socket = dir.path().join("postgres/run");
     let server = tokio::task::spawn_blocking(move || {
         let mut with_url = options("");
-        with_url.top =
-            format!("database_url = \"postgres://bulkhead@localhost/bulkhead?host={}\"\n", socket.display());
+        with_url.database_url =
+            Some(format!("postgres://bulkhead@localhost/bulkhead?host={}", socket.display()));
         let mut server = Server::start(&with_url).unwrap();
         server.create_vch("dev", &[]).unwrap();
         assert!(!server.data_dir().join("postgres").exists());

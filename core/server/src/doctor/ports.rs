@@ -30,7 +30,9 @@ pub fn check_telemetry(config: &Config) -> Finding {
     };
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok("telemetry", format!("{address} is free")),
-        Err(_) if is_ours(address) => Finding::ok("telemetry", format!("a server runs at {address}")),
+        Err(_) if is_ours(address) && UnixStream::connect(config.admin_socket()).is_ok() => {
+            Finding::ok("telemetry", format!("a server runs at {address}"))
+        }
         Err(error) => Finding::failed(
             "telemetry",
             format!("{address}: {error}"),
