@@ -34,11 +34,12 @@ pub async fn get(call: Call) -> Answer {
     };
     // 1.52 has both shapes, 1.53 the new one only.
     let mut shape = Map::new();
-    if !call.version.since(53) && !(call.version.since(52) && call.query.flag("verbose")) {
-        usage.old(&mut shape);
+    let new_only = call.version.since(53) || (call.version.since(52) && call.query.flag("verbose"));
+    if !new_only {
+        usage.write_old(&mut shape);
     }
     if call.version.since(52) {
-        usage.new(&mut shape, call.query.flag("verbose"));
+        usage.write_new(&mut shape, call.query.flag("verbose"));
     }
     reply::ok(&shape)
 }
@@ -113,7 +114,7 @@ async fn container_usage(state: &ApiState, session: &Session) -> Result<Part, Ap
 }
 
 impl Usage {
-    fn old(&self, shape: &mut Map<String, Value>) {
+    fn write_old(&self, shape: &mut Map<String, Value>) {
         let list = |part: &Option<Part>| part.as_ref().map_or(json!([]), |part| json!(part.items));
         shape.insert("LayersSize".into(), self.images.as_ref().map_or(0, |part| part.bytes).into());
         shape.insert("Images".into(), list(&self.images));
@@ -122,7 +123,7 @@ impl Usage {
         shape.insert("BuildCache".into(), json!([]));
     }
 
-    fn new(&self, shape: &mut Map<String, Value>, verbose: bool) {
+    fn write_new(&self, shape: &mut Map<String, Value>, verbose: bool) {
         let none = Part::default();
         let parts = [
             ("ImageUsage", self.images.as_ref()),
