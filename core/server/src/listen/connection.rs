@@ -1,6 +1,7 @@
 //! One connection: HTTP/1 with upgrades, under deadlines.
 
 use super::Stop;
+use super::gone::Gone;
 use super::guard::Origins;
 use super::peer::{Peer, Refused};
 use crate::tls::client_name;
@@ -15,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +24,9 @@ use tower::ServiceExt as _;
 
 /// Headers of one request together. Docker's credentials header is the largest that there is.
 const HEADER_BYTES_MAX: usize = 64 << 10;
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 pub(super) struct Served {
     pub app: Router,
@@ -40,19 +45,36 @@ impl Served {
     }
 
     async fn serve(self, peer: Peer, stop: Stop) {
+        match self.open(peer, &stop).await {
+            Ok(Some((stream, gone, caller))) => self.http(stream, gone, caller, stop).await,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "a connection cannot be watched, and is closed"),
+        }
+    }
+
+    /// The stream of HTTP and whose it is; `None` where the client got its answer already, or none.
+    async fn open(&self, peer: Peer, stop: &Stop) -> io::Result<Option<(Box<dyn Stream>, Gone, Caller)>> {
         match peer {
-            Peer::Unix { stream, refusal: Some(refused), .. } => self.refuse(stream, refused, stop).await,
-            Peer::Unix { stream, uid, refusal: None } => self.http(stream, Caller::unix(uid), stop).await,
+            Peer::Unix { stream, refusal: Some(refused), .. } => {
+                self.refuse(stream, refused, stop).await;
+                Ok(None)
+            }
+            Peer::Unix { stream, uid, refusal: None } => {
+                let gone = Gone::new(&stream)?;
+                Ok(Some((Box::new(stream), gone, Caller::unix(uid))))
+            }
             Peer::Loopback { stream, .. } => {
-                self.http(stream, Caller { name: "loopback".into(), via: Via::Loopback }, stop).await;
+                let gone = Gone::with_keepalive(&stream)?;
+                Ok(Some((Box::new(stream), gone, Caller { name: "loopback".into(), via: Via::Loopback })))
             }
             Peer::Tls { stream, address, acceptor } => {
+                let gone = Gone::with_keepalive(&stream)?;
                 let handshake = tokio::time::timeout(self.timeout, acceptor.accept(stream)).await;
                 let error = match handshake {
                     Ok(Ok(stream)) => match client_name(stream.get_ref().1.peer_certificates()) {
                         Some(name) => {
                             let caller = Caller { name: format!("cert:{name}"), via: Via::Tls };
-                            return self.http(stream, caller, stop).await;
+                            return Ok(Some((Box::new(stream), gone, caller)));
                         }
                         None => "the client certificate has no common name".into(),
                     },
@@ -60,16 +82,12 @@ impl Served {
                     Err(_) => "no TLS handshake in time".into(),
                 };
                 tracing::info!(peer = %address, error, "a TLS client was turned away");
+                Ok(None)
             }
         }
     }
 
-    async fn http(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        caller: Caller,
-        stop: Stop,
-    ) {
+    async fn http(self, stream: Box<dyn Stream>, gone: Gone, caller: Caller, stop: Stop) {
         let Self { app, origins, timeout } = self;
         let service = service_fn(move |mut request: Request<Incoming>| {
             let app = app.clone();
@@ -91,12 +109,19 @@ impl Served {
             .half_close(true);
         let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.soft.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let until_stop = async {
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.soft.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
+        };
+        let ended = tokio::select! {
+            ended = until_stop => ended,
+            // What the request began goes on; only its waiting ends here.
+            () = gone.wait() => return,
         };
         if let Err(error) = ended {
             // A client that goes away, or an idle one that was closed: nobody's fault.
@@ -106,10 +131,10 @@ impl Served {
 
     /// Every request gets the same answer, and the connection ends with the first.
     async fn refuse(
-        self,
+        &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         refused: Refused,
-        stop: Stop,
+        stop: &Stop,
     ) {
         let service = service_fn(move |_: Request<Incoming>| {
             let mut response: Response = refused.response();

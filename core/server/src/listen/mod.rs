@@ -9,6 +9,7 @@
 
 mod bind;
 mod connection;
+mod gone;
 mod guard;
 mod peer;
 mod slots;

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
-/// Answers with the caller's name; `/slow` waits for a permit.
+/// Answers with the caller's name.
 fn app() -> Router {
     Router::new().route("/", get(|Extension(caller): Extension<Caller>| async move { caller.to_string() }))
 }
@@ -143,6 +144,47 @@ async fn a_soft_stop_ends_idle_connections_and_a_hard_one_all() {
     let stop = Stop::default();
     let task = tokio::spawn(served().run(Peer::Unix { stream: server, uid: 0, refusal: None }, stop.clone()));
     stop.hard.cancel();
+    task.await.unwrap();
+}
+
+/// An endpoint that tells when it is asked, and answers when it is let.
+fn slow_app(asked: Arc<Notify>, let_go: Arc<Notify>) -> Router {
+    Router::new().route(
+        "/",
+        get(move || async move {
+            asked.notify_one();
+            let_go.notified().await;
+            "done"
+        }),
+    )
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_not_waited_for_and_one_that_only_listens_is() {
+    let (asked, let_go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let serve = |stream| {
+        let app = slow_app(asked.clone(), let_go.clone());
+        let served = Served { app, origins: Origins::NoPages, timeout: Duration::from_secs(60) };
+        tokio::spawn(served.run(Peer::Unix { stream, uid: 0, refusal: None }, Stop::default()))
+    };
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+    let (mut client, server) = UnixStream::pair().unwrap();
+    let task = serve(server);
+    client.write_all(request).await.unwrap();
+    asked.notified().await;
+    drop(client);
+    task.await.unwrap();
+
+    let (mut client, server) = UnixStream::pair().unwrap();
+    let task = serve(server);
+    client.write_all(request).await.unwrap();
+    client.shutdown().await.unwrap();
+    asked.notified().await;
+    let_go.notify_one();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("done"), "{answer}");
     task.await.unwrap();
 }
 
