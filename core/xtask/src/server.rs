@@ -18,7 +18,8 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 pub fn build() -> Result<()> {
     let step =
         Step::start("build the server (the first time takes minutes, most of it other people's crates)");
-    root::run(&mut cargo(&["build", "--package", "bulkhead-server"])).context("the server did not build")?;
+    root::run(&mut cargo(&["build", "--workspace", "--bin", "bulkhead"]))
+        .context("the server did not build")?;
     step.done("built");
     let step = Step::start("prepare the guest: kernel modules and agent");
     let own = std::env::current_exe().context("own path")?;

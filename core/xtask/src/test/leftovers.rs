@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::needs_sudo;
 use super::processes;
 use super::tally::Tally;
 use crate::say::{self, Step};
@@ -47,26 +46,20 @@ impl Run {
         Ok(Self { folder })
     }
 
-    /// For tests of neighbours: a run that changes nothing.
-    #[cfg(test)]
-    pub fn for_test() -> Self {
-        Self { folder: std::env::temp_dir().join("bulkhead-no-run") }
-    }
-
-    /// The environment that a phase runs in; tests, unlike builds, run as root.
-    pub fn apply(&self, command: &mut Command, tests: bool) {
-        let tools = format!("{}:{}:/usr/local/sbin:/usr/sbin:/sbin", setup::tools().display(), path());
-        command.env("PATH", &tools);
-        if !tests {
-            return;
+    /// A test program, as root, with the run's folder for its data.
+    pub fn command(&self, program: &Path) -> Command {
+        let path = format!("{}:{}:/usr/local/sbin:/usr/sbin:/sbin", setup::tools().display(), path());
+        let own = [("PATH", path), ("TMPDIR", self.folder.join("t").display().to_string())];
+        if root::is_root() {
+            let mut command = Command::new(program);
+            command.envs(own);
+            return command;
         }
-        let own = [("PATH", tools), ("TMPDIR", self.folder.join("t").display().to_string())];
-        if needs_sudo() {
-            let words: Vec<String> = own.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let runner = format!("sudo --preserve-env env {}", words.join(" "));
-            command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
-        }
-        command.envs(own);
+        // Through `env`, since sudo has ideas of its own about PATH.
+        let mut command = Command::new("sudo");
+        command.args(["--preserve-env", "env"]);
+        command.args(own.iter().map(|(name, value)| format!("{name}={value}"))).arg(program);
+        command
     }
 
     /// The last test: nothing that this run started still runs, and its data folder is empty.

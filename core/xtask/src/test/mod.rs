@@ -9,17 +9,19 @@ mod leftovers;
 mod phase;
 mod possible;
 mod processes;
+mod programs;
 mod tally;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::say::{self, Step};
-use crate::{root, server, setup};
+use crate::{server, setup};
 use leftovers::Run;
-use phase::Phase;
+use phase::Counts;
+use programs::{Program, Stage};
 use tally::Tally;
 
 /// Ends everything in time for a CI that gives 50 minutes.
@@ -33,20 +35,93 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
     setup::ensure(setup::For::Testing)?;
     let run = Run::begin()?;
     let limit = if options.full { WHOLE_RUN_FULL } else { WHOLE_RUN };
+    let mut book = Book { started, limit, times: Vec::new(), sum: Tally::default() };
+    if options.filter.is_none() {
+        checks(&mut book);
+    }
+    tests(&mut book, &run, &options);
+    if options.full && options.filter.is_none() {
+        book.check("documentation examples", server::cargo(&["test", "--workspace", "--doc", "--quiet"]));
+    }
+    book.sum.add(&run.end());
+    closing_words(&book, possible::not_possible_here());
+    Ok(if book.sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn checks(book: &mut Book) {
+    book.check("formatting", server::cargo(&["fmt", "--all", "--check"]));
+    book.check("clippy", server::cargo(&["clippy", "--workspace", "--tests", "--", "--deny", "warnings"]));
+}
+
+fn tests(book: &mut Book, run: &Run, options: &Options) {
+    let mut programs = Vec::new();
+    book.phase("build of server and tests", |_| match programs::build() {
+        Ok(built) => {
+            programs = built;
+            Tally::one_passed()
+        }
+        Err(error) => Tally::one_failed(format!("{error:#}")),
+    });
+    let stages = [
+        (Stage::Rules, "rules of the repository"),
+        (Stage::Plain, "tests without machines"),
+        (Stage::Machines, "tests of single machines"),
+        (Stage::EndToEnd, "end to end: the docker CLI and real machines"),
+    ];
+    for (stage, name) in stages {
+        if stage == Stage::Machines {
+            let own = std::env::current_exe().unwrap_or_default();
+            let mut guest = Command::new(own);
+            guest.arg("guest-image");
+            book.check("guest image", guest);
+        }
+        let of_stage: Vec<&Program> = programs.iter().filter(|program| program.stage() == stage).collect();
+        book.phase(name, |limit| run_all(&of_stage, run, options, limit));
+    }
+}
+
+fn run_all(programs: &[&Program], run: &Run, options: &Options, limit: Duration) -> Tally {
+    let started = Instant::now();
     let mut sum = Tally::default();
-    let mut times = Vec::new();
-    for phase in phases(&options) {
-        let name = phase.name;
+    for program in programs {
+        let name = format!("{} ({})", program.package, program.target);
+        let mut words = Vec::new();
+        if program.stage() == Stage::Machines {
+            // Machines are slow under emulation: many at once only make all of them late.
+            words.push("--test-threads=1".to_owned());
+        }
+        words.extend(options.filter.clone());
+        eprintln!("--- {name}");
+        let mut command = program.command(run, &words);
+        if options.full {
+            command.env("BULKHEAD_TEST_FULL", "1");
+        }
+        sum.add(&phase::run(&name, command, Counts::ByItself, limit.saturating_sub(started.elapsed())));
+    }
+    sum
+}
+
+/// What was done so far, and how much time there is.
+struct Book {
+    started: Instant,
+    limit: Duration,
+    times: Vec<(&'static str, Duration, Tally)>,
+    sum: Tally,
+}
+
+impl Book {
+    fn phase(&mut self, name: &'static str, body: impl FnOnce(Duration) -> Tally) {
         let step = Step::start(name);
         let begun = Instant::now();
-        let outcome = phase.run(&run, limit.saturating_sub(started.elapsed()), options.full);
-        sum.add(&outcome);
+        let outcome = body(self.limit.saturating_sub(self.started.elapsed()));
+        self.sum.add(&outcome);
         step.done(&format!("{} passed, {} failed", outcome.passed, outcome.failed));
-        times.push((name, begun.elapsed(), outcome));
+        self.times.push((name, begun.elapsed(), outcome));
     }
-    sum.add(&run.end());
-    closing_words(&sum, &times, started.elapsed(), possible::not_possible_here());
-    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+
+    fn check(&mut self, name: &'static str, command: Command) {
+        self.phase(name, |limit| phase::run(name, command, Counts::AsOne, limit));
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -70,52 +145,14 @@ impl Options {
     }
 }
 
-/// Everything that is run, in order. With a filter only what a filter can mean something to.
-fn phases(options: &Options) -> Vec<Phase> {
-    const VM_CRATES: [&str; 2] = ["bulkhead-machine-qemu", "bulkhead-guest-agent"];
-    const END_TO_END: &str = "bulkhead-e2e";
-    let mut phases = Vec::new();
-    if options.filter.is_none() {
-        phases.push(Phase::check("formatting", server::cargo(&["fmt", "--all", "--check"])));
-        phases.push(Phase::tests("tidy: arrows, sizes, words", &["--package", "bulkhead-tidy"]));
-        phases.push(Phase::check(
-            "clippy",
-            server::cargo(&["clippy", "--workspace", "--tests", "--quiet", "--", "--deny", "warnings"]),
-        ));
-    }
-    let mut others = vec!["--workspace", "--exclude", "bulkhead-tidy", "--exclude", END_TO_END];
-    for name in VM_CRATES {
-        others.extend(["--exclude", name]);
-    }
-    phases.push(Phase::tests("tests without machines", &others));
-    phases.push(Phase::check("server", server::cargo(&["build", "--package", "bulkhead-server"])));
-    phases.push(Phase::check(
-        "guest image",
-        server::cargo(&["run", "--quiet", "--package", "bulkhead-xtask", "--", "guest-image"]),
-    ));
-    for name in VM_CRATES {
-        phases.push(Phase::tests(name, &["--package", name]).one_at_a_time());
-    }
-    phases.push(Phase::tests("end to end: the docker CLI and real machines", &["--package", END_TO_END]));
-    if options.full && options.filter.is_none() {
-        phases.push(Phase::check(
-            "documentation examples",
-            server::cargo(&["test", "--workspace", "--doc", "--quiet"]),
-        ));
-    }
-    for phase in &mut phases {
-        phase.filter(options.filter.as_deref());
-    }
-    phases
-}
-
-fn closing_words(sum: &Tally, times: &[(&str, Duration, Tally)], whole: Duration, not_possible: Vec<String>) {
+fn closing_words(book: &Book, not_possible: Vec<String>) {
+    let sum = &book.sum;
     eprintln!("\nwhere the time went:");
-    for (name, time, outcome) in times {
+    for (name, time, outcome) in &book.times {
         let mark = if outcome.failed > 0 { format!("  {} FAILED", outcome.failed) } else { String::new() };
         eprintln!("  {:>14}  {name}{mark}", say::seconds(*time));
     }
-    eprintln!("  {:>14}  in all", say::seconds(whole));
+    eprintln!("  {:>14}  in all", say::seconds(book.started.elapsed()));
     for failure in &sum.failures {
         eprintln!("failed: {failure}");
     }
@@ -125,11 +162,6 @@ fn closing_words(sum: &Tally, times: &[(&str, Duration, Tally)], whole: Duration
     }
     println!("{} not possible here", not_possible.len());
     println!("{} passed, {} failed", sum.passed, sum.failed);
-}
-
-/// Whether tests need `sudo` in front of them.
-fn needs_sudo() -> bool {
-    !root::is_root()
 }
 
 #[cfg(test)]
@@ -145,18 +177,5 @@ mod tests {
         assert_eq!(parse(&["kill"]), Some(Options { full: false, filter: Some("kill".into()) }));
         assert_eq!(parse(&["--fast"]), None);
         assert_eq!(parse(&["a", "b"]), None);
-    }
-
-    #[test]
-    fn checks_come_before_tests_and_machines_last() {
-        let all = phases(&Options { full: false, filter: None });
-        let names: Vec<_> = all.iter().map(|phase| phase.name).collect();
-        assert_eq!(names.first(), Some(&"formatting"));
-        assert!(names.last().is_some_and(|name| name.starts_with("end to end")));
-        assert!(
-            !phases(&Options { full: false, filter: Some("x".into()) })
-                .iter()
-                .any(|one| one.name == "clippy")
-        );
     }
 }
