@@ -10,7 +10,6 @@
 //! a crash. Never truncated, so QEMU's offset stays right while it writes.
 
 use crate::machines::QemuMachines;
-use crate::record::MachineFolder;
 use crate::shared::Shared;
 use async_trait::async_trait;
 use bulkhead_machine::{Extent, JournalChunk, Journals, MachineError};
@@ -106,12 +105,9 @@ impl QemuJournals {
     }
 
     /// A guest that goes around its agent could fill the datastore: beyond twice its cap, its machine is ended.
-    async fn enforce_cap(&self, id: &ContainerId, allocated: u64) {
-        let folder = MachineFolder::of(&self.shared.machines_folder(), id);
-        let cap = tokio::task::spawn_blocking(move || folder.record());
-        if let Ok(Ok(Some(record))) = cap.await
-            && allocated > record.spec.journal_bytes_max.saturating_mul(2).saturating_add(BLOCK_BYTES)
-        {
+    fn enforce_cap(&self, id: &ContainerId, allocated: u64) {
+        let cap = self.machines.journal_bytes_max(id);
+        if cap.is_some_and(|cap| allocated > cap.saturating_mul(2).saturating_add(BLOCK_BYTES)) {
             tracing::warn!(container.id = %id, bytes = allocated, "a guest writes past the cap of its journal");
             self.machines.end(id, "the guest wrote past the cap of its journal");
         }
@@ -188,7 +184,7 @@ impl Journals for QemuJournals {
                 Ok((JournalChunk { offset, data: data.into() }, file.metadata()?.blocks() * 512))
             })
             .await?;
-        self.enforce_cap(id, allocated).await;
+        self.enforce_cap(id, allocated);
         Ok(chunk)
     }
 

@@ -55,6 +55,7 @@ struct Live {
     /// Becomes true when its end was written down.
     over: watched::Receiver<bool>,
     hangup: Option<Hangup>,
+    journal_bytes_max: u64,
 }
 
 impl Drop for Inner {
@@ -109,6 +110,11 @@ impl QemuMachines {
 
     pub(crate) fn end(&self, id: &ContainerId, reason: &str) {
         self.0.end(id, reason);
+    }
+
+    /// Hard cap of a running machine's journal, in bytes beyond what was released.
+    pub(crate) fn journal_bytes_max(&self, id: &ContainerId) -> Option<u64> {
+        lock(&self.0.live).get(id).map(|live| live.journal_bytes_max)
     }
 
     async fn act(&self, id: &ContainerId) -> OwnedMutexGuard<()> {
@@ -188,14 +194,14 @@ impl Inner {
 
     fn watch(&self, record: Record, pidfd: Pidfd, log: Option<File>) -> io::Result<()> {
         let _context = self.runtime.enter();
-        let id = record.spec.id.clone();
+        let (id, journal_bytes_max) = (record.spec.id.clone(), record.spec.journal_bytes_max);
         let started = id.clone();
         let (kill, kill_requests) = mpsc::channel(1);
         let (over, is_over) = watched::channel(false);
         // SAFETY: it owns its descriptor, which stays open and the same as long as it lives.
         let pidfd = unsafe { AsyncFd::register(pidfd) }?;
         let watch = Watch { shared: self.shared.clone(), record, pidfd, log, kill: kill_requests };
-        lock(&self.live).insert(id.clone(), Live { kill, over: is_over, hangup: None });
+        lock(&self.live).insert(id.clone(), Live { kill, over: is_over, hangup: None, journal_bytes_max });
         let (stop, changes) = (self.stop.clone(), self.changes.clone());
         self.tasks.spawn_on(
             async move {
@@ -293,10 +299,13 @@ impl Machines for QemuMachines {
             return Ok(());
         }
         self.0.end(id, "killed");
-        if self.over(id, KILL_DEADLINE).await {
-            return Ok(());
+        self.over(id, KILL_DEADLINE).await;
+        match self.observe(id).await? {
+            Some(MachineFacts { condition: Condition::Running { .. }, .. }) => {
+                Err(MachineError::io("killing the machine")(io::ErrorKind::TimedOut.into()))
+            }
+            _ => Ok(()),
         }
-        Err(MachineError::io("killing the machine")(io::ErrorKind::TimedOut.into()))
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {

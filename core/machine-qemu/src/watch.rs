@@ -58,7 +58,10 @@ impl Watch {
                 () = stop.cancelled() => return false,
                 ended = self.pidfd.readable() => match ended {
                     Ok(_) => break,
-                    Err(error) => tracing::error!(container.id = %self.record.spec.id, %error, "a machine is not watched"),
+                    Err(error) => {
+                        tracing::error!(container.id = %self.record.spec.id, %error, "a machine is not watched any more");
+                        return false;
+                    }
                 },
                 message = receive(&mut qmp) => match message {
                     Ok(message) => ending.heard(message, &mut qmp).await,
