@@ -24,7 +24,7 @@ impl Layout {
     pub fn system() -> Self {
         Self {
             binary: "/usr/local/bin/bulkhead".into(),
-            guest: "/usr/local/lib/bulkhead/guest".into(),
+            guest: "/var/lib/bulkhead/guest".into(),
             config: "/etc/bulkhead/bulkhead.toml".into(),
             data: "/var/lib/bulkhead".into(),
             run: "/run/bulkhead".into(),
@@ -36,7 +36,7 @@ impl Layout {
     pub fn below(folder: &Path) -> Self {
         Self {
             binary: folder.join("bin/bulkhead"),
-            guest: folder.join("guest"),
+            guest: folder.join("data/guest"),
             config: folder.join("bulkhead.toml"),
             data: folder.join("data"),
             run: folder.join("data/run"),

@@ -60,11 +60,10 @@ pub fn put_in_place(layout: &Layout) -> Result<()> {
 fn config(layout: &Layout) -> String {
     format!(
         "# Written by `cargo xtask up`, and yours from now on: it is not written again.\n\
-         data_dir = {:?}\nrun_dir = {:?}\nguest_dir = {:?}\n\n\
+         data_dir = {:?}\nrun_dir = {:?}\n\n\
          [admin]\n# Besides root, these users may use the admin socket.\nuids = [{}]\n",
         layout.data,
         layout.run,
-        layout.guest,
         root::invoking_uid()
     )
 }

@@ -18,7 +18,8 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
     server::build().context("step `build`")?;
     server::put_in_place(&layout).context("step `put in place`")?;
     server::start(&layout).with_context(|| {
-        format!("step `start the server`; `{} doctor` may know more", layout.binary.display())
+        let (program, config) = (layout.binary.display(), layout.config.display());
+        format!("step `start the server`; `{program} doctor --config {config}` may know more")
     })?;
     server::ensure_vch(&layout).context("step `create a VCH`")?;
     let image = containers::ensure_image(&layout).context("step `bring an image`")?;
