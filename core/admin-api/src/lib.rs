@@ -20,7 +20,7 @@ mod vchs;
 pub mod view;
 
 pub use error::{Problem, code};
-pub use state::{AdminState, CertificateIssuer, Endpoints};
+pub use state::{AdminState, CertificateIssuer, Endpoints, PolicyStatus};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

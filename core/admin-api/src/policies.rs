@@ -6,11 +6,5 @@ use axum::Json;
 use axum::extract::State;
 
 pub(crate) async fn handle(State(state): State<AdminState>) -> Json<PolicyStatusView> {
-    let status = state.policies.status();
-    Json(PolicyStatusView {
-        policy_set: status.policy_set,
-        policies: status.policies,
-        classes: status.classes,
-        problem: status.problem,
-    })
+    Json((state.policies)())
 }

@@ -1,10 +1,9 @@
 //! What the handlers work with.
 
 use crate::error::Problem;
-use crate::view::{ClientCertificate, Endpoint};
+use crate::view::{ClientCertificate, Endpoint, PolicyStatusView};
 use bulkhead_engine::Engine;
 use bulkhead_model::{Vch, VchId};
-use bulkhead_policy::Decider;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -20,10 +19,13 @@ pub type Endpoints = watch::Receiver<BTreeMap<VchId, Vec<Endpoint>>>;
 /// Makes a certificate for a client of a VCH, with the name that its caller will have.
 pub type CertificateIssuer = Arc<dyn Fn(&Vch, &str) -> Result<ClientCertificate, Problem> + Send + Sync>;
 
+/// Tells which policies are in force now.
+pub type PolicyStatus = Arc<dyn Fn() -> PolicyStatusView + Send + Sync>;
+
 #[derive(Clone)]
 pub struct AdminState {
     pub engine: Engine,
-    pub policies: Arc<Decider>,
+    pub policies: PolicyStatus,
     pub endpoints: Endpoints,
     pub certificates: CertificateIssuer,
 }

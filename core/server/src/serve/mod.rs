@@ -109,7 +109,7 @@ async fn run(config: &Config, server: ServerId, database: &Database, mut signals
     let listeners = VchListeners::new(config, engine.clone(), metrics.clone());
     let admin = AdminState {
         engine: engine.clone(),
-        policies: policies.decider.clone(),
+        policies: policies.status(),
         endpoints: listeners.endpoints(),
         certificates: certificate_issuer(config),
     };

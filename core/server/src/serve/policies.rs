@@ -2,6 +2,8 @@
 
 use crate::config::Config;
 use anyhow::{Context as _, Result};
+use bulkhead_admin_api::PolicyStatus;
+use bulkhead_admin_api::view::PolicyStatusView;
 use bulkhead_policy::{Decider, PolicySet, Settings, write_defaults};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -42,6 +44,20 @@ impl Policies {
         })?;
         tracing::info!(policy_set = %set.digest(), policies = set.len(), "policies are in force");
         Ok(Self { decider: Arc::new(Decider::new(set, settings)), dir })
+    }
+
+    /// For the operator's API, which does not know the decider.
+    pub fn status(&self) -> PolicyStatus {
+        let decider = self.decider.clone();
+        Arc::new(move || {
+            let status = decider.status();
+            PolicyStatusView {
+                policy_set: status.policy_set,
+                policies: status.policies,
+                classes: status.classes,
+                problem: status.problem,
+            }
+        })
     }
 
     /// Reads the files again now. What comes of it is logged; a wrong set changes nothing.
