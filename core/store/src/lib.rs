@@ -132,10 +132,20 @@ impl Store {
             ("lock_timeout", LOCK_TIMEOUT.as_millis().to_string()),
             ("idle_in_transaction_session_timeout", CALL_TIMEOUT.as_millis().to_string()),
             ("timezone", "UTC".to_owned()),
+            // A rollback where nothing is open is no news; see below.
+            ("client_min_messages", "error".to_owned()),
         ];
         let pool = PgPoolOptions::new()
             .max_connections(connections_max.max(1))
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A caller that leaves while `begin` is under way leaves the transaction open: sqlx counts it only once
+            // the answer is there. Whoever got that connection next would write into it, and nobody commit.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    sqlx::raw_sql("rollback").execute(connection).await?;
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(database.connect_options().options(settings));
         let store = Self { pool };
         store.ping().await?;

@@ -6,6 +6,8 @@ use bulkhead_test_support::postgres::Postgres;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -221,4 +223,44 @@ async fn calls_can_be_made_from_any_task() {
     world.store.ping().await.unwrap();
     world.store.close().await;
     assert!(matches!(world.store.ping().await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_write_that_is_given_up_anywhere_leaves_no_transaction_open() {
+    let world = World::new().await;
+    let mut observer = world.postgres.connection().await.unwrap();
+    for polls in 0.. {
+        let new = vch(&format!("v{polls}"));
+        let record = record("create");
+        let mut write = Box::pin(world.store.create_vch(&new, &record));
+        let mut left = polls;
+        let written = std::future::poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(None);
+            }
+            left -= 1;
+            write.as_mut().poll(cx).map(Some)
+        })
+        .await;
+        drop(write);
+        if let Some(written) = written {
+            written.unwrap();
+            assert!(polls > 3, "done after {polls} polls");
+            return;
+        }
+        let all_closed = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(5));
+            while open_transactions(&mut observer).await > 0 {
+                ticks.tick().await;
+            }
+        };
+        let closed = tokio::time::timeout(Duration::from_secs(5), all_closed).await;
+        assert!(closed.is_ok(), "given up after {polls} polls, a transaction stays open");
+    }
+}
+
+async fn open_transactions(observer: &mut sqlx::PgConnection) -> i64 {
+    let text = "select count(*) from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid() and state like 'idle in transaction%'";
+    sqlx::query_scalar(text).fetch_one(observer).await.unwrap()
 }
