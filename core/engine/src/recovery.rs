@@ -19,10 +19,11 @@ impl Engine {
             self.drive(container);
         }
         for machine in self.back_end().machines.list().await? {
-            if !known.contains(&machine.id) {
+            if machine.server == self.0.fence.server && !known.contains(&machine.id) {
                 tracing::warn!(container.id = %machine.id, "ends a machine that belongs to no container");
                 self.back_end().machines.kill(&machine.id).await?;
                 self.back_end().machines.delete(&machine.id).await?;
+                self.back_end().disks.delete_disk(machine.vch, &machine.id).await?;
                 self.back_end().journals.delete(&machine.id).await?;
             }
         }

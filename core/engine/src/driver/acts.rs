@@ -21,6 +21,8 @@ const BOOT_DEADLINE_EMULATED: Duration = Duration::from_secs(180);
 /// Attaching disks, mounting them, starting the process.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// An agent that is well answers within this, whatever the deadline of the stop.
+const SIGNAL_PATIENCE_MIN: Duration = Duration::from_millis(500);
 /// How long a greeting is waited for before the driver looks whether it is still wanted.
 const GREET_SLICE: Duration = Duration::from_millis(250);
 /// A machine whose process is over powers itself off; it gets this long before it is made to.
@@ -60,7 +62,7 @@ impl Driver {
                 self.set_status(&status, None, self.record().event(event(container, "start", &[]))).await
             }
             Act::Signal { signal } => {
-                self.send_signal(*signal).await?;
+                self.send_signal(*signal, self.patience(&container.desired)).await?;
                 let Status::Running { run, started_at, .. } = &container.status else { return Ok(()) };
                 let status = Status::Running { run: *run, started_at: *started_at, stop_signalled: true };
                 let number = signal.number().to_string();
@@ -254,12 +256,19 @@ impl Driver {
         }
     }
 
-    async fn send_signal(&mut self, signal: Signal) -> Result<(), EngineError> {
+    /// How long an agent may take for a stop's signal: not past the stop's deadline, but for a moment.
+    fn patience(&self, desired: &Desired) -> Duration {
+        let Goal::Stop { deadline: Some(deadline), .. } = &desired.goal else { return CALL_DEADLINE };
+        let left = (*deadline - self.engine.now()).to_std().unwrap_or_default();
+        left.clamp(SIGNAL_PATIENCE_MIN, CALL_DEADLINE)
+    }
+
+    async fn send_signal(&mut self, signal: Signal, patience: Duration) -> Result<(), EngineError> {
         let Some(link) = self.link.as_mut() else {
             self.guest = GuestFact::Unknown;
             return Err(unreachable_agent("it is not connected", self));
         };
-        let sent = link.call(RequestBody::Signal { number: signal.number() }, CALL_DEADLINE).await;
+        let sent = link.call(RequestBody::Signal { number: signal.number() }, patience).await;
         match sent {
             // A process that is over cannot be signalled; its end is on the way.
             Ok(_) | Err(GuestError::Refused(_)) => Ok(()),
@@ -280,7 +289,7 @@ impl Driver {
         if self.link.is_none() {
             self.greet(&container).await?;
         }
-        match self.send_signal(signal).await {
+        match self.send_signal(signal, CALL_DEADLINE).await {
             Err(error) if signal == Signal::KILL => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,

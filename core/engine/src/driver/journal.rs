@@ -78,6 +78,12 @@ impl Follower {
     pub(super) fn end(&self) -> u64 {
         self.reader.as_ref().map_or(0, Reader::end)
     }
+
+    /// Whether the guest may soon have to stop writing, or was not told yet how far it may.
+    fn is_crowded(&self) -> bool {
+        let room = self.limit.saturating_sub(self.end());
+        self.limit == 0 || room < self.limit.saturating_sub(self.start) / 4
+    }
 }
 
 pub(crate) fn time_of(unix_ns: u64) -> DateTime<Utc> {
@@ -110,6 +116,10 @@ impl Driver {
             for record in told {
                 self.take(record, container);
             }
+            self.keep_log_small().await?;
+        }
+        // A reader that was waited for may have moved on, and an agent may just have been greeted.
+        if self.link.is_some() && self.journal.is_crowded() {
             self.keep_log_small().await?;
         }
         Ok(())

@@ -179,7 +179,12 @@ impl Driver {
             let rest = match went {
                 Ok(Step::Do(_)) => {
                     self.retry = RETRY_MIN;
-                    continue;
+                    // Acts may follow each other for long: an agent that does not answer is greeted again and again.
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        () = self.obey_waiting() => continue,
+                    }
                 }
                 Ok(Step::Idle) => LOOK_EVERY,
                 Ok(Step::Wait(at)) => (at - self.engine.now())
@@ -262,6 +267,10 @@ impl Driver {
         if matches!(container.status, Status::Starting { .. } | Status::Running { .. }) {
             self.read_journal(container).await?;
         }
+        // The journal tells of the process, but only an agent that was greeted can be told anything: to write on.
+        if machine == MachineFact::Running && self.link.is_none() && matches!(self.guest, GuestFact::Process { .. }) {
+            self.guest = GuestFact::Unknown;
+        }
         let run = run_of(&container.status);
         let guest = match &self.failed {
             Some((of, exit)) if *of == run => GuestFact::Exited { run, exit: exit.clone() },
@@ -283,9 +292,20 @@ impl Driver {
             () = journals.grown(&self.id, beyond), if live => None,
             command = self.commands.recv() => command,
         };
-        if let Some(Command::Signal { signal, done }) = command {
-            // Nobody to tell is fine: the client left, the signal stands.
-            let _ = done.send(self.signal(signal).await);
+        if let Some(command) = command {
+            self.obey(command).await;
         }
+    }
+
+    async fn obey_waiting(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command).await;
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        let Command::Signal { signal, done } = command;
+        // Nobody to tell is fine: the client left, the signal stands.
+        let _ = done.send(self.signal(signal).await);
     }
 }
