@@ -1,6 +1,6 @@
 //! Create, start, stop, kill, remove, wait.
 
-use crate::world::{World, ask, until_running, within};
+use crate::world::{World, ask, until, until_running, within};
 use bulkhead_engine::{Changed, EngineError, WaitFor};
 use bulkhead_model::ContainerAsk;
 use bulkhead_model::container::Signal;
@@ -96,7 +96,7 @@ async fn a_stop_without_end_waits_and_a_second_stop_may_cut_it_short() {
     let (engine, session) = (world.engine.clone(), world.session.clone());
     let text = id.to_string();
     let forever = tokio::spawn(async move { engine.stop(&session, &text, None, Some(-1)).await });
-    crate::world::until("signalled", || async {
+    until("signalled", || async {
         matches!(world.container(&id).await.status, Status::Running { stop_signalled: true, .. })
     })
     .await;
@@ -216,7 +216,7 @@ async fn a_stop_during_boot_breaks_the_start_off() {
     let id = world.create("sleep").await;
     let (engine, session, text) = (world.engine.clone(), world.session.clone(), id.to_string());
     let start = tokio::spawn(async move { engine.start_container(&session, &text).await });
-    crate::world::until("a machine", || async { !world.sim.running().is_empty() }).await;
+    until("a machine", || async { !world.sim.running().is_empty() }).await;
     world.stop(&id, None).await.unwrap();
     let error = within("start", start).await.unwrap().unwrap_err();
     assert!(matches!(error, EngineError::StartFailed { code: 137, .. }), "{error:?}");

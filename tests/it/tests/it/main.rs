@@ -2,7 +2,21 @@
 //! `cfg(test)` only tells the lints that helpers here are tests, too.
 
 #[cfg(test)]
+mod events;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod journey;
+#[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod names;
+#[cfg(test)]
+mod output;
+#[cfg(test)]
+mod recovery;
 #[cfg(test)]
 mod world;
 

@@ -19,7 +19,7 @@ use bulkhead_test_support::postgres::Postgres;
 use chrono::Utc;
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -33,7 +33,6 @@ pub const IMAGE: &str = "app";
 const USER: u32 = 1000;
 
 pub struct World {
-    pub postgres: Postgres,
     pub store: Store,
     pub sim: Sim,
     pub server: ServerId,
@@ -61,7 +60,7 @@ impl World {
         add_vch(&store, &sim, &vch, &image).await;
         let engine = start_engine(&store, &sim, server, work.path()).await.unwrap();
         let session = session(vch.id);
-        Self { postgres, store, sim, server, engine, vch, session, work }
+        Self { store, sim, server, engine, vch, session, work }
     }
 
     /// Another VCH beside the first one, with the same image.
@@ -163,6 +162,10 @@ impl World {
     }
 }
 
+/// Read and checked once: that takes longer than all else at a start.
+static POLICIES: LazyLock<Arc<Decider>> =
+    LazyLock::new(|| Arc::new(Decider::new(PolicySet::shipped().unwrap(), Settings::default())));
+
 pub async fn start_engine(
     store: &Store,
     sim: &Sim,
@@ -173,7 +176,7 @@ pub async fn start_engine(
     Engine::start(EngineParts {
         store: store.clone(),
         back_end: sim.back_end(),
-        policies: Arc::new(Decider::new(PolicySet::shipped().unwrap(), Settings::default())),
+        policies: POLICIES.clone(),
         registries: Registries::new(RegistryConfig::default()).unwrap(),
         converter: Converter::new(crate::converter_config()),
         clock: Clock::system(),
