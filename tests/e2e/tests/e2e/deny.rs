@@ -148,7 +148,9 @@ fn prod_judges_by_origin(world: &mut World) -> Result<()> {
     world.dev.ok(&["save", "--output", &path, &world.busybox()])?;
     docker.ok(&["load", "--input", &path])?;
     fs::remove_file(&archive)?;
-    let refused = docker.run(&["run", "--rm", &world.busybox(), "true"])?;
+    // Named by its whole id it is as exact as a digest, so nothing but its origin stands against it.
+    let id = docker.ok(&["inspect", "--format", "{{.Id}}", &world.busybox()])?;
+    let refused = docker.run(&["run", "--rm", &id, "true"])?;
     code(&refused, 125)?;
     has(&refused.stderr, "was not pulled from a registry that the operator trusts")?;
     world.remove_vch("prod-o")

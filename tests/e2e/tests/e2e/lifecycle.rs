@@ -43,9 +43,12 @@ fn create_start_wait_remove(world: &mut World) -> Result<()> {
 
 fn stop_and_kill(world: &mut World) -> Result<()> {
     let docker = &world.dev;
-    // `exec` makes sleep the first process; it dies of SIGTERM, which the agent passes on.
-    let wait = "trap 'exit 143' TERM; while true; do sleep 0.1; done";
+    let wait = "trap 'exit 143' TERM; echo ready; while true; do sleep 0.1; done";
     docker.ok(&["run", "--detach", "--name", "stopped", &world.busybox(), "sh", "-c", wait])?;
+    // A first process has no default for signals: before the trap is set it would not hear this one.
+    wait_for("the trap is set", Duration::from_secs(30), || {
+        docker.ok(&["logs", "stopped"]).ok().filter(|logs| logs.contains("ready"))
+    })?;
     docker.ok(&["stop", "stopped"])?;
     same(state(world, "stopped")?, "exited 143".to_owned())?;
     docker.ok(&["run", "--detach", "--name", "killed", &world.busybox(), "sleep", "600"])?;
