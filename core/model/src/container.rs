@@ -230,9 +230,9 @@ fn check_hostname(name: &str) -> Result<&str, SpecError> {
 }
 
 const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 impl Signal {
@@ -265,7 +265,9 @@ impl Signal {
 
     /// `SIGTERM`; the number where there is no name.
     pub fn name(self) -> String {
-        SIGNALS.get(usize::from(self.0).wrapping_sub(1)).map_or_else(|| self.0.to_string(), |name| format!("SIG{name}"))
+        SIGNALS
+            .get(usize::from(self.0).wrapping_sub(1))
+            .map_or_else(|| self.0.to_string(), |name| format!("SIG{name}"))
     }
 }
 
@@ -311,7 +313,11 @@ mod tests {
         assert_eq!(command(ask(None, Some("sh"))).unwrap(), words("/entry sh"));
         assert_eq!(command(ask(Some("/mine"), None)).unwrap(), words("/mine"));
         assert_eq!(command(ask(Some("/mine"), Some("x"))).unwrap(), words("/mine x"));
-        let none = ContainerAsk { entrypoint: Some(vec![String::new()]), cmd: Some(words("ls")), ..Default::default() };
+        let none = ContainerAsk {
+            entrypoint: Some(vec![String::new()]),
+            cmd: Some(words("ls")),
+            ..Default::default()
+        };
         assert_eq!(command(none).unwrap(), words("ls"));
     }
 
@@ -331,7 +337,9 @@ mod tests {
 
     #[test]
     fn signals_by_name_and_number() {
-        for (text, number) in [("TERM", 15), ("SIGKILL", 9), ("sighup", 1), ("15", 15), ("RTMIN+3", 37), ("RTMAX-1", 63)] {
+        for (text, number) in
+            [("TERM", 15), ("SIGKILL", 9), ("sighup", 1), ("15", 15), ("RTMIN+3", 37), ("RTMAX-1", 63)]
+        {
             assert_eq!(Signal::parse(text).unwrap().number(), number, "{text}");
         }
         for text in ["", "0", "65", "NOPE", "RTMIN+90", "-1"] {

@@ -46,7 +46,11 @@ impl FromStr for Digest {
         if good {
             Ok(Self(text.into()))
         } else {
-            Err(IdError { kind: "digest", text: text.into(), expected: "`sha256:` and 64 lower-case hex digits" })
+            Err(IdError {
+                kind: "digest",
+                text: text.into(),
+                expected: "`sha256:` and 64 lower-case hex digits",
+            })
         }
     }
 }

@@ -125,7 +125,9 @@ impl FromStr for DecisionId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         match text.strip_prefix("d-") {
-            Some(rest) if rest.len() == 20 && rest.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Self(text.into())),
+            Some(rest) if rest.len() == 20 && rest.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                Ok(Self(text.into()))
+            }
             _ => Err(IdError { kind: "decision id", text: text.into(), expected: "`d-` and 20 hex digits" }),
         }
     }

@@ -100,12 +100,18 @@ pub enum Act {
     Greet,
     StartProcess,
     /// Status becomes `Running`; event `start`.
-    RecordRunning { started_at: DateTime<Utc> },
-    Signal { signal: Signal },
+    RecordRunning {
+        started_at: DateTime<Utc>,
+    },
+    Signal {
+        signal: Signal,
+    },
     /// End the machine, at once.
     Kill,
     /// Status becomes `Exited`; event `die`.
-    RecordExit { exit: Exit },
+    RecordExit {
+        exit: Exit,
+    },
     DeleteMachine,
     DeleteDisk,
     /// Delete the row; event `destroy`.
@@ -166,9 +172,15 @@ pub fn next(desired: &Desired, status: &Status, facts: &Facts, now: DateTime<Utc
             MachineFact::Ended { .. } => Step::Do(Act::DeleteMachine),
         },
         (Goal::Run, Status::Starting { run }) => starting(*run, facts, now),
-        (Goal::Rest | Goal::Run, Status::Running { run, started_at, .. }) => running(*run, *started_at, facts, now),
-        (Goal::Rest | Goal::Run | Goal::Stop { .. }, Status::Created | Status::Exited { .. }) => resting(facts),
-        (Goal::Stop { .. } | Goal::Gone | Goal::Rest, Status::Starting { run }) => ending(*run, None, facts, now),
+        (Goal::Rest | Goal::Run, Status::Running { run, started_at, .. }) => {
+            running(*run, *started_at, facts, now)
+        }
+        (Goal::Rest | Goal::Run | Goal::Stop { .. }, Status::Created | Status::Exited { .. }) => {
+            resting(facts)
+        }
+        (Goal::Stop { .. } | Goal::Gone | Goal::Rest, Status::Starting { run }) => {
+            ending(*run, None, facts, now)
+        }
         (Goal::Stop { signal, deadline }, Status::Running { run, started_at, stop_signalled }) => {
             match running(*run, *started_at, facts, now) {
                 Step::Idle if !stop_signalled => Step::Do(Act::Signal { signal: *signal }),
@@ -226,7 +238,9 @@ fn running(run: u32, started_at: DateTime<Utc>, facts: &Facts, now: DateTime<Utc
         (_, GuestFact::Exited { run: over, exit }) if *over == run => {
             Step::Do(Act::RecordExit { exit: exit.clone() })
         }
-        (MachineFact::Ended { reason }, _) => Step::Do(Act::RecordExit { exit: lost(started_at, reason, now) }),
+        (MachineFact::Ended { reason }, _) => {
+            Step::Do(Act::RecordExit { exit: lost(started_at, reason, now) })
+        }
         (MachineFact::Absent, _) => {
             Step::Do(Act::RecordExit { exit: lost(started_at, "no machine was found", now) })
         }

@@ -61,7 +61,12 @@ impl World {
         let run = self.run();
         match act {
             Act::BeginRun => {
-                assert_eq!(self.machine, MachineFact::Absent, "a run begins without a machine: {:?}", self.log);
+                assert_eq!(
+                    self.machine,
+                    MachineFact::Absent,
+                    "a run begins without a machine: {:?}",
+                    self.log
+                );
                 self.guest = GuestFact::Unknown;
                 self.status = Some(Status::Starting { run: self.desired.run });
             }
@@ -77,7 +82,9 @@ impl World {
                 self.status = Some(Status::Running { run, started_at, stop_signalled: false });
             }
             Act::Signal { .. } => {
-                let Some(Status::Running { run, started_at, .. }) = self.status else { panic!("signals what runs") };
+                let Some(Status::Running { run, started_at, .. }) = self.status else {
+                    panic!("signals what runs")
+                };
                 self.status = Some(Status::Running { run, started_at, stop_signalled: true });
             }
             Act::Kill => {
@@ -94,7 +101,11 @@ impl World {
             }
             Act::DeleteDisk => self.disk = false,
             Act::Forget => {
-                assert!(!self.disk && self.machine == MachineFact::Absent, "nothing is orphaned: {:?}", self.log);
+                assert!(
+                    !self.disk && self.machine == MachineFact::Absent,
+                    "nothing is orphaned: {:?}",
+                    self.log
+                );
                 self.status = None;
             }
         }
@@ -114,7 +125,9 @@ impl World {
             Happening::Ask(request) => self.ask(*request),
             Happening::MachineDies => self.machine_dies(),
             Happening::ProcessEnds => {
-                if let (MachineFact::Running, GuestFact::Process { run, started_at }) = (&self.machine, &self.guest) {
+                if let (MachineFact::Running, GuestFact::Process { run, started_at }) =
+                    (&self.machine, &self.guest)
+                {
                     let exit = Exit {
                         code: 0,
                         error: None,

@@ -70,7 +70,9 @@ fn is_path_component(part: &str) -> bool {
     let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     edge(bytes.first())
         && edge(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
         && !part.contains("..")
         && !part.contains("___")
 }
@@ -109,9 +111,10 @@ impl FromStr for Reference {
             return Err(wrong("it is empty"));
         }
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => {
-                (rest, Some(digest.parse().map_err(|_| wrong("the digest is not `sha256:` and 64 hex digits"))?))
-            }
+            Some((rest, digest)) => (
+                rest,
+                Some(digest.parse().map_err(|_| wrong("the digest is not `sha256:` and 64 hex digits"))?),
+            ),
             None => (text, None),
         };
         let (name, tag) = match rest.rsplit_once(':') {
@@ -124,14 +127,17 @@ impl FromStr for Reference {
             return Err(wrong("the tag must be 1 to 128 letters, digits, `_`, `.`, `-`"));
         }
         let (registry, path) = match name.split_once('/') {
-            Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (first, path.to_owned()),
+            Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => {
+                (first, path.to_owned())
+            }
             _ => (DOCKER_HUB, name.to_owned()),
         };
         let registry = if registry == "index.docker.io" { DOCKER_HUB } else { registry };
         if !is_registry(registry) {
             return Err(wrong("the registry is not a host name with an optional port"));
         }
-        let repository = if registry == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path };
+        let repository =
+            if registry == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path };
         if repository.len() > 255 || !repository.split('/').all(is_path_component) {
             return Err(wrong("the repository must be lower-case letters, digits and single separators"));
         }
