@@ -268,7 +268,10 @@ impl Driver {
             self.read_journal(container).await?;
         }
         // The journal tells of the process, but only an agent that was greeted can be told anything: to write on.
-        if machine == MachineFact::Running && self.link.is_none() && matches!(self.guest, GuestFact::Process { .. }) {
+        if machine == MachineFact::Running
+            && self.link.is_none()
+            && matches!(self.guest, GuestFact::Process { .. })
+        {
             self.guest = GuestFact::Unknown;
         }
         let run = run_of(&container.status);
