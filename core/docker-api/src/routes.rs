@@ -27,7 +27,7 @@ macro_rules! routes {
 
 routes! {
     GET    "/_ping"                    => Ping,             system::ping::get;
-    HEAD   "/_ping"                    => PingHead,         system::ping::get;
+    HEAD   "/_ping"                    => PingHead,         system::ping::head;
     GET    "/version"                  => Version,          system::version::get;
     GET    "/info"                     => Info,             system::info::get;
     POST   "/auth"                     => Auth,             system::auth::post;

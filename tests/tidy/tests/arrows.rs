@@ -37,11 +37,24 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The engine on simulated machines, with a real database and policies.
     (
         "@it",
-        &["@engine", "@store", "@policy", "@image", "@machine", "@model", "@guest-protocol", "@test-support"],
+        &[
+            "@docker-api",
+            "@engine",
+            "@store",
+            "@policy",
+            "@image",
+            "@machine",
+            "@model",
+            "@guest-protocol",
+            "@test-support",
+        ],
     ),
     ("@tidy", &[]),
     ("@e2e", &["@test-support", "@model"]),
-    ("@it", &["@engine", "@store", "@policy", "@image", "@machine", "@model", "@guest-protocol"]),
+    (
+        "@it",
+        &["@docker-api", "@engine", "@store", "@policy", "@image", "@machine", "@model", "@guest-protocol"],
+    ),
 ];
 
 /// Who may use these in what is shipped; nobody else may, not even through a test.

@@ -13,14 +13,20 @@ pub async fn delete(call: Call) -> Answer {
     }
     match call.engine().remove(&call.session, &call.name, call.query.flag("force")).await {
         Ok(()) => reply::empty(StatusCode::NO_CONTENT),
-        Err(EngineError::IsRunning(_)) => Err(ApiError::new(
-            StatusCode::CONFLICT,
-            format!(
-                "cannot remove container \"{}\": container is running: \
-                 stop the container before removing or force remove",
-                call.name
-            ),
-        )),
+        Err(EngineError::IsRunning(id)) => {
+            // By name, as dockerd does, however it was called in the request.
+            let shown = match call.engine().container(&call.session, id.as_str()).await {
+                Ok(container) => format!("/{}", container.name),
+                Err(_) => call.name,
+            };
+            Err(ApiError::new(
+                StatusCode::CONFLICT,
+                format!(
+                    "cannot remove container \"{shown}\": container is running: \
+                     stop the container before removing or force remove"
+                ),
+            ))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -1,0 +1,21 @@
+//! The Docker API over a real socket: the engine on simulated machines and a real PostgreSQL below it, the stock
+//! docker CLI and bare HTTP above.
+
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod endpoint;
+#[cfg(test)]
+mod http;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+#[path = "../it/world.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "shared with the tests of the engine, which use more of it"
+)]
+mod world;
+
+bulkhead_test_support::layer_child!();
