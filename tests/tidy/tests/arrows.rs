@@ -51,10 +51,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("@tidy", &[]),
     ("@e2e", &["@test-support", "@model"]),
-    (
-        "@it",
-        &["@docker-api", "@engine", "@store", "@policy", "@image", "@machine", "@model", "@guest-protocol"],
-    ),
 ];
 
 /// Who may use these in what is shipped; nobody else may, not even through a test.
