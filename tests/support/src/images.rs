@@ -1,12 +1,11 @@
 //! Images for tests, put together from what the machine has.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::io::Write as _;
 use std::process::Command;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,128 +223,4 @@ pub fn busybox_layer() -> Result<Vec<u8>> {
         tar = tar.symlink(&format!("bin/{name}"), "busybox");
     }
     Ok(tar.finish())
-}
-
-/// A Debian base image from packages.
-pub fn debian_image() -> Result<TestImage> {
-    let layer = debian_tree("base", &[])?;
-    Ok(TestImage::new(vec![layer]).with("Cmd", json!(["bash"])).with("Env", json!([PATH])))
-}
-
-/// nginx on the Debian base: two layers and a third with its settings.
-pub fn nginx_image() -> Result<TestImage> {
-    let base = debian_tree("base", &[])?;
-    let packages = difference(&base, &debian_tree("nginx", &["nginx-light"])?)?;
-    let settings = LayerTar::new()
-        .file("var/www/html/index.html", 0o644, b"<h1>served from a container VM</h1>\n")
-        .symlink("var/log/nginx/access.log", "/dev/stdout")
-        .symlink("var/log/nginx/error.log", "/dev/stderr")
-        .finish();
-    Ok(TestImage::new(vec![base, packages, settings])
-        .with("Cmd", json!(["nginx", "-g", "daemon off;"]))
-        .with("Env", json!([PATH]))
-        .with("ExposedPorts", json!({ "80/tcp": {} }))
-        .with("StopSignal", json!("SIGQUIT")))
-}
-
-/// A Python application in many layers: base, Python, and one for each of its modules.
-pub fn python_image(modules: usize) -> Result<TestImage> {
-    let base = debian_tree("base", &[])?;
-    let python = difference(&base, &debian_tree("python", &["python3-minimal"])?)?;
-    let mut layers = vec![base, python];
-    let mut main = String::from("import sys\nsys.path.insert(0, '/app')\ntotal = 0\n");
-    for number in 1..=modules {
-        main += &format!("import part{number}\ntotal += part{number}.value\n");
-        let name = format!("app/part{number}.py");
-        layers.push(
-            LayerTar::new()
-                .folder("app/", 0o755)
-                .file(&name, 0o644, format!("value = {number}\n").as_bytes())
-                .finish(),
-        );
-    }
-    main += "print('the sum of all layers is', total, flush=True)\n";
-    layers.push(LayerTar::new().folder("app/", 0o755).file("app/main.py", 0o755, main.as_bytes()).finish());
-    Ok(TestImage::new(layers)
-        .with("Entrypoint", json!(["python3", "/app/main.py"]))
-        .with("WorkingDir", json!("/app"))
-        .with("Env", json!([PATH, "PYTHONDONTWRITEBYTECODE=1"])))
-}
-
-/// A tree from Debian packages as an archive. Made once, then kept under `target/test-images`.
-fn debian_tree(name: &str, packages: &[&str]) -> Result<Vec<u8>> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/test-images");
-    std::fs::create_dir_all(&folder)?;
-    let kept = folder.join(format!("debian-12-{name}.tar"));
-    // Tests run side by side: one makes it, the others wait.
-    let lock = std::fs::File::create(folder.join(format!("{name}.lock")))?;
-    lock.lock()?;
-    if !kept.exists() {
-        let fresh = folder.join(format!("debian-12-{name}.new.tar"));
-        let output = Command::new("mmdebstrap")
-            .args(["--variant=minbase", "--quiet", "--mode=auto"])
-            .arg(format!("--include={}", packages.join(",")))
-            .args(["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*"])
-            .args(["--dpkgopt=path-exclude=/usr/share/locale/*"])
-            .args(["--customize-hook=rm -rf \"$1\"/var/lib/apt/lists/* \"$1\"/var/cache/apt/*.bin \"$1\"/var/log/*.log"])
-            .arg("bookworm")
-            .arg(&fresh)
-            .args(debian_mirror())
-            .env("SOURCE_DATE_EPOCH", "1704067200")
-            .output()
-            .context("mmdebstrap (Debian package `mmdebstrap`)")?;
-        ensure!(output.status.success(), "mmdebstrap: {}", String::from_utf8_lossy(&output.stderr));
-        std::fs::rename(fresh, &kept)?;
-    }
-    Ok(std::fs::read(kept)?)
-}
-
-/// The mirror that this machine installs its own packages from.
-fn debian_mirror() -> Option<String> {
-    for file in ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"] {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        let found = text.split_whitespace().find(|word| word.starts_with("http"));
-        if let Some(url) = found {
-            return Some(url.to_owned());
-        }
-    }
-    None
-}
-
-/// The members of `full` that `base` lacks or has otherwise: the layer that an installation would have left.
-fn difference(base: &[u8], full: &[u8]) -> Result<Vec<u8>> {
-    let mut known = std::collections::BTreeMap::new();
-    for entry in tar::Archive::new(base).entries()? {
-        let (path, same, ..) = member(entry?)?;
-        known.insert(path, same);
-    }
-    let mut builder = tar::Builder::new(Vec::new());
-    for entry in tar::Archive::new(full).entries()? {
-        let entry = entry?;
-        let mut header = entry.header().clone();
-        let target = entry.link_name()?.map(std::borrow::Cow::into_owned);
-        let (path, same, content) = member(entry)?;
-        let known = known.get(&path);
-        let name = String::from_utf8_lossy(&path).trim_start_matches("./").to_owned();
-        if name.is_empty() || known == Some(&same) || (header.entry_type().is_dir() && known.is_some()) {
-            continue;
-        }
-        match target {
-            Some(target) => builder.append_link(&mut header, &name, target)?,
-            None => builder.append_data(&mut header, &name, content.as_slice())?,
-        }
-    }
-    Ok(builder.into_inner()?)
-}
-
-/// Path, what makes it the same as another, content. Times are left out: two installations of a package differ in them.
-fn member(mut entry: tar::Entry<'_, &[u8]>) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>)> {
-    let path = entry.path_bytes().into_owned();
-    let mut header = entry.header().clone();
-    header.set_mtime(0);
-    header.set_cksum();
-    let mut content = Vec::new();
-    entry.read_to_end(&mut content)?;
-    let same = [header.as_bytes().as_slice(), &Sha256::digest(&content)].concat();
-    Ok((path, same, content))
 }

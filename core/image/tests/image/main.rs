@@ -13,6 +13,8 @@ mod hostile;
 #[cfg(test)]
 mod pulls;
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod sandbox;
 #[cfg(test)]
 mod tars;

@@ -24,7 +24,7 @@ fn reference(registry: &Registry, name: &str) -> Reference {
 }
 
 #[derive(Default, Clone)]
-struct Told(Arc<Mutex<Vec<PullProgress>>>);
+pub struct Told(Arc<Mutex<Vec<PullProgress>>>);
 
 impl Told {
     fn progress(&self) -> Progress {
@@ -37,7 +37,12 @@ impl Told {
     }
 }
 
-async fn pull_it(registry: &Registry, name: &str, disks: &Disks, told: &Told) -> Result<Fetched, ImageError> {
+pub async fn pull_it(
+    registry: &Registry,
+    name: &str,
+    disks: &Disks,
+    told: &Told,
+) -> Result<Fetched, ImageError> {
     let registries = Registries::new(trusting(registry)).unwrap();
     let reference = reference(registry, name);
     let platform = Platform::default();
