@@ -40,7 +40,9 @@ impl Postgres {
         let cluster = CLUSTER.get_or_try_init(Cluster::start).await?;
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         let mut connection = admin(&cluster.postgres).await?;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}")))
+            .execute(&mut connection)
+            .await?;
         connection.close().await?;
         Ok(Self { database: cluster.postgres.database().named(&name) })
     }

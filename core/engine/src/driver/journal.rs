@@ -119,7 +119,8 @@ impl Driver {
             self.keep_log_small().await?;
         }
         // A reader that was waited for may have moved on, and an agent may just have been greeted.
-        if self.link.is_some() && self.journal.is_crowded() {
+        let writes = matches!(self.guest, GuestFact::Process { .. });
+        if writes && self.link.is_some() && self.journal.is_crowded() {
             self.keep_log_small().await?;
         }
         Ok(())
@@ -172,7 +173,9 @@ impl Driver {
             }
         }
         let limit = self.journal.start + 2 * keep;
+        // An agent whose process has not begun gets its limit with the start, and refuses one before.
         if limit > self.journal.limit
+            && matches!(self.guest, GuestFact::Process { .. })
             && let Some(link) = self.link.as_mut()
         {
             match link.call(RequestBody::JournalLimit { offset: limit }, Duration::from_secs(5)).await {

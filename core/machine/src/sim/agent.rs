@@ -123,10 +123,16 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
                 }
             }
         }
-        RequestBody::JournalLimit { offset } => {
-            guest.limit.send_replace(offset);
-            ReplyBody::Done
-        }
+        // As the real agent: before there is a process, its limit comes with the start.
+        RequestBody::JournalLimit { offset } => match guest.lock().state {
+            AgentState::Running { .. } => {
+                guest.limit.send_replace(offset);
+                ReplyBody::Done
+            }
+            AgentState::Ready | AgentState::Over { .. } => {
+                ReplyBody::Refused { message: "no process runs".into() }
+            }
+        },
         RequestBody::SetClock { .. } => ReplyBody::Done,
         RequestBody::PowerOff => {
             if let Some(shared) = sim.upgrade() {

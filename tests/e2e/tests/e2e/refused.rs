@@ -7,8 +7,8 @@ use crate::world::{World, has};
 
 pub const CASES: &[Case] = &[
     ("refused::published_ports", |world| by_name(world, &["--publish", "8080:80"], "port")),
-    ("refused::volumes", |world| by_name(world, &["--volume", "/srv:/data"], "/srv:/data")),
-    ("refused::named_volumes", |world| by_name(world, &["--volume", "data:/data"], "data:/data")),
+    ("refused::volumes", |world| by_name(world, &["--volume", "/srv:/data"], "-v")),
+    ("refused::named_volumes", |world| by_name(world, &["--volume", "data:/data"], "-v")),
     ("refused::mounts", |world| by_name(world, &["--mount", "type=tmpfs,destination=/x"], "ount")),
     ("refused::devices", |world| by_name(world, &["--device", "/dev/null"], "evice")),
     ("refused::host_network", |world| by_name(world, &["--network", "host"], "host")),
