@@ -113,24 +113,22 @@ impl Engine {
                 tail.cursor = Some(self.cursor(&container, true, last_run, false).await?);
             }
             Some(count) => {
-                // What comes later is read from where this began to read the past: no line twice, none missed.
-                let last_run = follow.then(|| current_or_next_run(&container));
-                let after = self.cursor(&container, false, last_run, false).await?;
-                let mut past = self.cursor(&container, true, None, false).await?;
-                past.end_at(after.begin());
-                while let Some(record) = past.next().await? {
+                let mut cursor = self.cursor(&container, true, None, false).await?;
+                while let Some(record) = cursor.next().await? {
                     tail.lines.push(record);
                     while let Some(line) = tail.lines.ready.pop_front() {
                         tail.remember(line, count);
                     }
                 }
-                if !follow {
+                if follow {
+                    cursor.follow(current_or_next_run(&container));
+                    tail.cursor = Some(cursor);
+                } else {
                     tail.lines.flush();
                     while let Some(line) = tail.lines.ready.pop_front() {
                         tail.remember(line, count);
                     }
                 }
-                tail.cursor = follow.then_some(after);
             }
         }
         Ok(stream::unfold(tail, |mut tail| async move {

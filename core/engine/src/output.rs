@@ -62,16 +62,31 @@ impl Drop for Cursor {
 }
 
 impl Cursor {
-    /// The next record; `None` at the end.
+    /// The next record; `None` at the end, and after an error.
     pub(crate) async fn next(&mut self) -> Result<Option<Record>, EngineError> {
+        let next = self.look().await;
+        if next.is_err() {
+            self.over = true;
+            self.ready.clear();
+        }
+        next
+    }
+
+    /// Goes on, after the end of what there was, to the end of that run: no record twice, none missed.
+    pub(crate) fn follow(&mut self, last_run: u32) {
+        self.last_run = Some(last_run);
+    }
+
+    async fn look(&mut self) -> Result<Option<Record>, EngineError> {
         loop {
+            let beyond = |(offset, record): &(u64, Record)| match self.last_run {
+                None => *offset >= self.end,
+                Some(last) => record.run > last,
+            };
+            if self.ready.front().is_some_and(beyond) {
+                return Ok(None);
+            }
             if let Some((offset, record)) = self.ready.pop_front() {
-                if self.last_run.is_none() && offset >= self.end {
-                    return Ok(None);
-                }
-                if self.last_run.is_some_and(|last| record.run > last) {
-                    return Ok(None);
-                }
                 self.over |= match record.body {
                     Body::Exited(_) | Body::StartFailed(_) => {
                         self.last_run.is_some_and(|last| record.run >= last)
@@ -110,16 +125,6 @@ impl Cursor {
                 self.ready.push_back(found);
             }
         }
-    }
-
-    /// Where it began to read, if it has not moved.
-    pub(crate) fn begin(&self) -> u64 {
-        self.reader.end()
-    }
-
-    /// Ends here at the latest.
-    pub(crate) fn end_at(&mut self, end: u64) {
-        self.end = end;
     }
 
     /// Whether the run that is waited for is over, as its driver recorded it: a machine that was killed says nothing.

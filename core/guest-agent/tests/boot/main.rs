@@ -16,57 +16,51 @@ use bulkhead_guest_protocol::message::{AgentState, ReplyBody, Request, RequestBo
 use machine::{HOSTNAME, Machine, Parts, RUN, exited, failed, make_disk, output, process, run};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// Two layers, the upper one changing a file of the lower.
-fn layers() -> &'static TempDir {
-    static LAYERS: OnceLock<TempDir> = OnceLock::new();
-    LAYERS.get_or_init(|| {
-        let folder = TempDir::new().unwrap();
-        let (bottom, top) = (folder.path().join("bottom"), folder.path().join("top"));
-        for path in ["bin", "etc", "tmp", "mnt"] {
-            fs::create_dir_all(bottom.join(path)).unwrap();
-        }
-        fs::copy("/bin/busybox", bottom.join("bin/busybox")).expect("busybox-static is needed");
-        for applet in [
-            "sh", "cat", "id", "ls", "yes", "head", "mknod", "sleep", "ps", "hostname", "stat", "ip", "tail",
-            "dd", "date", "mount", "mkdir", "seq",
-        ] {
-            symlink("busybox", bottom.join("bin").join(applet)).unwrap();
-        }
-        fs::set_permissions(bottom.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        fs::write(bottom.join("bin/plain"), "no program").unwrap();
-        fs::write(bottom.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/var/www:/bin/sh\n")
-            .unwrap();
-        fs::write(bottom.join("etc/group"), "root:x:0:\nweb:x:34:\nadm:x:4:web\n").unwrap();
-        fs::write(bottom.join("word"), "bottom").unwrap();
-        fs::create_dir_all(top.join("etc")).unwrap();
-        fs::write(top.join("word"), "top").unwrap();
-        // As it is where systemd resolves names; what it points at is not there.
-        symlink("../run/systemd/resolve/stub-resolv.conf", top.join("etc/resolv.conf")).unwrap();
-        symlink("/nowhere/hostname", top.join("etc/hostname")).unwrap();
-        for name in ["bottom", "top"] {
-            let [image, source] =
-                [format!("{name}.erofs"), name.to_owned()].map(|name| folder.path().join(name));
-            run("mkfs.erofs", &["--all-root", "--quiet", image.to_str().unwrap(), source.to_str().unwrap()]);
-        }
-        folder
-    })
+fn make_layers(folder: &Path) -> [PathBuf; 2] {
+    let (bottom, top) = (folder.join("bottom"), folder.join("top"));
+    for path in ["bin", "etc", "tmp", "mnt"] {
+        fs::create_dir_all(bottom.join(path)).unwrap();
+    }
+    fs::copy("/bin/busybox", bottom.join("bin/busybox")).expect("busybox-static is needed");
+    for applet in [
+        "sh", "cat", "id", "ls", "yes", "head", "mknod", "sleep", "ps", "hostname", "stat", "ip", "tail",
+        "dd", "date", "mount", "mkdir", "seq",
+    ] {
+        symlink("busybox", bottom.join("bin").join(applet)).unwrap();
+    }
+    fs::set_permissions(bottom.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::write(bottom.join("bin/plain"), "no program").unwrap();
+    fs::write(bottom.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/var/www:/bin/sh\n")
+        .unwrap();
+    fs::write(bottom.join("etc/group"), "root:x:0:\nweb:x:34:\nadm:x:4:web\n").unwrap();
+    fs::write(bottom.join("word"), "bottom").unwrap();
+    fs::create_dir_all(top.join("etc")).unwrap();
+    fs::write(top.join("word"), "top").unwrap();
+    // As it is where systemd resolves names; what it points at is not there.
+    symlink("../run/systemd/resolve/stub-resolv.conf", top.join("etc/resolv.conf")).unwrap();
+    symlink("/nowhere/hostname", top.join("etc/hostname")).unwrap();
+    for name in ["bottom", "top"] {
+        let [image, source] = [format!("{name}.erofs"), name.to_owned()].map(|name| folder.join(name));
+        run("mkfs.erofs", &["--all-root", "--quiet", image.to_str().unwrap(), source.to_str().unwrap()]);
+    }
+    ["bottom.erofs", "top.erofs"].map(|name| folder.join(name))
 }
 
-fn parts(disk: &Path) -> Parts {
-    let layers = ["bottom.erofs", "top.erofs"].map(|name| layers().path().join(name)).to_vec();
-    Parts { layers, disk: disk.to_owned(), memory_mib: 256 }
+/// A new disk with layers beside it.
+fn parts(folder: &Path) -> Parts {
+    let disk = folder.join("disk");
+    make_disk(&disk);
+    Parts { layers: make_layers(folder).to_vec(), disk, memory_mib: 256 }
 }
 
 /// A machine with a new disk.
 fn boot() -> (Machine, TempDir) {
     let folder = TempDir::new().unwrap();
-    let disk = folder.path().join("disk");
-    make_disk(&disk);
-    (Machine::boot(&parts(&disk)), folder)
+    (Machine::boot(&parts(folder.path())), folder)
 }
 
 fn shell(script: &str) -> bulkhead_guest_protocol::message::Process {
@@ -80,11 +74,10 @@ fn started(reply: &ReplyBody) {
 #[test]
 fn a_process_runs_as_its_user_and_its_changes_stay() {
     let folder = TempDir::new().unwrap();
-    let disk = folder.path().join("disk");
-    make_disk(&disk);
+    let parts = parts(folder.path());
     let script = "echo pid $$; hostname; id; pwd; echo $HOME; cat /word; echo; ps | tail -n +2 | head -n 1; echo data > /tmp/kept; \
                   cat /etc/hosts | tail -n 1; ls -A /dev; printf 'to stderr' >&2; exit 7";
-    let mut machine = Machine::boot(&parts(&disk));
+    let mut machine = Machine::boot(&parts);
     assert_eq!(machine.hello.state, AgentState::Ready);
     let mut asked = shell(script);
     asked.user = "web".to_owned();
@@ -105,7 +98,7 @@ fn a_process_runs_as_its_user_and_its_changes_stay() {
     assert_eq!(lines[8..].join(" "), devices);
     drop(machine);
 
-    let mut machine = Machine::boot(&parts(&disk));
+    let mut machine = Machine::boot(&parts);
     started(&machine.start(process(&["cat", "/tmp/kept"]), 2));
     let records = machine.wait_for_end();
     assert_eq!((output(&records, Stream::Stdout).as_str(), exited(&records).code), ("data\n", 0));
@@ -218,9 +211,9 @@ fn what_cannot_run_is_said_and_ends_the_machine() {
 #[test]
 fn a_disk_without_a_file_system_is_named() {
     let folder = TempDir::new().unwrap();
-    let disk = folder.path().join("disk");
-    fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
-    let mut machine = Machine::boot(&parts(&disk));
+    let parts = parts(folder.path());
+    fs::write(&parts.disk, [0; 1 << 20]).unwrap();
+    let mut machine = Machine::boot(&parts);
     let reply = machine.start(shell("true"), 2);
     let records = machine.wait_for_end();
     assert_eq!(failed(&reply, &records), (125, "the container's disk has no ext4 file system".to_owned()));

@@ -5,23 +5,44 @@ use crate::{Disks, MachineError, StagedLayer};
 use async_trait::async_trait;
 use bulkhead_model::{ContainerId, Digest, VchId};
 use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
+
+/// A file without a name, so that a server killed with its simulated machines leaves nothing.
+#[derive(Debug)]
+pub(super) struct LayerFile(File);
+
+impl LayerFile {
+    fn new() -> Result<Self, MachineError> {
+        tempfile::tempfile().map(Self).map_err(MachineError::io("stage a layer"))
+    }
+
+    /// With a position of its own.
+    fn open(&self, write: bool) -> Result<File, MachineError> {
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        File::options().read(true).write(write).open(path).map_err(MachineError::io("open a layer"))
+    }
+
+    fn bytes(&self) -> Result<u64, MachineError> {
+        self.0.metadata().map(|data| data.len()).map_err(MachineError::io("measure a layer"))
+    }
+}
 
 struct Staged {
     sim: Sim,
     vch: VchId,
-    file: tempfile::NamedTempFile,
+    file: LayerFile,
 }
 
 #[async_trait]
 impl StagedLayer for Staged {
     fn file(&self) -> Result<File, MachineError> {
-        self.file.reopen().map_err(MachineError::io("open a staged layer"))
+        self.file.open(true)
     }
 
     async fn commit(self: Box<Self>, diff_id: &Digest) -> Result<u64, MachineError> {
         self.sim.enter(Verb::CommitLayer)?;
-        let bytes = self.file.as_file().metadata().map_err(MachineError::io("measure a layer"))?.len();
+        let bytes = self.file.bytes()?;
         let key = (self.vch, diff_id.clone());
         let Staged { sim, file, .. } = *self;
         sim.lock().layers.entry(key).or_insert_with(|| Arc::new(file));
@@ -32,15 +53,12 @@ impl StagedLayer for Staged {
 #[async_trait]
 impl Disks for Sim {
     async fn stage_layer(&self, vch: VchId) -> Result<Box<dyn StagedLayer>, MachineError> {
-        let file = tempfile::NamedTempFile::new().map_err(MachineError::io("stage a layer"))?;
-        Ok(Box::new(Staged { sim: self.clone(), vch, file }))
+        Ok(Box::new(Staged { sim: self.clone(), vch, file: LayerFile::new()? }))
     }
 
     async fn layer(&self, vch: VchId, diff_id: &Digest) -> Result<Option<u64>, MachineError> {
         let file = self.lock().layers.get(&(vch, diff_id.clone())).cloned();
-        file.map(|file| file.as_file().metadata().map(|data| data.len()))
-            .transpose()
-            .map_err(MachineError::io("measure a layer"))
+        file.map(|file| file.bytes()).transpose()
     }
 
     async fn layers(&self, vch: VchId) -> Result<Vec<Digest>, MachineError> {
@@ -56,7 +74,7 @@ impl Disks for Sim {
     async fn open_layer(&self, vch: VchId, diff_id: &Digest) -> Result<File, MachineError> {
         let file = self.lock().layers.get(&(vch, diff_id.clone())).cloned();
         let file = file.ok_or_else(|| MachineError::NoSuchLayer(diff_id.clone()))?;
-        file.reopen().map_err(MachineError::io("open a layer"))
+        file.open(false)
     }
 
     async fn delete_layer(&self, vch: VchId, diff_id: &Digest) -> Result<(), MachineError> {

@@ -72,7 +72,7 @@ struct World {
     machines: HashMap<ContainerId, Machine>,
     journals: HashMap<ContainerId, Journal>,
     disks: HashSet<(VchId, ContainerId)>,
-    layers: BTreeMap<(VchId, Digest), Arc<tempfile::NamedTempFile>>,
+    layers: BTreeMap<(VchId, Digest), Arc<disks::LayerFile>>,
     faults: HashMap<Verb, VecDeque<String>>,
     calls: BTreeMap<Verb, u64>,
     hook: Option<Hook>,
