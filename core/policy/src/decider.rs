@@ -3,7 +3,7 @@
 use crate::error::PolicyError;
 use crate::query::{Outcome, Query, Settings};
 use crate::set::{Difference, PolicySet};
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use bulkhead_model::Class;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -26,9 +26,17 @@ const ENTRIES_MAX: usize = 10_000;
 /// Answers queries with the policy set in force.
 #[derive(Debug)]
 pub struct Decider {
-    set: ArcSwap<PolicySet>,
+    files: ArcSwap<Files>,
     settings: Settings,
-    problem: ArcSwapOption<String>,
+}
+
+/// What came of the files: one value, so that nobody sees a new set with an old problem.
+#[derive(Debug)]
+struct Files {
+    /// In force.
+    set: Arc<PolicySet>,
+    /// Why the files as they are now are not.
+    problem: Option<String>,
 }
 
 /// What is in force, and what is wrong with the files if they are newer.
@@ -44,12 +52,12 @@ pub struct Status {
 
 impl Decider {
     pub fn new(set: PolicySet, settings: Settings) -> Self {
-        Self { set: ArcSwap::from_pointee(set), settings, problem: ArcSwapOption::empty() }
+        Self { files: ArcSwap::from_pointee(Files { set: Arc::new(set), problem: None }), settings }
     }
 
     /// Takes some tens of microseconds to a millisecond; never blocks.
     pub fn decide(&self, query: &Query<'_>) -> Outcome {
-        self.set.load().decide(&self.settings, query)
+        self.files.load().set.decide(&self.settings, query)
     }
 
     pub fn settings(&self) -> &Settings {
@@ -57,16 +65,17 @@ impl Decider {
     }
 
     pub fn set(&self) -> Arc<PolicySet> {
-        self.set.load_full()
+        self.files.load().set.clone()
     }
 
     pub fn status(&self) -> Status {
-        let set = self.set.load();
+        let files = self.files.load();
+        let set = &files.set;
         Status {
             policy_set: set.digest().to_string(),
             policies: set.len(),
             classes: set.classes().cloned().collect(),
-            problem: self.problem.load_full().map(|problem| problem.as_ref().clone()),
+            problem: files.problem.clone(),
         }
     }
 
@@ -78,11 +87,14 @@ impl Decider {
         if look(dir) != before {
             return Ok(Difference::default());
         }
+        let files = self.files.load();
+        let set = files.set.clone();
         match result {
             Ok(newer) => {
-                let difference = self.set.load().difference(&newer);
-                if newer.digest() != self.set.load().digest() {
-                    let (old, new) = (self.set.load().digest().to_string(), newer.digest().to_string());
+                let difference = set.difference(&newer);
+                let mut in_force = set.clone();
+                if newer.digest() != set.digest() {
+                    let (old, new) = (set.digest().to_string(), newer.digest().to_string());
                     let Difference { added, removed, changed } = &difference;
                     tracing::info!(
                         from = old,
@@ -92,19 +104,19 @@ impl Decider {
                         ?changed,
                         "new policies are in force"
                     );
-                    self.set.store(Arc::new(newer));
-                } else if self.problem.load().is_some() {
+                    in_force = Arc::new(newer);
+                } else if files.problem.is_some() {
                     tracing::info!("the policy files are those in force again");
                 }
-                self.problem.store(None);
+                self.files.store(Arc::new(Files { set: in_force, problem: None }));
                 Ok(difference)
             }
             Err(error) => {
                 let text = error.to_string();
-                if self.problem.load().as_deref() != Some(&text) {
+                if files.problem.as_ref() != Some(&text) {
                     tracing::error!(folder = %dir.display(), "policies refused, the old ones stay in force: {text}");
                 }
-                self.problem.store(Some(Arc::new(text)));
+                self.files.store(Arc::new(Files { set, problem: Some(text) }));
                 Err(error)
             }
         }
@@ -149,7 +161,7 @@ impl Watched {
         let now = Some(look(dir));
         let still = now == self.seen;
         self.since = self.since.saturating_add(1);
-        let retry = decider.problem.load().is_some() && self.since >= LOOKS_UNTIL_RETRY;
+        let retry = decider.files.load().problem.is_some() && self.since >= LOOKS_UNTIL_RETRY;
         if still && (now != self.acted_on || retry) {
             // A refusal is in the status and the log; there is nobody else to tell.
             let _ = decider.reload(dir);

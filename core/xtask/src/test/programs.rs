@@ -52,7 +52,7 @@ impl Program {
 /// Builds the server and all test programs at once, with one set of features, so that nothing is compiled twice;
 /// cargo's words go to stderr as they come.
 pub fn build() -> Result<Vec<Program>> {
-    let answer = server::cargo(&["build", "--workspace", "--bins", "--tests"])
+    let answer = server::cargo(&["build", "--workspace", "--bin", "bulkhead", "--tests"])
         .arg("--message-format=json-render-diagnostics")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
