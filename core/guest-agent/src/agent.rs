@@ -8,14 +8,19 @@
 use crate::channel::Channel;
 use crate::failure::{Doing, Failure};
 use crate::journal::{CHUNK_BYTES_MAX, Journal};
-use crate::{boot, cgroup, disks, process, rootfs, sys};
+use crate::process::{self, Place, Spawned};
+use crate::streams::{Beside, Input};
+use crate::{boot, cgroup, disks, rootfs, stdio, sys};
 use bulkhead_guest_protocol::journal::{Exited, StartFailed, Stream};
-use bulkhead_guest_protocol::message::{AgentState, Hello, ReplyBody, Request, RequestBody, Start};
+use bulkhead_guest_protocol::message::{
+    AgentState, Event, Exec, Hello, MAIN_STREAM, NO_REPLY, ReplyBody, Request, RequestBody, Start,
+    TerminalSize,
+};
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often an absent server is looked for, should a signal of the port be missed.
 const LOOK_INTERVAL_MS: libc::c_int = 1000;
@@ -25,6 +30,10 @@ const GATHER_MS: libc::c_int = 2;
 /// Full chunks of one pipe before the other has its turn.
 const CHUNKS_IN_TURN: usize = 4;
 const FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often a process that ended and left its output open is looked at.
+const ENDING_LOOK_MS: libc::c_int = 100;
+/// Processes beside the container's own, at a time.
+const BESIDE_MAX: usize = 256;
 
 pub struct Agent {
     token: [u8; 32],
@@ -35,6 +44,7 @@ pub struct Agent {
     /// Until the first start makes a journal of it.
     journal_port: Option<File>,
     running: Option<Running>,
+    beside: Vec<Beside>,
     greeted: bool,
 }
 
@@ -46,6 +56,9 @@ struct Running {
     /// Gone when the process and all its children have closed them.
     stdout: Option<File>,
     stderr: Option<File>,
+    input: Input,
+    is_terminal: bool,
+    entrances: cgroup::Entrances,
     /// As of wait(2).
     status: Option<libc::c_int>,
     /// Output is not waited for any more.
@@ -65,6 +78,7 @@ impl Agent {
             signals,
             journal_port: Some(journal_port),
             running: None,
+            beside: Vec::new(),
             greeted: false,
         })
     }
@@ -81,8 +95,13 @@ impl Agent {
             while let Some(request) = self.channel.next_request() {
                 self.answer(request);
             }
+            self.pump_beside();
             if let Some(running) = &mut self.running {
                 running.pump();
+                let bytes = running.input.pump();
+                if bytes > 0 {
+                    self.channel.event(Event::InputTaken { stream: MAIN_STREAM, bytes });
+                }
                 if running.is_over() {
                     running.finish();
                     self.power_off();
@@ -91,16 +110,39 @@ impl Agent {
         }
     }
 
+    fn pump_beside(&mut self) {
+        if !self.channel.is_connected() {
+            self.beside.iter_mut().for_each(Beside::leave);
+        }
+        let channel = &mut self.channel;
+        for one in &mut self.beside {
+            if !channel.is_crowded() {
+                one.pump(|event| channel.event(event));
+            }
+        }
+        self.beside.retain(|one| match one.outcome() {
+            Some(exited) => {
+                channel.event(Event::Ended { stream: one.stream, exited });
+                false
+            }
+            None => true,
+        });
+    }
+
     fn wait(&mut self) {
         let signals = libc::pollfd { fd: self.signals.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let mut fds = vec![signals];
         fds.extend(self.channel.interest());
         let timeout_ms = match &self.running {
             Some(running) if running.gathering => GATHER_MS,
+            _ if self.beside.iter().any(Beside::is_ending) => ENDING_LOOK_MS,
             _ if self.channel.is_connected() => -1,
             _ => LOOK_INTERVAL_MS,
         };
         fds.extend(self.running.iter().flat_map(Running::interest));
+        if !self.channel.is_crowded() {
+            fds.extend(self.beside.iter().flat_map(Beside::interest));
+        }
         sys::poll(&mut fds, timeout_ms);
     }
 
@@ -112,6 +154,9 @@ impl Agent {
             if let Some(running) = self.running.as_mut().filter(|running| running.pid == pid) {
                 running.status = Some(status);
             }
+            if let Some(one) = self.beside.iter_mut().find(|one| one.pid == pid) {
+                one.ended = Some((status, Instant::now()));
+            }
         }
     }
 
@@ -119,9 +164,21 @@ impl Agent {
         let reply = match request.body {
             RequestBody::Hello { protocol_min, protocol_max, nonce } => {
                 self.channel.forget_unsent();
+                self.beside.iter_mut().for_each(Beside::leave);
+                if let Some(running) = &mut self.running {
+                    running.input.begin_window();
+                }
                 self.greet(protocol_min, protocol_max, nonce)
             }
             _ if !self.greeted => refused("hello comes first"),
+            RequestBody::Exec(exec) => self.exec(&exec),
+            RequestBody::Resize { stream, size } => done(self.resize(stream, size).doing("resize")),
+            RequestBody::Input { stream, data } => return self.with_input(stream, |input| input.push(&data)),
+            RequestBody::InputEnd { stream } => return self.with_input(stream, Input::end),
+            RequestBody::Credit { stream, bytes } => {
+                return self.with_beside(stream, |one| one.add_credit(bytes));
+            }
+            RequestBody::Leave { stream } => return self.with_beside(stream, Beside::leave),
             RequestBody::Start(start) => return self.start(request.id, &start),
             RequestBody::Signal { number } => self.signal(number),
             RequestBody::JournalLimit { offset } => self.raise_limit(offset),
@@ -131,7 +188,9 @@ impl Agent {
                 return self.shut_down();
             }
         };
-        self.channel.reply(request.id, reply);
+        if request.id != NO_REPLY {
+            self.channel.reply(request.id, reply);
+        }
     }
 
     fn greet(&mut self, protocol_min: u16, protocol_max: u16, nonce: [u8; 16]) -> ReplyBody {
@@ -172,16 +231,19 @@ impl Agent {
         let Some(port) = self.journal_port.take() else { return };
         let mut journal = Journal::new(port, start.run, start.journal_offset, start.journal_limit);
         match become_container(start) {
-            Ok(spawned) => {
-                let (pid, unix_ns) = (spawned.pid, sys::unix_ns());
+            Ok((Spawned { pid, stdio }, entrances)) => {
+                let unix_ns = sys::unix_ns();
                 report(journal.started(unix_ns, pid.unsigned_abs()));
                 self.running = Some(Running {
                     run: start.run,
                     pid,
                     started_unix_ns: unix_ns,
                     journal,
-                    stdout: Some(spawned.stdout),
-                    stderr: Some(spawned.stderr),
+                    stdout: stdio.stdout,
+                    stderr: stdio.stderr,
+                    input: Input::new(stdio.stdin, stdio.is_terminal),
+                    is_terminal: stdio.is_terminal,
+                    entrances,
                     status: None,
                     hurry: false,
                     gathering: false,
@@ -193,6 +255,53 @@ impl Agent {
                 self.channel.reply(id, ReplyBody::StartFailed { code, message });
                 self.power_off();
             }
+        }
+    }
+
+    fn exec(&mut self, exec: &Exec) -> ReplyBody {
+        let Some(running) = self.running.as_ref().filter(|running| running.status.is_none()) else {
+            return refused("no process runs");
+        };
+        if exec.stream == MAIN_STREAM || self.beside.iter().any(|one| one.stream == exec.stream) {
+            return refused(format!("stream {} is in use", exec.stream));
+        }
+        if self.beside.len() >= BESIDE_MAX {
+            return refused(format!("{BESIDE_MAX} processes run beside the container's own already"));
+        }
+        match process::spawn(&exec.process, exec.stdio, Place::Beside(running.pid), &running.entrances) {
+            Ok(spawned) => {
+                let pid = spawned.pid.unsigned_abs();
+                self.beside.push(Beside::new(exec.stream, spawned, exec.window));
+                ReplyBody::Started { pid, unix_ns: sys::unix_ns() }
+            }
+            Err(Failure { code, message }) => ReplyBody::StartFailed { code, message },
+        }
+    }
+
+    fn resize(&self, stream: u32, size: TerminalSize) -> std::io::Result<()> {
+        let nothing = || std::io::Error::from(ErrorKind::NotFound);
+        if stream != MAIN_STREAM {
+            return self.beside.iter().find(|one| one.stream == stream).ok_or_else(nothing)?.resize(size);
+        }
+        let running = self.running.as_ref().ok_or_else(nothing)?;
+        match running.stdout.as_ref().filter(|_| running.is_terminal) {
+            Some(terminal) => stdio::resize(terminal, size),
+            None => Err(std::io::Error::from_raw_os_error(libc::ENOTTY)),
+        }
+    }
+
+    /// What belongs to a process that is over is dropped: its end is on the way.
+    fn with_input(&mut self, stream: u32, body: impl FnOnce(&mut Input)) {
+        if stream != MAIN_STREAM {
+            self.with_beside(stream, |one| body(&mut one.input));
+        } else if let Some(running) = &mut self.running {
+            body(&mut running.input);
+        }
+    }
+
+    fn with_beside(&mut self, stream: u32, body: impl FnOnce(&mut Beside)) {
+        if let Some(one) = self.beside.iter_mut().find(|one| one.stream == stream) {
+            body(one);
         }
     }
 
@@ -230,11 +339,11 @@ impl Agent {
 
 impl Running {
     fn interest(&self) -> Vec<libc::pollfd> {
-        if self.gathering || self.journal.room() == 0 {
-            return Vec::new();
-        }
-        let pipes = [&self.stdout, &self.stderr].into_iter().flatten();
-        pipes.map(|pipe| libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect()
+        let reads = !self.gathering && self.journal.room() > 0;
+        let pipes = [&self.stdout, &self.stderr].into_iter().flatten().filter(|_| reads);
+        let output =
+            pipes.map(|pipe| libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+        output.chain(self.input.interest()).collect()
     }
 
     /// Moves output from the pipes into the journal.
@@ -293,7 +402,7 @@ fn pump_chunk(journal: &mut Journal, pipe: &mut Option<File>, stream: Stream) ->
     Pumped::Nothing
 }
 
-fn become_container(start: &Start) -> Result<process::Spawned, Failure> {
+fn become_container(start: &Start) -> Result<(Spawned, cgroup::Entrances), Failure> {
     let random =
         fs::OpenOptions::new().write(true).open("/dev/urandom").doing("open the random generator")?;
     sys::add_entropy(&random, start.entropy).doing("seed the random generator")?;
@@ -303,10 +412,11 @@ fn become_container(start: &Start) -> Result<process::Spawned, Failure> {
     disks::assemble(start.layer_count)?;
     rootfs::write_own_files(&start.hostname)?;
     let entrances = cgroup::prepare(start.process.cpu_quota_milli, start.process.privileged)?;
-    process::spawn(&start.process, &entrances)
+    let spawned = process::spawn(&start.process, start.stdio, Place::First, &entrances)?;
+    Ok((spawned, entrances))
 }
 
-fn exit_of(status: libc::c_int, oom_killed: bool) -> Exited {
+pub fn exit_of(status: libc::c_int, oom_killed: bool) -> Exited {
     if libc::WIFSIGNALED(status) {
         let signal = libc::WTERMSIG(status);
         let code = 128 + signal;

@@ -4,7 +4,7 @@
 //! half frames are worth nothing, nor are replies that nobody took.
 
 use bulkhead_guest_protocol::frame::{self, Decoder};
-use bulkhead_guest_protocol::message::{Reply, ReplyBody, Request};
+use bulkhead_guest_protocol::message::{Event, NO_REPLY, Reply, ReplyBody, Request};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -15,6 +15,8 @@ use crate::sys;
 const READ_BYTES: usize = 64 * 1024;
 /// Replies that the server has not taken; they are small, and a server waits for them.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
+/// With this much unsent, streams wait.
+const CROWDED_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
 pub struct Channel {
@@ -86,6 +88,14 @@ impl Channel {
             Err(error) => eprintln!("bulkhead agent: {error}"),
         }
         self.send();
+    }
+
+    pub fn event(&mut self, event: Event) {
+        self.reply(NO_REPLY, ReplyBody::Event(event));
+    }
+
+    pub fn is_crowded(&self) -> bool {
+        self.unsent.len() >= CROWDED_BYTES
     }
 
     /// Writes as much as the port takes.

@@ -17,7 +17,10 @@ mod journal;
 mod lookup;
 mod ports;
 mod process;
+mod report;
 mod rootfs;
+mod stdio;
+mod streams;
 mod sys;
 mod user;
 

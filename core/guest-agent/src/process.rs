@@ -1,16 +1,17 @@
-//! The container's process: born in namespaces of its own, it completes its root from inside, becomes its user and then
-//! the program that was asked for.
+//! The container's process, and those beside it. The first is born in namespaces of its own and completes its root from
+//! inside; the others join it there. Each becomes its user and then the program that was asked for.
 //!
-//! A pipe that closes on exec carries the reason if it does not get there.
+//! A socket that closes on exec carries the reason if it does not get there.
 
 use crate::cgroup::Entrances;
 use crate::failure::{Doing, Failure};
 use crate::lookup::{self, Candidate};
+use crate::report::{self, Report};
+use crate::stdio::{self, Ours, Theirs};
 use crate::{caps, rootfs, sys, user};
-use bulkhead_guest_protocol::message::Process;
+use bulkhead_guest_protocol::message::{Process, Stdio};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -18,94 +19,122 @@ use std::path::Path;
 const OPEN_FILES_MAX: libc::rlim_t = 1 << 20;
 /// Of the image's passwd and group files, which are not to be trusted.
 const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
-/// So that a process goes on writing while output is gathered.
-const PIPE_BYTES: libc::c_int = 256 * 1024;
-const REPORT_BYTES_MAX: u64 = 4096;
 
-/// A process that runs, and the ends of its output to read from; they do not block.
+/// A process that runs, and the agent's side of its input and output.
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: libc::pid_t,
-    pub stdout: File,
-    pub stderr: File,
+    pub stdio: Ours,
+}
+
+/// Where a process is born.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    /// In new namespaces, with a root to be completed.
+    First,
+    /// In the namespaces of this one.
+    Beside(libc::pid_t),
+}
+
+/// What a process-to-be brings along.
+struct Plan<'a> {
+    process: &'a Process,
+    place: Place,
+    entrances: &'a Entrances,
+    theirs: Theirs,
+    report: Report,
 }
 
 /// Returns when the program runs, or says why it does not.
-pub fn spawn(process: &Process, entrances: &Entrances) -> Result<Spawned, Failure> {
-    let (stdout, stdout_end) = sys::pipe().doing("make a pipe")?;
-    let (stderr, stderr_end) = sys::pipe().doing("make a pipe")?;
-    let (report, report_end) = sys::pipe().doing("make a pipe")?;
-    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
-    let Some(pid) = sys::clone(namespaces).doing("make a process")? else {
-        let failure = become_process(process, entrances, &stdout_end, &stderr_end);
-        let text = format!("{} {}", failure.code, failure.message);
-        // If not even this can be written, the agent sees an end without a reason.
-        let _ = File::from(report_end).write_all(text.as_bytes());
+pub fn spawn(
+    process: &Process,
+    stdio: Stdio,
+    place: Place,
+    entrances: &Entrances,
+) -> Result<Spawned, Failure> {
+    let (ours, theirs) = stdio::make(stdio)?;
+    let (listener, report) = report::pair()?;
+    let flags = match place {
+        Place::First => libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC,
+        Place::Beside(_) => 0,
+    };
+    let plan = Plan { process, place, entrances, theirs, report };
+    let Some(pid) = sys::clone(flags).doing("make a process")? else {
+        drop(listener);
+        plan.report.failure(&plan.become_process());
         sys::exit_now(1);
     };
-    drop((stdout_end, stderr_end, report_end));
-    let mut text = String::new();
-    File::from(report).take(REPORT_BYTES_MAX).read_to_string(&mut text).doing("hear from the process")?;
-    if let Some((code, message)) = text.split_once(' ') {
-        return Err(match code.parse() {
-            Ok(code) => Failure::new(code, message),
-            Err(_) => Failure::internal(text),
-        });
-    }
-    for end in [&stdout, &stderr] {
-        sys::set_nonblocking(end)
-            .and_then(|()| sys::set_pipe_size(end, PIPE_BYTES))
-            .doing("prepare a pipe")?;
-    }
-    Ok(Spawned { pid, stdout: stdout.into(), stderr: stderr.into() })
+    drop(plan);
+    let mut born = listener.hear()?;
+    let stdio = ours.complete(&mut born, stdio.stdin)?;
+    Ok(Spawned { pid: born.pid.unwrap_or(pid), stdio })
 }
 
-/// In the child: does not return if all goes well.
-fn become_process(process: &Process, entrances: &Entrances, stdout: &OwnedFd, stderr: &OwnedFd) -> Failure {
-    match prepare(process, entrances, stdout, stderr) {
-        Ok((program, env)) => {
-            let error = sys::exec(Path::new(&program), &process.args, &env);
-            lookup::refused(&program, &error)
+impl Plan<'_> {
+    /// In the child: does not return if all goes well.
+    fn become_process(&self) -> Failure {
+        match self.prepare() {
+            Ok((program, env)) => {
+                let error = sys::exec(Path::new(&program), &self.process.args, &env);
+                lookup::refused(&program, &error)
+            }
+            Err(failure) => failure,
         }
-        Err(failure) => failure,
     }
-}
 
-/// The order matters: what needs the agent's view, what needs root, and what the container's user may see.
-fn prepare(
-    process: &Process,
-    entrances: &Entrances,
-    stdout: &OwnedFd,
-    stderr: &OwnedFd,
-) -> Result<(std::path::PathBuf, Vec<String>), Failure> {
-    sys::new_session().doing("make a session")?;
-    sys::umask(0);
-    fs::write("/proc/self/oom_score_adj", "0").doing("be a process like others")?;
-    for mut entrance in &entrances.files {
-        entrance.write_all(b"0").doing("enter the container's group")?;
+    /// The order matters: what needs the agent's view, what needs root, and what the container's user may see.
+    fn prepare(&self) -> Result<(std::path::PathBuf, Vec<String>), Failure> {
+        let process = self.process;
+        sys::umask(0);
+        fs::write("/proc/self/oom_score_adj", "0").doing("be a process like others")?;
+        for mut entrance in &self.entrances.files {
+            entrance.write_all(b"0").doing("enter the container's group")?;
+        }
+        match self.place {
+            Place::First => rootfs::enter(process.privileged)?,
+            Place::Beside(first) => self.join(first)?,
+        }
+        sys::new_session().doing("make a session")?;
+        stdio::place(&self.theirs, &self.report, matches!(self.place, Place::First))?;
+        sys::set_limit(libc::RLIMIT_NOFILE, OPEN_FILES_MAX).doing("set the limit of open files")?;
+        sys::set_limit(libc::RLIMIT_NPROC, libc::RLIM_INFINITY).doing("set the limit of processes")?;
+        sys::umask(0o022);
+        let identity = user::resolve(&process.user, &accounts("/etc/passwd")?, &accounts("/etc/group")?)?;
+        rootfs::enter_working_dir(&process.working_dir)?;
+        if !process.privileged {
+            caps::restrict()?;
+        }
+        stdio::give_to(identity.uid);
+        sys::set_user(identity.uid, identity.gid, &identity.groups).doing("become the user")?;
+        let mut env = process.env.clone();
+        if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+            env.push(format!("HOME={}", identity.home));
+        }
+        let name = process.args.first().ok_or_else(|| Failure::internal("no command specified"))?;
+        let program = lookup::find(name, &env, look)?;
+        sys::default_signals().doing("reset the signals")?;
+        Ok((program, env))
     }
-    rootfs::enter(process.privileged)?;
-    let null = File::open("/dev/null").doing("open /dev/null")?;
-    for (end, number) in [(null.as_fd(), 0), (stdout.as_fd(), 1), (stderr.as_fd(), 2)] {
-        sys::replace_fd(end, number).doing("place the output")?;
+
+    /// Into the namespaces of the first process. A process changes its own process namespace only for its children: this
+    /// one makes a brother, tells its number as the agent sees it, and ends. clone(2), CLONE_PARENT
+    fn join(&self, first: libc::pid_t) -> Result<(), Failure> {
+        let open = |name: &str| File::open(format!("/proc/{first}/ns/{name}")).doing("find the container");
+        let kinds = [
+            (open("ipc")?, libc::CLONE_NEWIPC),
+            (open("cgroup")?, libc::CLONE_NEWCGROUP),
+            (open("pid")?, libc::CLONE_NEWPID),
+            (open("mnt")?, libc::CLONE_NEWNS),
+        ];
+        for (namespace, kind) in &kinds {
+            sys::enter_namespace(namespace, *kind).doing("enter the container")?;
+        }
+        if let Some(pid) = sys::clone(libc::CLONE_PARENT).doing("make a process")? {
+            self.report.pid(pid)?;
+            sys::exit_now(0);
+        }
+        Ok(())
     }
-    sys::set_limit(libc::RLIMIT_NOFILE, OPEN_FILES_MAX).doing("set the limit of open files")?;
-    sys::set_limit(libc::RLIMIT_NPROC, libc::RLIM_INFINITY).doing("set the limit of processes")?;
-    sys::umask(0o022);
-    let identity = user::resolve(&process.user, &accounts("/etc/passwd")?, &accounts("/etc/group")?)?;
-    rootfs::enter_working_dir(&process.working_dir)?;
-    if !process.privileged {
-        caps::restrict()?;
-    }
-    sys::set_user(identity.uid, identity.gid, &identity.groups).doing("become the user")?;
-    let mut env = process.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", identity.home));
-    }
-    let name = process.args.first().ok_or_else(|| Failure::internal("no command specified"))?;
-    let program = lookup::find(name, &env, look)?;
-    sys::default_signals().doing("reset the signals")?;
-    Ok((program, env))
 }
 
 /// Missing files are empty. A pipe in their place must not stop us, nor a file without end.

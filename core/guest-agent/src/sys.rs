@@ -198,6 +198,109 @@ pub fn poll(fds: &mut [libc::pollfd], timeout_ms: libc::c_int) {
     unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
 }
 
+/// Two connected sockets for short messages, both closed on exec.
+pub fn message_pair() -> Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: room for two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) })?;
+    let [one, other] = fds;
+    Ok((owned(one)?, owned(other)?))
+}
+
+/// Room for one descriptor beside a message, aligned as `cmsghdr` is.
+type Control = [u64; 4];
+
+fn message(bytes: &mut [u8], part: &mut libc::iovec, control: &mut Control, with_fd: bool) -> libc::msghdr {
+    *part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: all zeros is a valid `msghdr`.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = part;
+    header.msg_iovlen = 1;
+    if with_fd {
+        header.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: arithmetic only.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as libc::c_uint) } as _;
+    }
+    header
+}
+
+/// Sends a message, and perhaps a descriptor. unix(7)
+pub fn send_message(socket: &OwnedFd, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut bytes = bytes.to_vec();
+    // SAFETY: all zeros is a valid `iovec`.
+    let (mut part, mut control) = (unsafe { std::mem::zeroed() }, Control::default());
+    let header = message(&mut bytes, &mut part, &mut control, fd.is_some());
+    // SAFETY: the control buffer has room for one descriptor, and all pointers live until the call returns.
+    unsafe {
+        if let Some(fd) = fd {
+            let first = libc::CMSG_FIRSTHDR(&raw const header);
+            (*first).cmsg_level = libc::SOL_SOCKET;
+            (*first).cmsg_type = libc::SCM_RIGHTS;
+            (*first).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as libc::c_uint) as _;
+            libc::CMSG_DATA(first).cast::<RawFd>().write_unaligned(fd.as_raw_fd());
+        }
+        check(
+            i64::try_from(libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL))
+                .unwrap_or(-1),
+        )?;
+    }
+    Ok(())
+}
+
+/// The next message, empty when all other ends are closed, and the descriptor that came with it.
+pub fn receive_message(socket: &OwnedFd, bytes_max: usize) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+    let mut bytes = vec![0; bytes_max];
+    // SAFETY: all zeros is a valid `iovec`.
+    let (mut part, mut control) = (unsafe { std::mem::zeroed() }, Control::default());
+    let mut header = message(&mut bytes, &mut part, &mut control, true);
+    // SAFETY: all pointers live until the call returns; the kernel says how much it wrote, and gives descriptors that
+    // nobody else has.
+    let (length, fd) = unsafe {
+        let length = libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC);
+        let length = check(i64::try_from(length).unwrap_or(-1))?;
+        let first = libc::CMSG_FIRSTHDR(&raw const header);
+        let rights = !first.is_null() && (*first).cmsg_type == libc::SCM_RIGHTS;
+        let fd = if rights { Some(libc::CMSG_DATA(first).cast::<RawFd>().read_unaligned()) } else { None };
+        (length, fd.map(owned).transpose()?)
+    };
+    bytes.truncate(usize::try_from(length).unwrap_or(0));
+    Ok((bytes, fd))
+}
+
+/// Moves this process, or its children for a process namespace, into a namespace. setns(2)
+pub fn enter_namespace(namespace: &File, kind: libc::c_int) -> Result<()> {
+    // SAFETY: an open descriptor and plain numbers.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kind) })?;
+    Ok(())
+}
+
+/// The other side of a terminal that was opened from `ptmx`, and its number. ioctl_tty(2)
+pub fn terminal_peer(master: &File) -> Result<(OwnedFd, libc::c_uint)> {
+    let (unlock, mut number): (libc::c_int, libc::c_uint) = (0, 0);
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: valid places for what the requests read and write.
+    unsafe {
+        check(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock))?;
+        check(libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number))?;
+        Ok((owned(libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags))?, number))
+    }
+}
+
+/// Makes the terminal the one of this session.
+pub fn control_terminal(terminal: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: an open descriptor and plain numbers.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })?;
+    Ok(())
+}
+
+pub fn set_terminal_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the structure that this request reads.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
+    Ok(())
+}
+
 /// (read end, write end), both closed on exec.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];

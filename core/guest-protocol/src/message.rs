@@ -1,6 +1,31 @@
 //! Requests of the engine and replies of the agent. Each travels in one [`crate::frame`], encoded with postcard.
+//!
+//! A process beside the container's own has a *stream*: a number that the engine chose, input one way, output the
+//! other. Both directions have a window, so that a process or a client that stops reading holds up only itself:
+//!
+//! ```text
+//!   engine ── Input (at most INPUT_WINDOW unacknowledged) ─▶ agent      agent ── InputTaken ─▶ engine
+//!   agent ── Output (costs output_cost) ─▶ engine                      engine ── Credit ─▶ agent
+//! ```
+//!
+//! The container's own process is [`MAIN_STREAM`]; its output goes to the journal instead.
 
+use crate::journal::{Exited, Stream};
 use serde::{Deserialize, Serialize};
+
+/// Id of requests that get no reply, and of what the agent says unasked.
+pub const NO_REPLY: u32 = u32::MAX;
+/// The stream of the container's own process.
+pub const MAIN_STREAM: u32 = 0;
+/// Bytes of input that may be on their way to a process.
+pub const INPUT_WINDOW: u32 = 64 << 10;
+/// Most bytes in one piece of input or output.
+pub const DATA_BYTES_MAX: usize = 16 << 10;
+
+/// What a piece of output takes from the stream's credit: a limit of bytes then limits the number of pieces, too.
+pub fn output_cost(bytes: usize) -> u32 {
+    u32::try_from(bytes.max(256)).unwrap_or(u32::MAX)
+}
 
 /// Engine to agent. `id` comes back in the reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +58,59 @@ pub enum RequestBody {
     },
     /// Flush disks and power the machine off.
     PowerOff,
+    /// A process beside the container's own, in its namespaces and under its limits.
+    Exec(Box<Exec>),
+    /// The size of a stream's terminal.
+    Resize {
+        stream: u32,
+        size: TerminalSize,
+    },
+    /// Input of a process. No reply.
+    Input {
+        stream: u32,
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
+    /// There is no more input; a terminal does not mind. No reply.
+    InputEnd {
+        stream: u32,
+    },
+    /// The agent may send output for so much more. No reply.
+    Credit {
+        stream: u32,
+        bytes: u32,
+    },
+    /// Nobody reads or writes the stream any more; its process goes on. No reply.
+    Leave {
+        stream: u32,
+    },
+}
+
+/// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Not in use by another process.
+    pub stream: u32,
+    pub process: Process,
+    pub stdio: Stdio,
+    /// Credit to begin with.
+    pub window: u32,
+}
+
+/// Where a process reads and writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stdio {
+    /// Its input comes over the stream; else there is none.
+    pub stdin: bool,
+    /// It has a terminal: all its output is one.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// In characters; zeros: not known yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    pub rows: u16,
+    pub columns: u16,
 }
 
 /// How to become a container.
@@ -43,9 +121,13 @@ pub struct Start {
     pub entropy: [u8; 32],
     pub unix_ns: u64,
     pub hostname: String,
+    /// May be empty.
+    pub domain_name: String,
     /// Layer disks are on SCSI target 0: LUN 0 is the bottom one. The writable disk is LUN 0 of target 1.
     pub layer_count: u32,
     pub process: Process,
+    pub interior: Interior,
+    pub stdio: Stdio,
     /// The journal's end as the back end has it; the agent counts on from there.
     pub journal_offset: u64,
     /// The journal may grow to this offset; beyond, the agent stops reading the process's output.
@@ -59,10 +141,58 @@ pub struct Process {
     pub working_dir: String,
     /// `user[:group]`, names or numbers, looked up in the image's own passwd and group files.
     pub user: String,
-    /// All capabilities and writable /sys; else Docker's default set.
+    /// Groups beside the user's, names or numbers.
+    pub groups: Vec<String>,
+    /// The bounding set, bit by number as in capabilities(7).
+    pub capabilities: u64,
+    /// System calls are filtered, with regard to the capabilities.
+    pub filtered: bool,
+    pub no_new_privileges: bool,
+    pub limits: Vec<Limit>,
+    pub oom_score_adj: i16,
+}
+
+/// A limit of setrlimit(2), by its number; `u64::MAX`: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    pub resource: u8,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// What is around the processes of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interior {
+    /// Every device, and a writable /sys.
     pub privileged: bool,
+    /// The root file system cannot be written.
+    pub read_only: bool,
+    /// Parents before what is below them.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Size of /dev/shm; 0: there is none.
+    pub shm_bytes: u64,
+    /// `net.core.somaxconn` and its value.
+    pub sysctls: Vec<(String, String)>,
+    pub masked_paths: Vec<String>,
+    pub read_only_paths: Vec<String>,
+    /// 0: no limit.
+    pub pids_max: u32,
     /// Quota in thousandths of a vCPU, where it is less than the machine has; 0: none.
     pub cpu_quota_milli: u32,
+    /// The agent's own program reaps and forwards signals, with the container's process as its child.
+    pub init: bool,
+}
+
+/// A file system in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    pub target: String,
+    pub read_only: bool,
+    pub executable: bool,
+    pub set_user_id: bool,
+    pub devices: bool,
+    /// As tmpfs(5) has them. Without a mode it gets that of the folder below.
+    pub options: String,
 }
 
 /// Agent to engine.
@@ -90,6 +220,23 @@ pub enum ReplyBody {
     Refused {
         message: String,
     },
+    /// Not an answer; the id is [`NO_REPLY`].
+    Event(Event),
+}
+
+/// What the agent says unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    Output {
+        stream: u32,
+        of: Stream,
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
+    /// So much input was taken, or thrown away because the process reads no more.
+    InputTaken { stream: u32, bytes: u32 },
+    /// The process is over, and all its output is before this.
+    Ended { stream: u32, exited: Exited },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

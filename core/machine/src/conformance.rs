@@ -7,7 +7,7 @@ use crate::agent::{AgentClient, AgentError};
 use crate::{BackEnd, Condition, Extent, JournalChunk, MachineError, MachineFacts, MachineSpec};
 use async_trait::async_trait;
 use bulkhead_guest_protocol::journal::{Body, Exited, Reader, Record};
-use bulkhead_guest_protocol::message::{AgentState, Process, ReplyBody, RequestBody, Start};
+use bulkhead_guest_protocol::message::{AgentState, Process, ReplyBody, RequestBody, Start, Stdio};
 use bulkhead_model::{ContainerId, Digest, ServerId, VchId};
 use std::error::Error;
 use std::io::{Read, Write};
@@ -79,6 +79,7 @@ macro_rules! conformance {
             a_process_runs_and_its_journal_is_whole,
             a_command_that_is_not_there_is_told,
             a_kill_is_final_and_may_be_repeated,
+            a_paused_machine_stands_still_until_it_is_resumed,
             an_end_wakes_whoever_listens,
             a_deleted_machine_starts_anew_and_its_journal_goes_on,
             a_new_channel_ends_the_last,
@@ -157,6 +158,7 @@ pub async fn run(
         hostname: spec.id.short().into(),
         layer_count: u32::try_from(spec.layers.len())?,
         process,
+        stdio: Stdio::default(),
         journal_offset: end,
         journal_limit: end + spec.journal_bytes_max,
     };

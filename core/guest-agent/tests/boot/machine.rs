@@ -2,13 +2,15 @@
 
 use bulkhead_guest_protocol::frame::{self, Decoder};
 use bulkhead_guest_protocol::journal::{Body, Exited, Reader, Record, StartFailed, Stream};
-use bulkhead_guest_protocol::message::{Hello, Process, Reply, ReplyBody, Request, RequestBody, Start};
+use bulkhead_guest_protocol::message::{
+    Event, Exec, Hello, NO_REPLY, Process, Reply, ReplyBody, Request, RequestBody, Start, Stdio,
+};
 use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT, PROTOCOL_MAX, PROTOCOL_MIN};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -26,8 +28,18 @@ pub struct Machine {
     channel: UnixStream,
     decoder: Decoder,
     last_id: u32,
+    events: Vec<Event>,
     pub hello: Hello,
     _turn: MutexGuard<'static, ()>,
+}
+
+/// What a process said on its stream.
+#[derive(Debug, Default)]
+pub struct Heard {
+    pub stdout: String,
+    pub stderr: String,
+    pub taken: u32,
+    pub exited: Option<Exited>,
 }
 
 /// What a machine is made of; the disk survives the machine if it is kept outside.
@@ -104,7 +116,7 @@ impl Machine {
         ]);
         let started = Instant::now();
         let qemu = command
-            .stdin(Stdio::null())
+            .stdin(std::process::Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("`qemu-system-x86_64` is needed: {error}"));
         let channel = connect(&file("channel"));
@@ -122,6 +134,7 @@ impl Machine {
             channel,
             decoder: Decoder::default(),
             last_id: 0,
+            events: Vec::new(),
             hello: nobody,
             _turn: turn,
         };
@@ -161,14 +174,22 @@ impl Machine {
         let id = self.last_id;
         let frame = frame::encode(&Request { id, body }).unwrap();
         self.send_bytes(&frame);
+        loop {
+            // Replies to a connection that was cut belong to nobody.
+            match self.next_reply() {
+                Reply { id: NO_REPLY, body: ReplyBody::Event(event) } => self.events.push(event),
+                reply if reply.id == id => return reply.body,
+                _ => {}
+            }
+        }
+    }
+
+    fn next_reply(&mut self) -> Reply {
         let mut buffer = [0; 4096];
         loop {
             while let Some(payload) = self.decoder.next_frame() {
-                // Replies to a connection that was cut belong to nobody.
-                if let Ok(reply) = frame::decode::<Reply>(&payload)
-                    && reply.id == id
-                {
-                    return reply.body;
+                if let Ok(reply) = frame::decode::<Reply>(&payload) {
+                    return reply;
                 }
             }
             match self.channel.read(&mut buffer) {
@@ -176,6 +197,50 @@ impl Machine {
                 other => panic!("no answer ({other:?}); console:\n{}", self.console()),
             }
         }
+    }
+
+    /// Something that gets no answer.
+    pub fn tell(&mut self, body: RequestBody) {
+        let frame = frame::encode(&Request { id: NO_REPLY, body }).unwrap();
+        self.send_bytes(&frame);
+    }
+
+    /// What the agent says unasked.
+    pub fn next_event(&mut self) -> Event {
+        if !self.events.is_empty() {
+            return self.events.remove(0);
+        }
+        loop {
+            if let Reply { id: NO_REPLY, body: ReplyBody::Event(event) } = self.next_reply() {
+                return event;
+            }
+        }
+    }
+
+    /// What a stream says until `enough`, or its end; others are not listened to.
+    pub fn hear(&mut self, stream: u32, enough: impl Fn(&str) -> bool) -> Heard {
+        let mut heard = Heard::default();
+        while heard.exited.is_none() && !enough(&heard.stdout) {
+            match self.next_event() {
+                Event::Output { stream: from, of, data } if from == stream => {
+                    let text = String::from_utf8(data).unwrap();
+                    match of {
+                        Stream::Stdout => heard.stdout.push_str(&text),
+                        Stream::Stderr => heard.stderr.push_str(&text),
+                    }
+                }
+                Event::InputTaken { stream: from, bytes } if from == stream => heard.taken += bytes,
+                Event::Ended { stream: from, exited } if from == stream => heard.exited = Some(exited),
+                _ => {}
+            }
+        }
+        heard
+    }
+
+    /// A process beside the container's, with plenty of credit.
+    pub fn exec(&mut self, stream: u32, process: Process, stdio: Stdio) -> ReplyBody {
+        let exec = Exec { stream, process, stdio, window: 1 << 20 };
+        self.call(RequestBody::Exec(Box::new(exec)))
     }
 
     pub fn start(&mut self, process: Process, layer_count: u32) -> ReplyBody {
@@ -258,6 +323,7 @@ pub fn start(process: Process, layer_count: u32) -> Start {
         hostname: HOSTNAME.to_owned(),
         layer_count,
         process,
+        stdio: Stdio::default(),
         journal_offset: 0,
         journal_limit: 1 << 20,
     }

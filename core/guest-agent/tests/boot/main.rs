@@ -9,6 +9,7 @@
 )]
 
 mod machine;
+mod streams;
 
 use bulkhead_guest_protocol::frame;
 use bulkhead_guest_protocol::journal::{Exited, Stream};
@@ -28,7 +29,7 @@ fn make_layers(folder: &Path) -> [PathBuf; 2] {
     fs::copy("/bin/busybox", bottom.join("bin/busybox")).expect("busybox-static is needed");
     for applet in [
         "sh", "cat", "id", "ls", "yes", "head", "mknod", "sleep", "ps", "hostname", "stat", "ip", "tail",
-        "dd", "date", "mount", "mkdir", "seq",
+        "dd", "date", "mount", "mkdir", "seq", "tty", "stty", "wc", "grep",
     ] {
         symlink("busybox", bottom.join("bin").join(applet)).unwrap();
     }

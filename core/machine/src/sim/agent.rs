@@ -1,11 +1,14 @@
-//! The simulated agent: the real protocol, and a process that is a script.
+//! The simulated agent: the real protocol, and processes that are scripts.
 
-use super::script::{self, Step};
+use super::process::{Process, Streams};
+use super::script;
 use super::{Shared, Sim};
 use crate::MachineSpec;
 use bulkhead_guest_protocol::frame::{self, Decoder};
-use bulkhead_guest_protocol::journal::{Exited, StartFailed, Started, Stream, Writer};
-use bulkhead_guest_protocol::message::{AgentState, Hello, Reply, ReplyBody, Request, RequestBody, Start};
+use bulkhead_guest_protocol::journal::{StartFailed, Started, Writer};
+use bulkhead_guest_protocol::message::{
+    AgentState, Exec, Hello, MAIN_STREAM, NO_REPLY, Reply, ReplyBody, Request, RequestBody, Start,
+};
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use bulkhead_model::ContainerId;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,24 +17,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-const SIGKILL: u8 = 9;
-const SIGTERM: u8 = 15;
-/// How much of a flood is one piece.
-const PIECE_BYTES: usize = 4 << 10;
-
 /// What is inside a machine, over all its channels.
 pub(super) struct Guest {
     id: ContainerId,
     token: [u8; 32],
     inside: Mutex<Inside>,
-    signals: Notify,
-    limit: watch::Sender<u64>,
+    pub(super) signals: Notify,
+    pub(super) limit: watch::Sender<u64>,
+    pub(super) streams: Streams,
+    /// Its vCPUs stand still.
+    pub(super) frozen: watch::Sender<bool>,
 }
 
-struct Inside {
-    state: AgentState,
+pub(super) struct Inside {
+    pub(super) state: AgentState,
     answer: Option<ReplyBody>,
-    pending: Vec<u8>,
+    pub(super) pending: Vec<u8>,
 }
 
 impl Guest {
@@ -42,15 +43,27 @@ impl Guest {
             inside: Mutex::new(Inside { state: AgentState::Ready, answer: None, pending: Vec::new() }),
             signals: Notify::new(),
             limit: watch::Sender::new(0),
+            streams: Streams::default(),
+            frozen: watch::Sender::new(false),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside> {
+    pub(super) fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// Returns when its vCPUs go on.
+    pub(super) async fn thawed(&self) {
+        // The sender is here: it cannot be gone.
+        let _ = self.frozen.subscribe().wait_for(|frozen| !frozen).await;
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     chrono::Utc::now().timestamp_nanos_opt().and_then(|ns| u64::try_from(ns).ok()).unwrap_or(0)
 }
 
@@ -63,8 +76,20 @@ pub(super) async fn serve(
 ) {
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; 16 << 10];
+    let mut events = guest.streams.connect();
     loop {
-        let count = match channel.read(&mut buffer).await {
+        let read = tokio::select! {
+            read = channel.read(&mut buffer) => read,
+            Some(event) = events.recv() => {
+                let body = ReplyBody::Event(event);
+                let Ok(bytes) = frame::encode(&Reply { id: NO_REPLY, body }) else { continue };
+                if channel.write_all(&bytes).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let count = match read {
             Ok(0) | Err(_) => return,
             Ok(count) => count,
         };
@@ -81,10 +106,14 @@ pub(super) async fn serve(
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        guest.thawed().await;
         decoder.push(buffer.get(..count).unwrap_or_default());
         while let Some(payload) = decoder.next_frame() {
             let Ok(request) = frame::decode::<Request>(&payload) else { continue };
             let body = answer(&sim, &guest, &power, request.body);
+            if request.id == NO_REPLY {
+                continue;
+            }
             let Ok(bytes) = frame::encode(&Reply { id: request.id, body }) else { continue };
             if channel.write_all(&bytes).await.is_err() {
                 return;
@@ -134,6 +163,27 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
             }
         },
         RequestBody::SetClock { .. } => ReplyBody::Done,
+        RequestBody::Exec(exec) => exec_process(sim, guest, power, *exec),
+        RequestBody::Resize { stream, size } => match guest.streams.resize(stream, size) {
+            true => ReplyBody::Done,
+            false => ReplyBody::Refused { message: "resize: inappropriate ioctl for device".into() },
+        },
+        RequestBody::Input { stream, data } => {
+            guest.streams.input(stream, data);
+            ReplyBody::Done
+        }
+        RequestBody::InputEnd { stream } => {
+            guest.streams.end_input(stream);
+            ReplyBody::Done
+        }
+        RequestBody::Credit { stream, bytes } => {
+            guest.streams.credit(stream, bytes);
+            ReplyBody::Done
+        }
+        RequestBody::Leave { stream } => {
+            guest.streams.leave(stream);
+            ReplyBody::Done
+        }
         RequestBody::PowerOff => {
             if let Some(shared) = sim.upgrade() {
                 Sim(shared).end(&guest.id, "guest powered off");
@@ -171,20 +221,17 @@ fn start_process(
             writer.started(at, &Started { pid: 1 }, &mut bytes);
             inside.state = AgentState::Running { run: start.run, pid: 1, started_unix_ns: at };
             let end = this.append(&guest.id, &bytes);
-            let process = Process {
-                sim: sim.clone(),
-                guest: guest.clone(),
-                power: power.clone(),
-                writer,
-                end,
-                ignores_term: false,
-            };
-            let power = power.clone();
+            guest.streams.open(MAIN_STREAM, start.stdio, 0);
+            let process = Process::first(sim.clone(), guest.clone(), writer, end);
+            let (power, sim, guest) = (power.clone(), sim.clone(), guest.clone());
             // Owned by the machine's power token.
             tokio::spawn(async move {
-                tokio::select! {
-                    () = power.cancelled() => {}
-                    () = process.run(start.run, steps) => {}
+                let ended = tokio::select! {
+                    () = power.cancelled() => return,
+                    ended = process.run_first(start.run, steps) => ended,
+                };
+                if ended {
+                    power_off_soon(&sim, &guest, &power);
                 }
             });
             ReplyBody::Started { pid: 1, unix_ns: at }
@@ -192,6 +239,29 @@ fn start_process(
     };
     inside.answer = Some(answer.clone());
     answer
+}
+
+fn exec_process(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, exec: Exec) -> ReplyBody {
+    let running = matches!(guest.lock().state, AgentState::Running { .. });
+    if !running {
+        return ReplyBody::Refused { message: "no process runs".into() };
+    }
+    match script::parse(&exec.process.args) {
+        Err(message) => ReplyBody::StartFailed { code: 127, message },
+        Ok(steps) => {
+            guest.streams.open(exec.stream, exec.stdio, exec.window);
+            let process = Process::beside(sim.clone(), guest.clone(), exec.stream);
+            let power = power.clone();
+            // Owned by the machine's power token.
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = power.cancelled() => {}
+                    () = process.run_beside(steps) => {}
+                }
+            });
+            ReplyBody::Started { pid: 100 + exec.stream, unix_ns: now_ns() }
+        }
+    }
 }
 
 fn power_off_soon(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken) {
@@ -206,111 +276,4 @@ fn power_off_soon(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationTo
             }
         }
     });
-}
-
-struct Process {
-    sim: Weak<Shared>,
-    guest: Arc<Guest>,
-    power: CancellationToken,
-    writer: Writer,
-    end: u64,
-    ignores_term: bool,
-}
-
-impl Process {
-    async fn run(mut self, run: u32, steps: Vec<Step>) {
-        let mut exited = Exited::default();
-        for step in steps {
-            if let Some(ended) = self.step(step).await {
-                exited = ended;
-                break;
-            }
-        }
-        let mut bytes = Vec::new();
-        self.writer.exited(now_ns(), exited, &mut bytes);
-        let Some(shared) = self.sim.upgrade() else { return };
-        Sim(shared).append(&self.guest.id, &bytes);
-        self.guest.lock().state = AgentState::Over { run };
-        power_off_soon(&self.sim, &self.guest, &self.power);
-    }
-
-    /// How the process ended, if this step ended it.
-    async fn step(&mut self, step: Step) -> Option<Exited> {
-        match step {
-            Step::Print(text) => self.write(Stream::Stdout, format!("{text}\n").as_bytes()).await,
-            Step::PrintError(text) => self.write(Stream::Stderr, format!("{text}\n").as_bytes()).await,
-            Step::Count(lines) => {
-                for line in 1..=lines {
-                    if let Some(ended) = self.write(Stream::Stdout, format!("line {line}\n").as_bytes()).await
-                    {
-                        return Some(ended);
-                    }
-                }
-                None
-            }
-            Step::Flood(bytes) => {
-                let mut piece: Vec<u8> = [vec![b'x'; 99], vec![b'\n']].concat().repeat(PIECE_BYTES / 100 + 1);
-                let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
-                while left > 0 {
-                    piece.truncate(left.max(1));
-                    if let Some(ended) = self.write(Stream::Stdout, &piece).await {
-                        return Some(ended);
-                    }
-                    left -= piece.len();
-                }
-                None
-            }
-            Step::Sleep => loop {
-                if let Some(ended) = self.signal() {
-                    return Some(ended);
-                }
-                self.guest.signals.notified().await;
-            },
-            Step::IgnoreTerm => {
-                self.ignores_term = true;
-                None
-            }
-            Step::OutOfMemory => {
-                let error = "the kernel killed it for want of memory".to_owned();
-                Some(Exited { code: 137, signal: Some(SIGKILL), oom_killed: true, error })
-            }
-            Step::Exit(code) => Some(Exited { code, ..Exited::default() }),
-        }
-    }
-
-    /// Writes output; waits while the journal may not grow, but hears signals meanwhile.
-    async fn write(&mut self, stream: Stream, data: &[u8]) -> Option<Exited> {
-        let mut bytes = Vec::new();
-        self.writer.output(stream, now_ns(), data, &mut bytes);
-        let mut limit = self.guest.limit.subscribe();
-        let end = self.end + u64::try_from(bytes.len()).unwrap_or(0);
-        loop {
-            if let Some(ended) = self.signal() {
-                return Some(ended);
-            }
-            if *limit.borrow_and_update() >= end {
-                break;
-            }
-            tokio::select! {
-                changed = limit.changed() => if changed.is_err() { return Some(Exited::default()) },
-                () = self.guest.signals.notified() => {}
-            }
-        }
-        let shared = self.sim.upgrade()?;
-        self.end = Sim(shared).append(&self.guest.id, &bytes);
-        tokio::task::yield_now().await;
-        None
-    }
-
-    fn signal(&mut self) -> Option<Exited> {
-        let mut inside = self.guest.lock();
-        while let Some(number) = inside.pending.pop() {
-            if number == SIGTERM && self.ignores_term {
-                continue;
-            }
-            let code = 128 + i32::from(number);
-            return Some(Exited { code, signal: Some(number), ..Exited::default() });
-        }
-        None
-    }
 }

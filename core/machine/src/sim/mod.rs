@@ -8,6 +8,7 @@ mod agent;
 mod disks;
 mod journals;
 mod machines;
+mod process;
 pub mod script;
 
 use crate::state::{MachineEvent, MachineState};
@@ -24,6 +25,8 @@ pub enum Verb {
     Start,
     Observe,
     Kill,
+    Pause,
+    Resume,
     Delete,
     Channel,
     ReadJournal,
@@ -37,10 +40,12 @@ pub enum Verb {
 }
 
 impl Verb {
-    pub const ALL: [Verb; 13] = [
+    pub const ALL: [Verb; 15] = [
         Verb::Start,
         Verb::Observe,
         Verb::Kill,
+        Verb::Pause,
+        Verb::Resume,
         Verb::Delete,
         Verb::Channel,
         Verb::ReadJournal,

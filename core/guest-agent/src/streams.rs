@@ -1,0 +1,263 @@
+//! Input of processes, and the processes beside the container's own with all their streams.
+//!
+//! A process that does not read, or whose output nobody takes, holds up only itself: input waits here, at most one
+//! window of it, and output stays in its pipe while there is no credit.
+
+use crate::process::Spawned;
+use crate::stdio;
+use bulkhead_guest_protocol::journal::{Exited, Stream};
+use bulkhead_guest_protocol::message::{DATA_BYTES_MAX, Event, INPUT_WINDOW, TerminalSize, output_cost};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+/// A process may leave children that keep its output open; this long after its end they are not listened to any more.
+const OUTPUT_AFTER_END_MAX: Duration = Duration::from_secs(2);
+/// Pieces of one stream before another has its turn.
+const PIECES_IN_TURN: usize = 8;
+
+/// Input of one process.
+#[derive(Debug, Default)]
+pub struct Input {
+    sink: Option<File>,
+    waiting: VecDeque<u8>,
+    /// Of what waits, this much came from a server that is gone: the next one did not count it.
+    foreign: usize,
+    /// Close it when all that waits is written; a terminal has no such end.
+    ends: bool,
+    is_terminal: bool,
+}
+
+impl Input {
+    pub fn new(sink: Option<File>, is_terminal: bool) -> Self {
+        Self { sink, is_terminal, ..Self::default() }
+    }
+
+    /// What does not fit the window was not asked for and is dropped.
+    pub fn push(&mut self, data: &[u8]) {
+        let window = usize::try_from(INPUT_WINDOW).unwrap_or(0);
+        let room = (window + self.foreign).saturating_sub(self.waiting.len());
+        self.waiting.extend(data.iter().take(room));
+    }
+
+    /// Another server begins with a whole window.
+    pub fn begin_window(&mut self) {
+        self.foreign = self.waiting.len();
+    }
+
+    pub fn end(&mut self) {
+        self.ends |= !self.is_terminal;
+    }
+
+    pub fn interest(&self) -> Option<libc::pollfd> {
+        let sink = self.sink.as_ref().filter(|_| !self.waiting.is_empty())?;
+        Some(libc::pollfd { fd: sink.as_raw_fd(), events: libc::POLLOUT, revents: 0 })
+    }
+
+    /// Writes what the process takes. Gives how many bytes of this server are out of the way.
+    pub fn pump(&mut self) -> u32 {
+        let before = self.waiting.len();
+        while !self.waiting.is_empty() {
+            let (front, _) = self.waiting.as_slices();
+            match self.sink.as_mut().map(|sink| sink.write(front)) {
+                Some(Ok(length)) if length > 0 => drop(self.waiting.drain(..length)),
+                Some(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => break,
+                // Nobody reads it any more.
+                Some(_) | None => {
+                    self.sink = None;
+                    self.waiting.clear();
+                }
+            }
+        }
+        if self.ends && self.waiting.is_empty() {
+            self.sink = None;
+        }
+        let taken = before - self.waiting.len();
+        let foreign = taken.min(self.foreign);
+        self.foreign -= foreign;
+        u32::try_from(taken - foreign).unwrap_or(u32::MAX)
+    }
+}
+
+/// A process beside the container's own.
+#[derive(Debug)]
+pub struct Beside {
+    pub stream: u32,
+    pub pid: libc::pid_t,
+    /// As of wait(2), and when.
+    pub ended: Option<(libc::c_int, Instant)>,
+    pub input: Input,
+    stdout: Option<File>,
+    stderr: Option<File>,
+    is_terminal: bool,
+    credit: u32,
+    /// Nobody listens: output is read and thrown away.
+    left: bool,
+}
+
+impl Beside {
+    pub fn new(stream: u32, spawned: Spawned, credit: u32) -> Self {
+        let Spawned { pid, stdio } = spawned;
+        Self {
+            stream,
+            pid,
+            ended: None,
+            input: Input::new(stdio.stdin, stdio.is_terminal),
+            stdout: stdio.stdout,
+            stderr: stdio.stderr,
+            is_terminal: stdio.is_terminal,
+            credit,
+            left: false,
+        }
+    }
+
+    pub fn add_credit(&mut self, bytes: u32) {
+        self.credit = self.credit.saturating_add(bytes);
+    }
+
+    /// Its input ends with whoever wrote it.
+    pub fn leave(&mut self) {
+        self.left = true;
+        self.input.end();
+    }
+
+    pub fn resize(&self, size: TerminalSize) -> std::io::Result<()> {
+        match self.stdout.as_ref().filter(|_| self.is_terminal) {
+            Some(terminal) => stdio::resize(terminal, size),
+            None => Err(std::io::Error::from_raw_os_error(libc::ENOTTY)),
+        }
+    }
+
+    /// Whether output may be taken now.
+    fn listens(&self) -> bool {
+        self.left || self.credit >= output_cost(1)
+    }
+
+    pub fn interest(&self) -> Vec<libc::pollfd> {
+        let pipes = [&self.stdout, &self.stderr].into_iter().flatten().filter(|_| self.listens());
+        let output =
+            pipes.map(|pipe| libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+        output.chain(self.input.interest()).collect()
+    }
+
+    /// Reads what there is and may be told.
+    pub fn pump(&mut self, mut tell: impl FnMut(Event)) {
+        let (stream, mut buffer) = (self.stream, [0; DATA_BYTES_MAX]);
+        for (pipe, of) in [(&mut self.stdout, Stream::Stdout), (&mut self.stderr, Stream::Stderr)] {
+            for _ in 0..PIECES_IN_TURN {
+                let room = if self.left { DATA_BYTES_MAX } else { piece(self.credit) };
+                let Some(file) = pipe.as_mut().filter(|_| room > 0) else { break };
+                match file.read(buffer.get_mut(..room).unwrap_or_default()) {
+                    Ok(0) => *pipe = None,
+                    Ok(length) if !self.left => {
+                        self.credit = self.credit.saturating_sub(output_cost(length));
+                        let data = buffer.get(..length).unwrap_or_default().to_vec();
+                        tell(Event::Output { stream, of, data });
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    // A terminal that no process has open any more.
+                    Err(_) => *pipe = None,
+                }
+            }
+        }
+        let bytes = self.input.pump();
+        if bytes > 0 && !self.left {
+            tell(Event::InputTaken { stream, bytes });
+        }
+        if self.ended.is_some_and(|(_, at)| at.elapsed() > OUTPUT_AFTER_END_MAX) && self.listens() {
+            (self.stdout, self.stderr) = (None, None);
+        }
+    }
+
+    /// How it ended, once all is told.
+    pub fn outcome(&self) -> Option<Exited> {
+        let (status, _) = self.ended?;
+        (self.stdout.is_none() && self.stderr.is_none()).then(|| crate::agent::exit_of(status, false))
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ended.is_some()
+    }
+}
+
+/// The longest piece that a credit pays for.
+fn piece(credit: u32) -> usize {
+    if credit < output_cost(1) {
+        return 0;
+    }
+    usize::try_from(credit).unwrap_or(usize::MAX).min(DATA_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys;
+
+    fn pipe() -> (File, File) {
+        let (read, write) = sys::pipe().unwrap();
+        sys::set_nonblocking(&read).unwrap();
+        sys::set_nonblocking(&write).unwrap();
+        (read.into(), write.into())
+    }
+
+    #[test]
+    fn input_waits_for_its_process_and_then_ends() {
+        let (mut read, write) = pipe();
+        let mut input = Input::new(Some(write), false);
+        let mut sent = 0;
+        let mut taken = 0;
+        while input.interest().is_none() {
+            input.push(&[7; 1000]);
+            sent += 1000;
+            taken += input.pump();
+        }
+        input.end();
+        assert_eq!(input.pump(), 0);
+        let mut all = Vec::new();
+        while read.read_to_end(&mut all).is_err() {
+            taken += input.pump();
+        }
+        assert_eq!((all.len(), taken), (sent, u32::try_from(sent).unwrap()));
+    }
+
+    #[test]
+    fn input_that_nobody_reads_is_out_of_the_way() {
+        let (read, write) = pipe();
+        drop(read);
+        let mut input = Input::new(Some(write), false);
+        input.push(b"abc");
+        assert_eq!(input.pump(), 3);
+        input.push(&[0; 1 << 20]);
+        assert_eq!(input.pump(), INPUT_WINDOW);
+    }
+
+    #[test]
+    fn output_stops_where_the_credit_ends() {
+        let ((read, mut write), (none, _)) = (pipe(), pipe());
+        let stdio = stdio::Ours { stdin: None, stdout: Some(read), stderr: Some(none), is_terminal: false };
+        let mut beside = Beside::new(3, Spawned { pid: 1, stdio }, 1000);
+        write.write_all(&[1; 1500]).unwrap();
+        drop(write);
+        let mut got = 0;
+        let mut count = |event| {
+            if let Event::Output { data, stream: 3, of: Stream::Stdout } = event {
+                got += data.len();
+            }
+        };
+        beside.pump(&mut count);
+        beside.pump(&mut count);
+        beside.ended = Some((0, Instant::now()));
+        assert_eq!(beside.outcome(), None);
+        beside.add_credit(256);
+        beside.pump(&mut count);
+        beside.add_credit(300);
+        beside.pump(&mut count);
+        assert_eq!(got, 1500);
+        assert_eq!(beside.outcome(), Some(Exited::default()));
+    }
+}
