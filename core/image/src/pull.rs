@@ -98,6 +98,28 @@ async fn fetch_layer(
         let (size_bytes, disk_bytes) = (facts.size_bytes, facts.disk_bytes);
         return Ok(Layer { diff_id: diff_id.clone(), size_bytes, disk_bytes });
     }
+    let mut passed_over = 0;
+    loop {
+        match fetch_anew(resolved, layer, passed_over, store, converter, progress).await {
+            // A mirror that keeps something else under that digest.
+            Err(error) if error.is_content() && passed_over + 1 < resolved.sources() => {
+                tracing::warn!(%error, layer = %layer.blob.digest, "a mirror's layer is not what it should be");
+                passed_over += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn fetch_anew(
+    resolved: &Resolved,
+    layer: &ResolvedLayer,
+    passed_over: usize,
+    store: &dyn LayerStore,
+    converter: &Converter,
+    progress: &Progress,
+) -> Result<Layer, ImageError> {
+    let diff_id = &layer.diff_id;
     let total = layer.blob.bytes;
     let staged = store.stage().await.map_err(ImageError::Store)?;
     let spec = ConvertSpec {
@@ -118,7 +140,7 @@ async fn fetch_layer(
         }
     };
     let file = staged.file().map_err(ImageError::Store)?;
-    let converted = converter.convert(&spec, resolved.blob(layer), file, passed).await?;
+    let converted = converter.convert(&spec, resolved.blob(layer, passed_over), file, passed).await?;
     staged.commit(diff_id).await.map_err(ImageError::Store)?;
     tell(progress, layer, Stage::PullComplete);
     let (size_bytes, disk_bytes) = (converted.size_bytes, converted.disk_bytes);

@@ -1,8 +1,8 @@
 //! Which addresses may be connected to. Checked on the resolved address, at the moment of connecting, so that a name
 //! that changes its mind between the check and the connection gains nothing.
 
+use super::proxy::Proxies;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -82,14 +82,14 @@ pub(super) fn check(host: &str, address: IpAddr, private_allowed: bool) -> Resul
 #[derive(Debug, Clone)]
 pub(super) struct CheckedResolver {
     pub private_allowed: bool,
-    /// Hosts of proxies: the operator's choice, wherever they are.
-    pub proxies: Arc<HashSet<String>>,
+    /// The operator's choice, wherever they are.
+    pub proxies: Arc<Proxies>,
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let allowed = self.private_allowed;
-        let is_proxy = self.proxies.contains(name.as_str());
+        let is_proxy = self.proxies.is_proxy(name.as_str());
         Box::pin(async move {
             let host = name.as_str().to_owned();
             let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();

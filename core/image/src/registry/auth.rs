@@ -108,9 +108,12 @@ pub(super) async fn fetch_token(
         form.query_pairs_mut()
             .append_pair("grant_type", "refresh_token")
             .append_pair("client_id", "bulkhead")
-            .append_pair("service", service.unwrap_or_default())
-            .append_pair("scope", scope.unwrap_or_default())
             .append_pair("refresh_token", token);
+        for (name, value) in [("service", service), ("scope", scope)] {
+            if let Some(value) = value {
+                form.query_pairs_mut().append_pair(name, value);
+            }
+        }
         let request = endpoint.client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         request.body(form.query().unwrap_or_default().to_owned())
     } else {

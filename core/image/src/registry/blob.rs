@@ -8,11 +8,14 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::StatusCode;
 use http::header::CONTENT_RANGE;
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
 struct Download {
     session: Session,
+    /// Asked when that one gives up.
+    others: VecDeque<Session>,
     path: String,
     blob: BlobDescriptor,
     /// Bytes handed out.
@@ -28,13 +31,16 @@ struct Download {
 
 /// The compressed bytes, as many as the manifest says.
 pub(super) fn stream(
-    session: Session,
-    repository: String,
+    sessions: VecDeque<Session>,
+    repository: &str,
     blob: BlobDescriptor,
-) -> impl Stream<Item = Result<Bytes, ImageError>> + Send {
-    let download = Download {
+) -> impl Stream<Item = Result<Bytes, ImageError>> + Send + use<> {
+    let path = format!("{repository}/blobs/{}", blob.digest);
+    let mut others = sessions;
+    let download = others.pop_front().map(|session| Download {
         session,
-        path: format!("{repository}/blobs/{}", blob.digest),
+        others,
+        path,
         blob,
         offset: 0,
         connection: None,
@@ -42,15 +48,32 @@ pub(super) fn stream(
         failures: 0,
         since_failure: 0,
         window: (Instant::now(), 0),
-    };
-    futures_util::stream::try_unfold(download, |mut download| async move {
-        Ok(download.next().await?.map(|chunk| (chunk, download)))
+    });
+    futures_util::stream::try_unfold(download, |download| async move {
+        let Some(mut download) = download else { return Ok(None) };
+        Ok(download.next().await?.map(|chunk| (chunk, Some(download))))
     })
     .into_stream()
 }
 
 impl Download {
+    /// From the next place when one gives up. What is there already counts: the whole is checked in the end.
     async fn next(&mut self) -> Result<Option<Bytes>, ImageError> {
+        loop {
+            match self.next_here().await {
+                Err(error) if let Some(other) = self.others.pop_front() => {
+                    let registry = &self.session.endpoint.registry;
+                    tracing::info!(%registry, %error, "a layer is asked for elsewhere");
+                    self.session = other;
+                    self.connection = None;
+                    (self.failures, self.since_failure) = (0, 0);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn next_here(&mut self) -> Result<Option<Bytes>, ImageError> {
         while self.offset < self.blob.bytes {
             if self.connection.is_none() {
                 self.open().await?;

@@ -1,5 +1,6 @@
 //! What the operator says about registries.
 
+use super::proxy::Proxies;
 use bulkhead_model::reference::DOCKER_HUB;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ pub struct RegistryConfig {
     /// Asked first, in order, for images of a registry: URLs. They get no credentials.
     pub mirrors: BTreeMap<String, Vec<String>>,
     pub private_addresses: PrivateAddresses,
-    /// Unset: as the environment says (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`). `false`: no proxy.
-    pub proxy_from_environment: Option<bool>,
+    /// Whom registries are asked through: [`Proxies::from_environment`], or nobody.
+    #[serde(skip)]
+    pub proxies: Proxies,
     #[serde(skip)]
     pub timing: Timing,
 }
@@ -75,6 +77,11 @@ impl Default for Timing {
 impl RegistryConfig {
     pub(super) fn is_insecure(&self, registry: &str) -> bool {
         self.insecure.iter().any(|entry| names(entry, registry))
+    }
+
+    /// Where to ask before a registry itself, in order.
+    pub(super) fn mirrors_of(&self, registry: &str) -> impl Iterator<Item = &String> {
+        self.mirrors.iter().filter(|(entry, _)| names(entry, registry)).flat_map(|(_, mirrors)| mirrors)
     }
 
     pub(super) fn allows_private(&self, registry: &str) -> bool {

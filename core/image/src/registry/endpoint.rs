@@ -2,16 +2,21 @@
 
 use super::address::{self, CheckedResolver, Refused};
 use super::config::{RegistryConfig, Timing, canonical_registry};
+use super::proxy::Proxies;
 use super::tls::Roots;
 use crate::error::ImageError;
 use bulkhead_model::reference::DOCKER_HUB;
-use reqwest::{Client, Url};
-use std::collections::HashSet;
-use std::net::IpAddr;
+use http::StatusCode;
+use reqwest::{Client, Proxy, Url};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Where Docker Hub's registry really is.
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
+/// Attempts in a row at a mirror, and how long to wait between them: there is somebody else to ask.
+const MIRROR_ATTEMPTS: u32 = 2;
+const MIRROR_WAIT_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Endpoint {
@@ -23,6 +28,7 @@ pub(super) struct Endpoint {
     pub client: Client,
     pub insecure: bool,
     private_allowed: bool,
+    proxies: Arc<Proxies>,
     /// For insecure ones: what it was found to speak.
     speaks_http: OnceLock<bool>,
     pub timing: Timing,
@@ -35,7 +41,7 @@ impl Endpoint {
         roots: &Roots,
     ) -> Result<Vec<Arc<Self>>, ImageError> {
         let mut endpoints = Vec::new();
-        for mirror in config.mirrors.get(registry).into_iter().flatten() {
+        for mirror in config.mirrors_of(registry) {
             let url =
                 Url::parse(mirror).map_err(|error| ImageError::invalid(mirror.clone(), error.to_string()))?;
             let name = canonical_registry(mirror);
@@ -60,29 +66,40 @@ impl Endpoint {
         let insecure = plain || config.is_insecure(&registry);
         // A mirror's address was written by the operator.
         let private_allowed = is_mirror || config.allows_private(&registry);
-        let proxies = Arc::new(if config.proxy_from_environment == Some(false) {
-            HashSet::new()
-        } else {
-            proxy_hosts()
-        });
-        let mut builder = Client::builder()
+        let proxies = Arc::new(config.proxies.clone());
+        let chosen = Arc::clone(&proxies);
+        let client = Client::builder()
+            .no_proxy()
+            .proxy(Proxy::custom(move |url| chosen.of(url).cloned()))
             .tls_backend_preconfigured(roots.client_config(&registry, !insecure)?)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(config.timing.connect)
-            .pool_idle_timeout(std::time::Duration::from_secs(30))
+            .pool_idle_timeout(Duration::from_secs(30))
             .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(CheckedResolver { private_allowed, proxies });
-        if config.proxy_from_environment == Some(false) {
-            builder = builder.no_proxy();
-        }
-        let client =
-            builder.build().map_err(|error| failed(&registry, "its client could not be made", error))?;
+            .dns_resolver(CheckedResolver { private_allowed, proxies: Arc::clone(&proxies) })
+            .build()
+            .map_err(|error| failed(&registry, &proxies, "its client could not be made", error))?;
         let speaks_http = OnceLock::new();
         if plain {
             let _ = speaks_http.set(true);
         }
-        let timing = config.timing.clone();
-        Ok(Self { registry, is_mirror, https: url, client, insecure, private_allowed, speaks_http, timing })
+        let mut timing = config.timing.clone();
+        if is_mirror {
+            timing.attempts = timing.attempts.min(MIRROR_ATTEMPTS);
+            timing.backoff_max = timing.backoff_max.min(MIRROR_WAIT_MAX);
+        }
+        let https = url;
+        Ok(Self {
+            registry,
+            is_mirror,
+            https,
+            client,
+            insecure,
+            private_allowed,
+            proxies,
+            speaks_http,
+            timing,
+        })
     }
 
     /// The address of something below `/v2/`.
@@ -110,9 +127,9 @@ impl Endpoint {
                 let mut plain = self.https.clone();
                 let _ = plain.set_scheme("http");
                 match self.client.get(plain).timeout(self.timing.connect).send().await {
-                    Ok(_) => *self.speaks_http.get_or_init(|| true),
+                    Ok(answer) if speaks_plainly(answer.status()) => *self.speaks_http.get_or_init(|| true),
                     // Neither: the real request will say why.
-                    Err(_) => false,
+                    _ => false,
                 }
             }
         }
@@ -153,17 +170,31 @@ impl Endpoint {
             Ok(address) => address::check(host, address, self.private_allowed)
                 .map_err(|Refused { host, why }| refused(&host, why)),
             Err(_) if host.is_empty() => Err(refused(host, "it has no host".into())),
-            Err(_) => Ok(()),
+            Err(_) => self.check_name(host).map_err(|Refused { host, why }| refused(&host, why)),
         }
     }
 
+    /// What is known of a name before it is resolved, which a proxy may do instead of us.
+    fn check_name(&self, host: &str) -> Result<(), Refused> {
+        let name = host.trim_end_matches('.').to_ascii_lowercase();
+        if name == "localhost" || name.ends_with(".localhost") {
+            return address::check(host, Ipv4Addr::LOCALHOST.into(), self.private_allowed);
+        }
+        // The name of a proxy passes the resolver wherever it leads to, which a registry must not make use of.
+        if self.proxies.is_proxy(&name) && !self.private_allowed {
+            let why = "it is a proxy: the operator must list the registry under `private_addresses`";
+            return Err(Refused { host: host.into(), why: why.into() });
+        }
+        Ok(())
+    }
+
     pub fn failed(&self, why: &str, error: reqwest::Error) -> ImageError {
-        failed(&self.registry, why, error)
+        failed(&self.registry, &self.proxies, why, error)
     }
 }
 
 /// The client's error in our words: a refused address is told as such.
-fn failed(registry: &str, why: &str, error: reqwest::Error) -> ImageError {
+fn failed(registry: &str, proxies: &Proxies, why: &str, error: reqwest::Error) -> ImageError {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     let mut deepest = String::new();
     while let Some(cause) = next {
@@ -173,21 +204,28 @@ fn failed(registry: &str, why: &str, error: reqwest::Error) -> ImageError {
         deepest = cause.to_string();
         next = cause.source();
     }
+    let through = match error.url().and_then(|url| proxies.shown_of(url)) {
+        Some(proxy) => format!(" through the proxy `{proxy}`"),
+        None => String::new(),
+    };
     // An address may carry a signature in its query.
     let error = error.without_url();
     ImageError::Registry {
         registry: registry.into(),
-        why: format!("{why}: {deepest}"),
+        why: format!("{why}{through}: {deepest}"),
         source: Some(error.into()),
     }
 }
 
-/// Hosts of the proxies that the environment names.
-fn proxy_hosts() -> HashSet<String> {
-    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
-        .into_iter()
-        .filter_map(|name| std::env::var(name).ok())
-        .filter_map(|text| Url::parse(&text).or_else(|_| Url::parse(&format!("http://{text}"))).ok())
-        .filter_map(|url| url.host_str().map(str::to_owned))
-        .collect()
+/// Whether an answer over plain HTTP comes from a registry that speaks it: neither from a proxy that cannot get
+/// through, nor from a server that wants TLS (which answers "bad request").
+fn speaks_plainly(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
 }

@@ -11,6 +11,7 @@ mod config;
 mod credentials;
 mod endpoint;
 pub(crate) mod manifest;
+mod proxy;
 mod resolve;
 mod session;
 mod tls;
@@ -18,6 +19,7 @@ mod tls;
 pub use config::{PrivateAddresses, RegistryConfig, Timing};
 pub use credentials::Credentials;
 pub use manifest::{BlobDescriptor, Platform};
+pub use proxy::Proxies;
 pub(crate) use resolve::LAYERS_MAX;
 pub use resolve::{Resolved, ResolvedLayer};
 

@@ -28,7 +28,8 @@ pub struct Resolved {
     pub config: ImageConfig,
     /// Bottom first.
     pub layers: Vec<ResolvedLayer>,
-    session: Session,
+    /// Where it was found, and where else it may be.
+    sessions: Vec<Session>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +55,18 @@ impl Registries {
     ) -> Result<Resolved, ImageError> {
         let reference = reference.clone().or_latest();
         let mut last = None;
-        for endpoint in self.endpoints(&reference.registry)? {
-            let is_mirror = endpoint.is_mirror;
-            let session = Session::new(endpoint, Some(reference.repository.clone()), credentials.clone());
-            match resolve_at(session, &reference, platform).await {
+        let mut sessions: Vec<Session> = self
+            .endpoints(&reference.registry)?
+            .into_iter()
+            .map(|endpoint| Session::new(endpoint, Some(reference.repository.clone()), credentials.clone()))
+            .collect();
+        while let Some(session) = sessions.first() {
+            let is_mirror = session.endpoint.is_mirror;
+            match resolve_at(&sessions, session, &reference, platform).await {
                 Err(error) if is_mirror => {
                     tracing::info!(%error, image.reference = %reference, "a mirror failed, asking the next");
                     last = Some(error);
+                    sessions.remove(0);
                 }
                 result => return result.map_err(|error| name_it(error, &reference)),
             }
@@ -70,12 +76,20 @@ impl Registries {
 }
 
 impl Resolved {
-    /// The compressed bytes of a layer, fetched again from where a connection broke. Neither size nor digest is checked here.
+    /// How many places may have the layers: a mirror and what comes after it, last the registry itself.
+    pub fn sources(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The compressed bytes of a layer, fetched again from where a connection broke, from the first of its sources that
+    /// gives it but for those `passed_over`. Neither size nor digest is checked here.
     pub fn blob(
         &self,
         layer: &ResolvedLayer,
+        passed_over: usize,
     ) -> impl Stream<Item = Result<Bytes, ImageError>> + Send + use<> {
-        blob::stream(self.session.clone(), self.origin.repository.clone(), layer.blob.clone())
+        let sessions = self.sessions.iter().skip(passed_over).cloned().collect();
+        blob::stream(sessions, &self.origin.repository, layer.blob.clone())
     }
 }
 
@@ -89,7 +103,8 @@ fn name_it(error: ImageError, asked: &Reference) -> ImageError {
 }
 
 async fn resolve_at(
-    session: Session,
+    sessions: &[Session],
+    session: &Session,
     reference: &Reference,
     platform: &Platform,
 ) -> Result<Resolved, ImageError> {
@@ -99,7 +114,7 @@ async fn resolve_at(
         (None, Some(tag)) => tag.clone(),
         (None, None) => "latest".into(),
     };
-    let (document, digest) = fetch(&session, repository, &asked, reference.digest.as_ref()).await?;
+    let (document, digest) = fetch(session, repository, &asked, reference.digest.as_ref()).await?;
     let (config, layers, manifest_digest) = match document {
         Document::Manifest { config, layers } => (config, layers, digest.clone()),
         Document::Index(entries) => {
@@ -108,7 +123,7 @@ async fn resolve_at(
                 platform: platform.to_string(),
             })?;
             let wanted = &entry.blob.digest;
-            match fetch(&session, repository, wanted.as_str(), Some(wanted)).await? {
+            match fetch(session, repository, wanted.as_str(), Some(wanted)).await? {
                 (Document::Manifest { config, layers }, digest) => (config, layers, digest),
                 (Document::Index(_), _) => {
                     return Err(ImageError::Unsupported {
@@ -119,7 +134,7 @@ async fn resolve_at(
             }
         }
     };
-    let config_json = fetch_config(&session, repository, &config).await?;
+    let config_json = fetch_config(session, repository, &config).await?;
     let parsed = image_config::parse(config_json.as_bytes())?;
     if parsed.diff_ids.len() != layers.len() {
         let why = format!("it names {} layers, the manifest {}", parsed.diff_ids.len(), layers.len());
@@ -139,7 +154,7 @@ async fn resolve_at(
         config_json,
         config: parsed,
         layers,
-        session,
+        sessions: sessions.to_vec(),
     })
 }
 

@@ -5,8 +5,9 @@ use super::credentials::{Credentials, secret_header};
 use super::endpoint::Endpoint;
 use crate::error::ImageError;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
-use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, DATE, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use reqwest::Response;
 use serde::Deserialize;
@@ -194,10 +195,22 @@ pub(super) fn may_pass(result: &Result<Response, ImageError>) -> bool {
     }
 }
 
-/// Seconds that the registry asks to wait (RFC 9110, section 10.2.3; a date there is not followed).
+/// How long the registry asks to wait (RFC 9110, section 10.2.3): seconds, or until a time, which is understood by the
+/// registry's own clock if it tells that.
 pub(super) fn retry_after(answer: &Response) -> Option<Duration> {
-    let text = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    wait_told(text(RETRY_AFTER)?, text(DATE))
+}
+
+fn wait_told(retry_after: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = retry_after.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let time = |text| DateTime::parse_from_rfc2822(text).ok().map(|time| time.to_utc());
+    let until = time(retry_after)?;
+    let now = date.and_then(time).unwrap_or_else(Utc::now);
+    // A time that has passed: at once.
+    Some((until - now).to_std().unwrap_or_default())
 }
 
 /// A body that fits in memory.
@@ -259,4 +272,29 @@ pub(super) async fn error_text(endpoint: &Endpoint, answer: Response) -> String 
         _ => status.canonical_reason().unwrap_or("no reason given").to_lowercase(),
     };
     text.chars().filter(|letter| !letter.is_control()).take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_time() {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (text, seconds) in [
+            ("7", Some(7)),
+            ("0", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(wait_told(text, Some(date)), seconds.map(Duration::from_secs), "{text}");
+        }
+        assert_eq!(wait_told(date, None), Some(Duration::ZERO), "long ago, by our clock");
+        let hour = (Utc::now() + Duration::from_secs(3600)).to_rfc2822();
+        assert!(wait_told(&hour, None).unwrap() > Duration::from_secs(3500));
+    }
 }

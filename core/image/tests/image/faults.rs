@@ -1,181 +1,13 @@
 //! A registry that misbehaves, one way at a time.
 
-use crate::disks::{Disks, converter};
-use bulkhead_image::registry::{Credentials, Platform, Registries, RegistryConfig, Timing};
-use bulkhead_image::{Fetched, ImageError, pull};
-use bulkhead_test_support::images::{Built, LayerTar, Packing, TestImage, digest};
+use crate::disks::Disks;
+use crate::peer::{Asked, Peer, Reply, config, good, image, is_layer, pull_from, pull_with, reply, secret};
+use bulkhead_image::ImageError;
+use bulkhead_image::registry::{Credentials, Platform, Registries, RegistryConfig};
+use bulkhead_test_support::images::{Built, LayerTar, TestImage, digest};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-
-#[derive(Debug, Clone)]
-struct Asked {
-    path: String,
-    headers: HashMap<String, String>,
-}
-
-#[derive(Default)]
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// Sends so much of the body, then breaks the connection.
-    cut: Option<usize>,
-    /// Sends nothing more, but holds the connection.
-    stall: bool,
-}
-
-fn reply(status: u16, body: impl Into<Vec<u8>>) -> Reply {
-    Reply { status, body: body.into(), ..Reply::default() }
-}
-
-type Answer = Arc<dyn Fn(&Asked, usize) -> Reply + Send + Sync>;
-
-/// Speaks just enough HTTP. The answer is a function of the request and of how often its path was asked before.
-struct Peer {
-    address: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    _tasks: JoinSet<()>,
-}
-
-impl Peer {
-    async fn start(answer: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (log, answer): (_, Answer) = (Arc::clone(&asked), Arc::new(answer));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let Ok((stream, _)) = listener.accept().await else { return };
-                connections.spawn(serve(stream, Arc::clone(&log), Arc::clone(&answer)));
-            }
-        });
-        Self { address, asked, _tasks: tasks }
-    }
-
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-async fn serve(stream: TcpStream, log: Arc<Mutex<Vec<Asked>>>, answer: Answer) {
-    let mut stream = BufReader::new(stream);
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).await.unwrap_or(0) == 0 || line.trim().is_empty() {
-            break;
-        }
-        lines.push(line.trim().to_owned());
-    }
-    let Some((first, rest)) = lines.split_first() else { return };
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let headers = rest
-        .iter()
-        .filter_map(|line| line.split_once(": "))
-        .map(|(k, v)| (k.to_lowercase(), v.to_owned()))
-        .collect();
-    let asked = Asked { path, headers };
-    let before = {
-        let mut log = log.lock().unwrap();
-        log.push(asked.clone());
-        log.iter().filter(|other| other.path == asked.path).count() - 1
-    };
-    let reply = answer(&asked, before);
-    let mut head = format!(
-        "HTTP/1.1 {} X\r\nConnection: close\r\nContent-Length: {}\r\n",
-        reply.status,
-        reply.body.len()
-    );
-    for (name, value) in &reply.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    head += "\r\n";
-    let part = &reply.body[..reply.cut.unwrap_or(reply.body.len())];
-    let _ = stream.write_all(&[head.as_bytes(), part].concat()).await;
-    let _ = stream.flush().await;
-    if reply.stall {
-        std::future::pending::<()>().await;
-    }
-}
-
-fn image() -> Built {
-    // Incompressible, so that the blob has a length to cut.
-    let noise: Vec<u8> =
-        (0_u64..200_000).map(|n| (n.wrapping_mul(n).wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let layer = LayerTar::new().file("noise", 0o644, &noise).finish();
-    TestImage::new(vec![layer]).packed(Packing::Zstd, true).build()
-}
-
-/// What a good registry answers for that image.
-fn good(built: &Built, asked: &Asked) -> Reply {
-    if asked.path.contains("/manifests/") {
-        return Reply {
-            headers: vec![("Content-Type", built.manifest_type.into())],
-            ..reply(200, built.manifest.clone())
-        };
-    }
-    let found = built.blobs.iter().find(|(digest, _)| asked.path.ends_with(digest.as_str()));
-    let Some((_, blob)) = found else {
-        return reply(if asked.path == "/v2/" || asked.path == "/" { 200 } else { 404 }, "{}");
-    };
-    let range = asked
-        .headers
-        .get("range")
-        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    match range {
-        Some(from) => Reply {
-            headers: vec![("Content-Range", format!("bytes {from}-{}/{}", blob.len() - 1, blob.len()))],
-            ..reply(206, &blob[from..])
-        },
-        None => reply(200, blob.clone()),
-    }
-}
-
-fn config(peers: &[&Peer]) -> RegistryConfig {
-    RegistryConfig {
-        insecure: peers.iter().map(|peer| peer.address.clone()).collect(),
-        proxy_from_environment: Some(false),
-        timing: Timing {
-            idle: Duration::from_millis(400),
-            answer: Duration::from_secs(5),
-            backoff: Duration::from_millis(5),
-            backoff_max: Duration::from_millis(50),
-            ..Timing::default()
-        },
-        ..RegistryConfig::default()
-    }
-}
-
-async fn pull_from(peer: &Peer, credentials: &Credentials, disks: &Disks) -> Result<Fetched, ImageError> {
-    pull_with(config(&[peer]), peer, credentials, disks).await
-}
-
-async fn pull_with(
-    config: RegistryConfig,
-    peer: &Peer,
-    credentials: &Credentials,
-    disks: &Disks,
-) -> Result<Fetched, ImageError> {
-    let registries = Registries::new(config).unwrap();
-    let reference = format!("{}/app:1", peer.address).parse().unwrap();
-    let quiet: bulkhead_image::Progress = Arc::new(|_| {});
-    pull::pull(&registries, &reference, credentials, &Platform::default(), disks, &converter(), &quiet).await
-}
-
-fn is_layer(built: &Built, asked: &Asked) -> bool {
-    asked.path.ends_with(built.blobs[1].0.as_str())
-}
-
-fn secret() -> Credentials {
-    Credentials::Password { user: "alice".into(), password: "secret".into() }
-}
 
 #[tokio::test]
 async fn a_download_goes_on_where_it_broke() {
@@ -235,6 +67,50 @@ async fn a_busy_registry_is_asked_again_and_a_broken_one_given_up() {
         let result = pull_from(&peer, &Credentials::Anonymous, &Disks::new()).await;
         assert_eq!(result.is_ok(), works, "{status}: {result:?}");
         assert!(peer.asked().len() < 20);
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_says_when_to_come_again_is_believed_within_a_cap() {
+    let built = image();
+    let told = [
+        (vec![("Retry-After", "1".to_owned())], Duration::from_secs(5), Duration::from_secs(1)),
+        (
+            vec![
+                ("Date", "Sun, 06 Nov 1994 08:49:37 GMT".into()),
+                ("Retry-After", "Sun, 06 Nov 1994 08:49:38 GMT".into()),
+            ],
+            Duration::from_secs(5),
+            Duration::from_secs(1),
+        ),
+        (vec![("Retry-After", "86400".into())], Duration::from_millis(300), Duration::from_millis(300)),
+        (
+            vec![("Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT".into())],
+            Duration::from_millis(300),
+            Duration::from_millis(300),
+        ),
+    ];
+    for (headers, cap, least) in told {
+        let copy = built.clone();
+        let (said, shown) = (headers.clone(), headers.clone());
+        // At a manifest, and at a layer.
+        let peer = Peer::start(move |asked, before| {
+            if before == 0 && (asked.path.contains("/manifests/") || is_layer(&copy, asked)) {
+                return Reply { headers: said.clone(), ..reply(429, "{}") };
+            }
+            good(&copy, asked)
+        })
+        .await;
+        let mut config = config(&[&peer]);
+        config.timing.backoff_max = cap;
+        pull_with(config, &peer, &Credentials::Anonymous, &Disks::new()).await.unwrap();
+        for what in ["/manifests/", built.blobs[1].0.as_str()] {
+            let asked: Vec<Asked> =
+                peer.asked().into_iter().filter(|asked| asked.path.contains(what)).collect();
+            let [first, second] = asked.as_slice() else { panic!("{shown:?} {asked:?}") };
+            let waited = second.at - first.at;
+            assert!(waited >= least && waited < cap + Duration::from_secs(20), "{shown:?}: {waited:?}");
+        }
     }
 }
 
@@ -535,9 +411,7 @@ async fn a_registry_that_redirects_for_ever_is_given_up() {
 #[tokio::test]
 async fn names_that_lead_nowhere_fail_soon() {
     let started = std::time::Instant::now();
-    let registries =
-        Registries::new(RegistryConfig { proxy_from_environment: Some(false), ..RegistryConfig::default() })
-            .unwrap();
+    let registries = Registries::new(RegistryConfig::default()).unwrap();
     let reference = "no-such-host.invalid/app:1".parse().unwrap();
     let error =
         registries.resolve(&reference, &Credentials::Anonymous, &Platform::default()).await.unwrap_err();
@@ -547,9 +421,7 @@ async fn names_that_lead_nowhere_fail_soon() {
 
 #[tokio::test]
 async fn a_public_name_for_a_private_address_is_refused_at_the_connection() {
-    let registries =
-        Registries::new(RegistryConfig { proxy_from_environment: Some(false), ..RegistryConfig::default() })
-            .unwrap();
+    let registries = Registries::new(RegistryConfig::default()).unwrap();
     for name in ["localhost:1/app", "localhost/app", "2130706433.example@", "127.0.0.1:1/app", "[::1]:1/app"]
     {
         let Ok(reference) = name.parse() else { continue };

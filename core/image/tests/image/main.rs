@@ -11,6 +11,14 @@ mod fuzz;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod mirrors;
+#[cfg(test)]
+mod peer;
+#[cfg(test)]
+mod proxies;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod pulls;
 #[cfg(test)]
 mod real;
@@ -18,6 +26,8 @@ mod real;
 mod sandbox;
 #[cfg(test)]
 mod tars;
+#[cfg(test)]
+mod tokens;
 #[cfg(test)]
 mod written;
 

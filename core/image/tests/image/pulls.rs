@@ -10,7 +10,7 @@ use serde_json::json;
 use std::sync::{Arc, Mutex};
 
 fn trusting(registry: &Registry) -> RegistryConfig {
-    let mut config = RegistryConfig { proxy_from_environment: Some(false), ..RegistryConfig::default() };
+    let mut config = RegistryConfig::default();
     config.ca_files.insert(registry.address.clone(), vec![registry.ca_pem_path.clone()]);
     config
 }
@@ -185,7 +185,7 @@ async fn trust_is_the_operator_s_to_give() {
     registry.push("app:1", &TestImage::new(vec![layer("a")])).unwrap();
     let plain = Registry::start_with(RegistryOptions { tls: false, password: false }).unwrap();
     plain.push("app:1", &TestImage::new(vec![layer("a")])).unwrap();
-    let nothing = RegistryConfig { proxy_from_environment: Some(false), ..RegistryConfig::default() };
+    let nothing = RegistryConfig::default();
     let resolve = async |registry: &Registry, config: &RegistryConfig| {
         let registries = Registries::new(config.clone()).unwrap();
         registries.resolve(&reference(registry, "app:1"), &alice(registry), &Platform::default()).await

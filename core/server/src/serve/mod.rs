@@ -25,7 +25,7 @@ use bulkhead_admin_api::view::ClientCertificate;
 use bulkhead_admin_api::{AdminState, CertificateIssuer, Problem};
 use bulkhead_engine::{Engine, EngineParts, EngineSettings};
 use bulkhead_image::convert::{Converter, ConverterConfig};
-use bulkhead_image::registry::{PrivateAddresses, Registries, RegistryConfig};
+use bulkhead_image::registry::{PrivateAddresses, Proxies, Registries, RegistryConfig};
 use bulkhead_model::{Clock, ServerId, Vch};
 use bulkhead_store::DataDirLock;
 use database::Database;
@@ -88,7 +88,7 @@ async fn run(config: &Config, server: ServerId, database: &Database, mut signals
         store: store.clone(),
         back_end: opened.back_end.clone(),
         policies: policies.decider.clone(),
-        registries: Registries::new(registry(config)).context("[registry]")?,
+        registries: Registries::new(registry(config)?).context("[registry]")?,
         converter: Converter::new(ConverterConfig::new(program()?, vec![LAYER_CHILD.into()])),
         clock,
         fence,
@@ -163,20 +163,25 @@ fn program() -> Result<PathBuf> {
     std::env::current_exe().context("cannot tell where this program is")
 }
 
-fn registry(config: &Config) -> RegistryConfig {
+fn registry(config: &Config) -> Result<RegistryConfig> {
     let section = &config.registry;
     let private_addresses = if section.private.iter().any(|host| host == "*") {
         PrivateAddresses::All
     } else {
         PrivateAddresses::Of(section.private.clone())
     };
-    RegistryConfig {
+    let proxies = Proxies::from_environment().context("a proxy in the environment")?;
+    if !proxies.is_empty() {
+        tracing::info!(?proxies, "registries are asked through a proxy");
+    }
+    Ok(RegistryConfig {
         insecure: section.insecure.clone(),
         ca_files: section.ca_files.iter().map(|(host, file)| (host.clone(), vec![file.clone()])).collect(),
         mirrors: section.mirrors.clone(),
         private_addresses,
+        proxies,
         ..RegistryConfig::default()
-    }
+    })
 }
 
 /// What the server itself listens on, beside the VCHs.
