@@ -82,9 +82,11 @@ impl From<EngineError> for Problem {
         use EngineError as E;
         let detail = error.to_string();
         let (status, code) = match &error {
-            E::NoSuchContainer(_) | E::NoSuchImage(_) | E::NoSuchVch(_) | E::NoSuchDecision(_) => {
-                (StatusCode::NOT_FOUND, code::NOT_FOUND)
-            }
+            E::NoSuchContainer(_)
+            | E::NoSuchExec(_)
+            | E::NoSuchImage(_)
+            | E::NoSuchVch(_)
+            | E::NoSuchDecision(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
             E::AmbiguousContainer(_)
             | E::AmbiguousImage(_)
             | E::InvalidName(_)
@@ -98,6 +100,11 @@ impl From<EngineError> for Problem {
             | E::IsRunning(_)
             | E::NotRunning(_)
             | E::BeingRemoved(_)
+            | E::IsPaused(_)
+            | E::NotPaused(_)
+            | E::IsRestarting(_)
+            | E::InputClosed
+            | E::Conflict(_)
             | E::ImageInUse { .. }
             | E::ImageHasNames(_) => (StatusCode::CONFLICT, code::CONFLICT),
             E::Denied { .. } => (StatusCode::FORBIDDEN, code::DENIED),

@@ -28,6 +28,18 @@ pub async fn json(call: &mut Call) -> Result<Bytes, ApiError> {
     small(std::mem::take(&mut call.body), JSON_BYTES_MAX).await
 }
 
+/// As [`json`], and nothing at all, of whatever kind.
+pub async fn json_or_nothing(call: &mut Call) -> Result<Bytes, ApiError> {
+    if is_json(call.header(header::CONTENT_TYPE.as_str())) {
+        return json(call).await;
+    }
+    let body = small(std::mem::take(&mut call.body), JSON_BYTES_MAX).await?;
+    match body.is_empty() {
+        true => Ok(body),
+        false => Err(ApiError::bad("malformed Content-Type header: expected application/json")),
+    }
+}
+
 fn is_json(content_type: Option<&str>) -> bool {
     let essence = content_type.and_then(|text| text.split(';').next()).unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("application/json")

@@ -61,6 +61,8 @@ impl From<EngineError> for ApiError {
         use StatusCode as Is;
         let (status, message) = match &error {
             EngineError::NoSuchContainer(text) => (Is::NOT_FOUND, format!("No such container: {text}")),
+            EngineError::NoSuchExec(text) => (Is::NOT_FOUND, format!("No such exec instance: {text}")),
+            EngineError::InputClosed => (Is::CONFLICT, error.to_string()),
             EngineError::AmbiguousContainer(text) => {
                 (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
             }
@@ -97,6 +99,13 @@ impl From<EngineError> for ApiError {
             EngineError::BeingRemoved(id) => {
                 (Is::CONFLICT, format!("removal of container {id} is already in progress"))
             }
+            // As attaching to one and starting one are refused.
+            EngineError::IsPaused(id) => {
+                (Is::CONFLICT, format!("container {id} is paused, unpause the container first"))
+            }
+            EngineError::NotPaused(id) => (Is::CONFLICT, format!("Container {id} is not paused")),
+            EngineError::IsRestarting(_) => (Is::CONFLICT, error.to_string()),
+            EngineError::Conflict(_) => (Is::CONFLICT, error.to_string()),
             EngineError::ImageInUse { image, by, running } => {
                 let (force, state) =
                     if *running { ("cannot be forced", "running ") } else { ("must be forced", "stopped ") };

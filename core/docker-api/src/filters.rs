@@ -84,6 +84,14 @@ impl Filters {
         })
     }
 
+    /// Whether none of the `label!` values matches.
+    pub fn without_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        !self.values("label!").iter().any(|wanted| match wanted.split_once('=') {
+            Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
+            None => labels.contains_key(wanted),
+        })
+    }
+
     /// The values of a key as unanchored regular expressions, once, before they are tried on many names.
     pub fn patterns(&self, key: &str) -> Result<Patterns, ApiError> {
         let compile = |text: &String| {

@@ -4,7 +4,7 @@
 
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
-use crate::{containers, images, networks, system, unsupported, volumes};
+use crate::{containers, exec, images, networks, system, unsupported, volumes};
 use http::Method;
 
 macro_rules! routes {
@@ -39,11 +39,23 @@ routes! {
     GET    "/containers/{}/json"       => ContainerInspect, containers::inspect::get;
     POST   "/containers/{}/start"      => ContainerStart,   containers::start::post;
     POST   "/containers/{}/stop"       => ContainerStop,    containers::stop::post;
+    POST   "/containers/{}/restart"    => ContainerRestart, containers::restart::post;
     POST   "/containers/{}/kill"       => ContainerKill,    containers::kill::post;
+    POST   "/containers/{}/pause"      => ContainerPause,   containers::pause::pause;
+    POST   "/containers/{}/unpause"    => ContainerUnpause, containers::pause::unpause;
+    POST   "/containers/{}/update"     => ContainerUpdate,  containers::update::post;
+    POST   "/containers/{}/rename"     => ContainerRename,  containers::rename::post;
     POST   "/containers/{}/wait"       => ContainerWait,    containers::wait::post;
     POST   "/containers/{}/attach"     => ContainerAttach,  containers::attach::post;
+    POST   "/containers/{}/resize"     => ContainerResize,  containers::resize::post;
+    POST   "/containers/{}/exec"       => ExecCreate,       exec::create::post;
+    POST   "/exec/{}/start"            => ExecStart,        exec::start::post;
+    POST   "/exec/{}/resize"           => ExecResize,       exec::resize::post;
+    GET    "/exec/{}/json"             => ExecInspect,      exec::inspect::get;
     GET    "/containers/{}/logs"       => ContainerLogs,    containers::logs::get;
     DELETE "/containers/{}"            => ContainerRemove,  containers::remove::delete;
+    DELETE "/containers/{}/{}"         => LinkRemove,       containers::remove::delete_link;
+    POST   "/containers/prune"         => ContainerPrune,   containers::prune::post;
 
     GET    "/images/json"              => ImageList,        images::list::get;
     POST   "/images/create"            => ImageCreate,      images::create::post;

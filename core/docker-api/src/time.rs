@@ -1,7 +1,7 @@
 //! Times as Docker writes and reads them.
 
 use crate::error::ApiError;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
 
 /// Go's zero time: "never".
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -44,6 +44,47 @@ pub fn parse_bound(what: &str, text: Option<&str>) -> Result<Option<DateTime<Utc
     DateTime::from_timestamp(seconds, nanos).map(Some).ok_or_else(wrong)
 }
 
+/// The `until` of a prune: as above, a day, a time without a zone (UTC here), or an age as Go writes durations: `24h`,
+/// `1h30m`.
+pub fn parse_until(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, ApiError> {
+    if let Some(age) = parse_duration(text) {
+        return Ok(now - age);
+    }
+    let day = || text.parse::<NaiveDate>().ok().and_then(|day| day.and_hms_opt(0, 0, 0));
+    if let Some(at) = text.parse::<NaiveDateTime>().ok().or_else(day) {
+        return Ok(at.and_utc());
+    }
+    parse_bound("until", Some(text))?
+        .ok_or_else(|| ApiError::bad(format!("invalid `until` time `{}`", crate::query::clip(text))))
+}
+
+/// Numbers, perhaps with a fraction, each with its unit. `None`: it is none, or longer than a time can be.
+fn parse_duration(text: &str) -> Option<TimeDelta> {
+    let mut rest = text;
+    let mut nanos: f64 = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|at| *at > 0)?;
+        let (number, tail) = rest.split_at(digits);
+        let units = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(units);
+        let factor = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        nanos += number.parse::<f64>().ok()? * factor;
+        rest = tail;
+    }
+    // As far as Go's durations reach: 292 years.
+    let fits = !text.is_empty() && (0.0..9.2e18).contains(&nanos);
+    #[expect(clippy::cast_possible_truncation, reason = "it was just seen to fit")]
+    fits.then(|| TimeDelta::nanoseconds(nanos as i64))
+}
+
 /// `Less than a second`, `5 minutes`, `About an hour`: the words that people know from `docker ps`.
 pub fn in_words(span: TimeDelta) -> String {
     let seconds = span.num_seconds();
@@ -80,6 +121,22 @@ mod tests {
         assert_eq!(at(""), None);
         for text in ["x", "1.x", "1.0000000001", "99999999999999999999", "1.-5"] {
             assert_eq!(parse_bound("since", Some(text)).unwrap_err().status, 400, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_until_is_a_time_or_an_age() {
+        let now = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        let until = |text| parse_until(text, now).map(rfc3339).map_err(|error| error.status.as_u16());
+        assert_eq!(until("24h").unwrap(), "2023-11-13T22:13:20Z");
+        assert_eq!(until("1h30m").unwrap(), "2023-11-14T20:43:20Z");
+        assert_eq!(until("1.5s").unwrap(), "2023-11-14T22:13:18.500Z");
+        assert_eq!(until("2023-11-01").unwrap(), "2023-11-01T00:00:00Z");
+        assert_eq!(until("2023-11-01T10:00:00").unwrap(), "2023-11-01T10:00:00Z");
+        assert_eq!(until("2023-11-01T10:00:00+01:00").unwrap(), "2023-11-01T09:00:00Z");
+        assert_eq!(until("1690000000").unwrap(), "2023-07-22T04:26:40Z");
+        for wrong in ["", "0", "h", "1x", "-1h", "yesterday", "1.2.3s", "99999999999999h"] {
+            assert_eq!(until(wrong), Err(400), "{wrong}");
         }
     }
 

@@ -33,25 +33,14 @@ macro_rules! operations {
 use Kind::{Experimental, Later, NoPlugin, NoSwarm, NotInSwarm};
 
 operations! {
-    POST   "/containers/{}/exec"           Later("exec");
     GET    "/containers/{}/top"            Later("top");
     GET    "/containers/{}/changes"        Later("diff");
     GET    "/containers/{}/export"         Later("export");
     GET    "/containers/{}/stats"          Later("stats");
-    POST   "/containers/{}/resize"         Later("resize");
-    POST   "/containers/{}/restart"        Later("restart");
-    POST   "/containers/{}/update"         Later("update");
-    POST   "/containers/{}/rename"         Later("rename");
-    POST   "/containers/{}/pause"          Later("pause");
-    POST   "/containers/{}/unpause"        Later("unpause");
     GET    "/containers/{}/attach/ws"      Later("attach by websocket");
     HEAD   "/containers/{}/archive"        Later("cp");
     GET    "/containers/{}/archive"        Later("cp");
     PUT    "/containers/{}/archive"        Later("cp");
-    POST   "/containers/prune"             Later("container prune");
-    POST   "/exec/{}/start"                Later("exec");
-    POST   "/exec/{}/resize"               Later("exec");
-    GET    "/exec/{}/json"                 Later("exec");
     POST   "/commit"                       Later("commit");
     POST   "/build"                        Later("build");
     POST   "/build/prune"                  Later("builder prune");
@@ -158,10 +147,10 @@ mod tests {
     #[test]
     fn refusals_name_the_call() {
         check(
-            Method::POST,
-            "/containers/x/exec",
+            Method::GET,
+            "/containers/x/top",
             501,
-            "bulkhead: POST /containers/{id}/exec (exec) is not supported yet",
+            "bulkhead: GET /containers/{id}/top (top) is not supported yet",
         );
         check(
             Method::GET,

@@ -11,6 +11,10 @@ use bulkhead_store::StoreError;
 pub enum EngineError {
     #[error("no such container: {0}")]
     NoSuchContainer(String),
+    #[error("no such exec instance: {0}")]
+    NoSuchExec(String),
+    #[error("the process takes no more input")]
+    InputClosed,
     #[error("several containers match `{0}`")]
     AmbiguousContainer(String),
     #[error("no such image: {0}")]
@@ -42,6 +46,15 @@ pub enum EngineError {
     NotRunning(ContainerId),
     #[error("container {0} is being removed")]
     BeingRemoved(ContainerId),
+    #[error("container {0} is paused")]
+    IsPaused(ContainerId),
+    #[error("container {0} is not paused")]
+    NotPaused(ContainerId),
+    #[error("container {0} is restarting, wait until the container is running")]
+    IsRestarting(ContainerId),
+    /// Two things that were asked for exclude each other.
+    #[error("{0}")]
+    Conflict(String),
     /// `by`: the container that uses it; `running`: force does not help then.
     #[error("image {image} is used by container {by}")]
     ImageInUse { image: String, by: ContainerId, running: bool },

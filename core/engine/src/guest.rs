@@ -1,21 +1,39 @@
-//! The conversation with one agent. What it says is hostile: everything is bounded by the protocol's decoder, by
-//! deadlines, and the machine it speaks for is known from the channel, never from its words.
+//! The conversation with one agent: many calls and streams over one channel. What the agent says is hostile: everything
+//! is bounded by the protocol's decoder, by windows and deadlines, and the machine it speaks for is known from the
+//! channel, never from its words.
+//!
+//! ```text
+//!   driver ─ Link ─┐                 ┌─ calls, by id
+//!   exec, attach ─ Agent ─▶ channel ─┤
+//!                                    └─ streams, by number
+//! ```
+
+mod stream;
+
+pub(crate) use stream::{GuestInput, GuestStream, StreamEvent};
 
 use bulkhead_guest_protocol::frame::{self, Decoder};
-use bulkhead_guest_protocol::message::{Hello, Reply, ReplyBody, Request, RequestBody};
+use bulkhead_guest_protocol::message::{Event, Hello, NO_REPLY, Reply, ReplyBody, Request, RequestBody};
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use bulkhead_machine::Channel;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
-/// Most bytes that are read past while waiting for one reply.
-const IGNORED_BYTES_MAX: usize = 4 << 20;
+/// Most bytes that nobody asked for, before the agent counts as gone mad.
+const UNASKED_BYTES_MAX: usize = 4 << 20;
+/// Requests that wait for the channel to take them.
+const REQUESTS_WAITING: usize = 16;
+const HELLO_ID: u32 = 0;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GuestError {
-    #[error("the agent's channel broke: {0}")]
-    Io(#[from] std::io::Error),
     #[error("the agent's channel closed")]
     Closed,
     #[error("the agent did not answer within {0:?}")]
@@ -28,27 +46,64 @@ pub(crate) enum GuestError {
     Protocol(String),
 }
 
-/// A channel on which the agent has been asked who it is, and perhaps has answered.
+/// A channel on which the agent has been asked who it is, and perhaps has answered. Ends with its owner.
+#[derive(Debug)]
 pub(crate) struct Link {
-    channel: Box<dyn Channel>,
-    decoder: Decoder,
+    agent: Agent,
     nonce: [u8; 16],
-    next_id: u32,
+    hello: Option<oneshot::Receiver<ReplyBody>>,
+    _end: DropGuard,
 }
 
-impl std::fmt::Debug for Link {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("next_id", &self.next_id).finish_non_exhaustive()
+/// The agent at the other end of a [`Link`], for as many as like; of no use once the link is gone.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    requests: mpsc::Sender<Vec<u8>>,
+    waiting: Mutex<Waiting>,
+    next_id: AtomicU32,
+    closed: CancellationToken,
+}
+
+/// Who waits for what the agent says.
+#[derive(Debug, Default)]
+struct Waiting {
+    calls: HashMap<u32, oneshot::Sender<ReplyBody>>,
+    streams: HashMap<u32, stream::Inbox>,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Link {
     /// Sends the first question. The guest may still be booting: its answer comes by [`Link::greeting`].
-    pub(crate) async fn open(channel: Box<dyn Channel>, nonce: [u8; 16]) -> Result<Self, GuestError> {
-        let mut link = Self { channel, decoder: Decoder::default(), nonce, next_id: 1 };
+    pub(crate) fn open(channel: Box<dyn Channel>, nonce: [u8; 16], tasks: &TaskTracker) -> Self {
+        let (requests, outbox) = mpsc::channel(REQUESTS_WAITING);
+        let closed = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            requests,
+            waiting: Mutex::default(),
+            next_id: AtomicU32::new(HELLO_ID + 1),
+            closed: closed.clone(),
+        });
+        let (answer, hello) = oneshot::channel();
+        shared.waiting().calls.insert(HELLO_ID, answer);
         let body = RequestBody::Hello { protocol_min: PROTOCOL_MIN, protocol_max: PROTOCOL_MAX, nonce };
-        link.send(0, body, Duration::from_secs(5)).await?;
-        Ok(link)
+        // Encoded, a greeting is a few bytes, and the queue is empty.
+        if let Ok(bytes) = frame::encode(&Request { id: HELLO_ID, body }) {
+            let _ = shared.requests.try_send(bytes);
+        }
+        tasks.spawn(converse(channel, shared.clone(), outbox));
+        Self { agent: Agent(shared), nonce, hello: Some(hello), _end: closed.drop_guard() }
+    }
+
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
     }
 
     /// The answer to the first question; `None` if there is none yet.
@@ -57,10 +112,12 @@ impl Link {
         token: &[u8; 32],
         patience: Duration,
     ) -> Result<Option<Hello>, GuestError> {
-        let reply = match self.reply(0, patience).await {
-            Err(GuestError::Silent(_)) => return Ok(None),
-            other => other?,
+        let Some(hello) = self.hello.as_mut() else { return Err(GuestError::Closed) };
+        let reply = match timeout(patience, hello).await {
+            Err(_) => return Ok(None),
+            Ok(reply) => reply.map_err(|_| GuestError::Closed)?,
         };
+        self.hello = None;
         match reply {
             ReplyBody::Hello(hello) if hello.nonce != self.nonce => {
                 Err(GuestError::Protocol("an answer to another question".into()))
@@ -75,56 +132,141 @@ impl Link {
         }
     }
 
-    /// Asks and waits for the answer. After an error the link is of no use any more.
-    pub(crate) async fn call(
-        &mut self,
-        body: RequestBody,
-        deadline: Duration,
-    ) -> Result<ReplyBody, GuestError> {
-        let id = self.next_id;
-        self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-        self.send(id, body, deadline).await?;
-        match self.reply(id, deadline).await? {
+    /// See [`Agent::call`].
+    pub(crate) async fn call(&self, body: RequestBody, deadline: Duration) -> Result<ReplyBody, GuestError> {
+        self.agent.call(body, deadline).await
+    }
+}
+
+impl Agent {
+    /// Asks and waits for the answer.
+    pub(crate) async fn call(&self, body: RequestBody, deadline: Duration) -> Result<ReplyBody, GuestError> {
+        let id = self.next_id();
+        let (answer, reply) = oneshot::channel();
+        self.0.waiting().calls.insert(id, answer);
+        let exchange = async {
+            self.send(id, body).await?;
+            tokio::select! {
+                biased;
+                reply = reply => reply.map_err(|_| GuestError::Closed),
+                () = self.0.closed.cancelled() => Err(GuestError::Closed),
+            }
+        };
+        let reply = timeout(deadline, exchange).await.unwrap_or(Err(GuestError::Silent(deadline)));
+        self.0.waiting().calls.remove(&id);
+        match reply? {
             ReplyBody::Refused { message } => Err(GuestError::Refused(printable(&message))),
             reply => Ok(reply),
         }
     }
 
-    async fn send(&mut self, id: u32, body: RequestBody, deadline: Duration) -> Result<(), GuestError> {
-        let frame =
-            frame::encode(&Request { id, body }).map_err(|error| GuestError::Protocol(error.to_string()))?;
-        tokio::time::timeout(deadline, self.channel.write_all(&frame))
-            .await
-            .map_err(|_| GuestError::Silent(deadline))??;
-        Ok(())
+    /// For what gets no answer.
+    async fn tell(&self, body: RequestBody) -> Result<(), GuestError> {
+        self.send(NO_REPLY, body).await
     }
 
-    /// The reply with this id; others are answers to questions that nobody waits for any more.
-    async fn reply(&mut self, id: u32, patience: Duration) -> Result<ReplyBody, GuestError> {
-        let until = Instant::now() + patience;
-        let mut buffer = vec![0; 16 << 10];
-        let mut ignored = 0;
-        loop {
-            while let Some(payload) = self.decoder.next_frame() {
-                match frame::decode::<Reply>(&payload) {
-                    Ok(reply) if reply.id == id => return Ok(reply.body),
-                    Ok(_) => {}
-                    // What another connection left half read may look like a frame.
-                    Err(error) => tracing::debug!(%error, "skipped a frame of the agent"),
-                }
-            }
-            let count = timeout_at(until, self.channel.read(&mut buffer))
-                .await
-                .map_err(|_| GuestError::Silent(patience))??;
-            if count == 0 {
-                return Err(GuestError::Closed);
-            }
-            ignored += count;
-            if ignored > IGNORED_BYTES_MAX {
-                return Err(GuestError::Protocol("megabytes of noise".into()));
-            }
-            self.decoder.push(buffer.get(..count).unwrap_or_default());
+    async fn send(&self, id: u32, body: RequestBody) -> Result<(), GuestError> {
+        let frame =
+            frame::encode(&Request { id, body }).map_err(|error| GuestError::Protocol(error.to_string()))?;
+        tokio::select! {
+            sent = self.0.requests.send(frame) => sent.map_err(|_| GuestError::Closed),
+            () = self.0.closed.cancelled() => Err(GuestError::Closed),
         }
+    }
+
+    /// Resolves when nothing can be said to it any more.
+    pub(crate) async fn closed(&self) {
+        self.0.closed.cancelled().await;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.is_cancelled()
+    }
+
+    /// Calls and streams count together, and never meet the ids with a meaning of their own.
+    fn next_id(&self) -> u32 {
+        loop {
+            let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+            if id != NO_REPLY && id != HELLO_ID {
+                return id;
+            }
+        }
+    }
+}
+
+/// Carries bytes both ways until one side ends; then nobody waits any more.
+async fn converse(channel: Box<dyn Channel>, shared: Arc<Shared>, outbox: mpsc::Receiver<Vec<u8>>) {
+    let (reader, writer) = tokio::io::split(channel);
+    let ended = tokio::select! {
+        () = shared.closed.cancelled() => Ok(()),
+        ended = write(writer, outbox) => ended,
+        ended = read(reader, &shared) => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "the conversation with an agent ended");
+    }
+    shared.closed.cancel();
+    let mut waiting = shared.waiting();
+    waiting.calls.clear();
+    waiting.streams.clear();
+}
+
+async fn write(
+    mut writer: impl AsyncWrite + Unpin,
+    mut outbox: mpsc::Receiver<Vec<u8>>,
+) -> std::io::Result<()> {
+    while let Some(frame) = outbox.recv().await {
+        writer.write_all(&frame).await?;
+        writer.flush().await?;
+    }
+    Ok(())
+}
+
+async fn read(mut reader: impl AsyncRead + Unpin, shared: &Shared) -> std::io::Result<()> {
+    let mut decoder = Decoder::default();
+    let mut buffer = vec![0; 64 << 10];
+    let mut unasked = 0;
+    loop {
+        let count = reader.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        decoder.push(buffer.get(..count).unwrap_or_default());
+        let mut expected = false;
+        while let Some(payload) = decoder.next_frame() {
+            match frame::decode::<Reply>(&payload) {
+                Ok(reply) => expected |= deliver(shared, reply),
+                // What another connection left half read may look like a frame.
+                Err(error) => tracing::debug!(%error, "skipped a frame of the agent"),
+            }
+        }
+        unasked = if expected { 0 } else { unasked + count };
+        if unasked > UNASKED_BYTES_MAX {
+            return Err(std::io::Error::other("megabytes of noise"));
+        }
+    }
+}
+
+/// Whether anybody waited for it.
+fn deliver(shared: &Shared, reply: Reply) -> bool {
+    let mut waiting = shared.waiting();
+    match reply.body {
+        ReplyBody::Event(event) => {
+            let number = match &event {
+                Event::Output { stream, .. }
+                | Event::InputTaken { stream, .. }
+                | Event::Ended { stream, .. } => *stream,
+            };
+            let taken = waiting.streams.get_mut(&number).map(|inbox| inbox.take(event));
+            if taken.is_none_or(|taken| taken.is_break()) {
+                waiting.streams.remove(&number);
+            }
+            taken.is_some()
+        }
+        body => match waiting.calls.remove(&reply.id) {
+            Some(answer) => answer.send(body).is_ok(),
+            None => false,
+        },
     }
 }
 

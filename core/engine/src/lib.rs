@@ -13,12 +13,15 @@
 
 mod admission;
 mod archives;
+mod clock;
 mod containers;
 mod driver;
 mod error;
+mod exec;
 mod feed;
 mod guest;
 mod images;
+mod input;
 mod layers;
 mod log;
 mod lookup;
@@ -31,10 +34,14 @@ mod wait;
 
 pub use archives::{Loaded, Saved};
 pub use containers::create::Created;
+pub use containers::prune::Pruned;
+pub use containers::update::Update;
 pub use containers::{Changed, ContainerUsage};
 pub use error::EngineError;
+pub use exec::{ExecAsk, ExecFacts, ExecSession};
 pub use feed::EventQuery;
 pub use images::RemovedImage;
+pub use input::{Input, Size};
 pub use log::{LogLine, LogQuery};
 pub use output::{Output, OutputStream};
 pub use pull::{Pull, PullOutcome};
@@ -98,6 +105,7 @@ struct Inner {
     settings: EngineSettings,
     feed: feed::Feed,
     drivers: driver::Drivers,
+    execs: exec::Execs,
     pulls: pull::Pulls,
     vchs_changed: tokio::sync::watch::Sender<u64>,
     tasks: TaskTracker,
@@ -120,6 +128,7 @@ impl Engine {
             fence: parts.fence,
             feed: feed::Feed::new(),
             drivers: driver::Drivers::new(),
+            execs: exec::Execs::default(),
             pulls: pull::Pulls::new(),
             vchs_changed: tokio::sync::watch::Sender::new(0),
             tasks: TaskTracker::new(),

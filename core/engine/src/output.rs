@@ -5,6 +5,7 @@ use crate::{Engine, EngineError, Session};
 use bulkhead_guest_protocol::journal::{Body, Reader, Record, Stream};
 use bulkhead_machine::Journals;
 use bulkhead_model::lifecycle::Status;
+use bulkhead_model::restart::due;
 use bulkhead_model::{Action, Container, ContainerId};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -183,6 +184,12 @@ impl Engine {
         stream: bool,
     ) -> Result<BoxStream<'static, Result<Output, EngineError>>, EngineError> {
         let (_, container, _) = self.admit_container(session, Action::ContainerAttach, text).await?;
+        if container.desired.paused {
+            return Err(EngineError::IsPaused(container.id));
+        }
+        if due(&container.desired, &container.status).is_some() {
+            return Err(EngineError::IsRestarting(container.id));
+        }
         let last_run = stream.then(|| current_or_next_run(&container));
         let cursor = self.cursor(&container, replay, last_run, stream).await?;
         let wanted = move |of: OutputStream| match of {

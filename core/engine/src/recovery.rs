@@ -1,6 +1,9 @@
 //! What the engine does when it starts, and what it does all the time besides.
 
 use crate::{Engine, EngineError};
+use bulkhead_model::Container;
+use bulkhead_model::restart::at_server_start;
+use bulkhead_store::{Record, StoreError};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -16,7 +19,7 @@ impl Engine {
         let known: std::collections::HashSet<_> =
             containers.iter().map(|container| container.id.clone()).collect();
         for container in &containers {
-            self.drive(container);
+            self.revive(container).await?;
         }
         for machine in self.back_end().machines.list().await? {
             if machine.server == self.0.fence.server && !known.contains(&machine.id) {
@@ -41,9 +44,33 @@ impl Engine {
         }
         tracing::info!(containers = containers.len(), "containers have their drivers");
         let engine = self.clone();
+        self.0.tasks.spawn(async move { engine.watch_clock().await });
+        let engine = self.clone();
         self.0.tasks.spawn(async move { engine.watch_machines().await });
         let engine = self.clone();
         self.0.tasks.spawn(async move { engine.tidy().await });
+        Ok(())
+    }
+
+    /// Its driver; and a wish for a run, where the restart policy makes one out of the server's start.
+    async fn revive(&self, container: &Container) -> Result<(), EngineError> {
+        if let Some(desired) = at_server_start(&container.desired, &container.status) {
+            let record = Record::at(self.now());
+            let store = self.store();
+            // The driver decides, with the policies, whether it comes to a start.
+            match store.set_desired(container.vch, &container.id, &container.desired, &desired, &record).await
+            {
+                Ok((container, _)) => {
+                    self.drive(&container);
+                    return Ok(());
+                }
+                Err(
+                    StoreError::Limit { .. } | StoreError::VchDeleting { .. } | StoreError::Conflict { .. },
+                ) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.drive(container);
         Ok(())
     }
 

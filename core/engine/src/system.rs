@@ -13,6 +13,8 @@ pub struct SystemFacts {
     pub version: String,
     pub containers: u64,
     pub running: u64,
+    /// Of those that run, the ones that stand still.
+    pub paused: u64,
     pub images: u64,
     pub accept_emulation: bool,
     /// Digest of the policy set in force.
@@ -32,6 +34,7 @@ impl Engine {
             version: self.0.settings.version.clone(),
             containers: usage.containers,
             running: usage.running,
+            paused: usage.paused,
             images: usage.images,
             accept_emulation: self.0.policies.settings().accepts_emulation,
             policy_set: self.0.policies.status().policy_set,

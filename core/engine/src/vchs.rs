@@ -25,6 +25,8 @@ pub struct NewVch {
 pub struct VchUsage {
     pub containers: u64,
     pub running: u64,
+    /// Of those that run, the ones that stand still.
+    pub paused: u64,
     /// Memory of running containers together, in bytes.
     pub memory_bytes: u64,
     pub images: u64,
@@ -181,13 +183,20 @@ impl Engine {
         let live = containers
             .iter()
             .filter(|container| matches!(container.status, Status::Starting { .. } | Status::Running { .. }));
-        let (mut running, mut memory_bytes) = (0, 0);
+        let (mut running, mut paused, mut memory_bytes) = (0, 0, 0);
         for container in live {
             running += 1;
+            paused += u64::from(matches!(container.status, Status::Running { paused: true, .. }));
             memory_bytes += container.spec.resources.memory_bytes;
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        Ok(VchUsage { containers: count(containers.len()), running, memory_bytes, images: count(images) })
+        Ok(VchUsage {
+            containers: count(containers.len()),
+            running,
+            paused,
+            memory_bytes,
+            images: count(images),
+        })
     }
 
     fn vchs_were_changed(&self) {

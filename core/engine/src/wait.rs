@@ -3,7 +3,7 @@
 use crate::driver::{Seen, run_of};
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::Action;
-use bulkhead_model::lifecycle::{Exit, Goal, Status};
+use bulkhead_model::lifecycle::{Exit, Status, awaits_run};
 use tokio::sync::watch;
 
 /// What is waited for.
@@ -36,7 +36,7 @@ impl Engine {
         let (_, container, _) = self.admit_container(session, Action::ContainerWait, text).await?;
         let seen = self.drive(&container).seen();
         let run = run_of(&container.status);
-        let pending = container.desired.goal == Goal::Run && container.desired.run > run;
+        let pending = awaits_run(&container.desired, &container.status);
         let until = match (what, &container.status) {
             (WaitFor::Removed, _) => Until::Gone,
             (WaitFor::NotRunning, Status::Exited { exit, .. }) if !pending => Until::Already(exit.clone()),

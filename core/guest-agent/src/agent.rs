@@ -373,7 +373,9 @@ impl Running {
     }
 
     fn finish(&mut self) {
-        let exited = exit_of(self.status.unwrap_or_default(), cgroup::oom_killed());
+        let status = self.status.unwrap_or_default();
+        let mut exited = exit_of(status, cgroup::oom_killed());
+        switch_off_reason(status).unwrap_or_default().clone_into(&mut exited.error);
         report(self.journal.exited(sys::unix_ns(), exited));
     }
 }
@@ -408,11 +410,12 @@ fn become_container(start: &Start) -> Result<(Spawned, cgroup::Entrances), Failu
     sys::add_entropy(&random, start.entropy).doing("seed the random generator")?;
     sys::set_clock(start.unix_ns).doing("set the clock")?;
     sys::set_hostname(&start.hostname).doing("set the hostname")?;
+    sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
     sys::loopback_up().doing("bring the loopback interface up")?;
     disks::assemble(start.layer_count)?;
-    rootfs::write_own_files(&start.hostname)?;
-    let entrances = cgroup::prepare(start.process.cpu_quota_milli, start.process.privileged)?;
-    let spawned = process::spawn(&start.process, start.stdio, Place::First, &entrances)?;
+    rootfs::write_own_files(&start.hostname, &start.domain_name)?;
+    let entrances = cgroup::prepare(&start.interior)?;
+    let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &entrances)?;
     Ok((spawned, entrances))
 }
 
@@ -423,6 +426,19 @@ pub fn exit_of(status: libc::c_int, oom_killed: bool) -> Exited {
         return Exited { code, signal: u8::try_from(signal).ok(), oom_killed, error: String::new() };
     }
     Exited { code: libc::WEXITSTATUS(status), signal: None, oom_killed, error: String::new() }
+}
+
+/// The first process of a namespace ends by one of these two signals only where one in it called reboot(2); others cannot
+/// end it by them.
+fn switch_off_reason(status: libc::c_int) -> Option<&'static str> {
+    if !libc::WIFSIGNALED(status) {
+        return None;
+    }
+    match libc::WTERMSIG(status) {
+        libc::SIGHUP => Some("the container was restarted from inside (reboot)"),
+        libc::SIGINT => Some("the container was switched off from inside (poweroff or halt)"),
+        _ => None,
+    }
 }
 
 /// The newest that both sides speak.
@@ -460,6 +476,14 @@ mod tests {
         assert_eq!(common_protocol(PROTOCOL_MAX + 1, u16::MAX), None);
         assert_eq!(common_protocol(0, PROTOCOL_MIN - 1), None);
         assert_eq!(common_protocol(u16::MAX, 0), None);
+    }
+
+    #[test]
+    fn a_reboot_is_told_from_a_signal() {
+        assert!(switch_off_reason(libc::SIGHUP).unwrap().contains("reboot"));
+        assert!(switch_off_reason(libc::SIGINT).unwrap().contains("poweroff"));
+        assert_eq!(switch_off_reason(libc::SIGKILL), None);
+        assert_eq!(switch_off_reason(1 << 8), None);
     }
 
     #[test]

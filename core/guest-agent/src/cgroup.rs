@@ -1,8 +1,9 @@
 //! Limits inside the machine: memory, so that the kernel ends the container's process and not the agent; the quota of
-//! a vCPU; and which devices may be opened.
+//! a vCPU; the number of processes; and which devices may be opened.
 
 use crate::failure::{Doing, Failure};
 use crate::sys;
+use bulkhead_guest_protocol::message::Interior;
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
@@ -35,19 +36,22 @@ pub struct Entrances {
 }
 
 /// Makes the container's groups.
-pub fn prepare(cpu_quota_milli: u32, privileged: bool) -> Result<Entrances, Failure> {
+pub fn prepare(interior: &Interior) -> Result<Entrances, Failure> {
     mount("cgroup2", ROOT, "")?;
     fs::write(format!("{ROOT}/cgroup.subtree_control"), "+memory +cpu +pids").doing("use the controllers")?;
     fs::create_dir_all(WORKLOAD).doing("make the container's group")?;
     let available = available_bytes(&fs::read_to_string("/proc/meminfo").doing("read the memory's size")?);
     let limit = available.saturating_sub(MEMORY_RESERVE_BYTES).max(MEMORY_BYTES_MIN);
     set("memory.max", &limit.to_string())?;
-    if cpu_quota_milli > 0 {
-        let quota_us = u64::from(cpu_quota_milli) * PERIOD_US / 1000;
+    if interior.pids_max > 0 {
+        set("pids.max", &interior.pids_max.to_string())?;
+    }
+    if interior.cpu_quota_milli > 0 {
+        let quota_us = u64::from(interior.cpu_quota_milli) * PERIOD_US / 1000;
         set("cpu.max", &format!("{quota_us} {PERIOD_US}"))?;
     }
     let mut files = vec![entrance(WORKLOAD)?];
-    if !privileged {
+    if !interior.privileged {
         // The second version of cgroups would need a program in the kernel for this.
         mount("cgroup", "/cgroup/devices", "devices")?;
         fs::create_dir_all(DEVICES).doing("make the container's group")?;

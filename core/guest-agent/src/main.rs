@@ -13,12 +13,14 @@ mod cgroup;
 mod channel;
 mod disks;
 mod failure;
+mod init;
 mod journal;
 mod lookup;
 mod ports;
 mod process;
 mod report;
 mod rootfs;
+mod seccomp;
 mod stdio;
 mod streams;
 mod sys;
@@ -28,6 +30,9 @@ use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT};
 use failure::Failure;
 
 fn main() {
+    if init::is_meant() {
+        init::run();
+    }
     if std::process::id() != 1 {
         eprintln!("this program is the first process of a container's machine and runs nowhere else");
         std::process::exit(2);

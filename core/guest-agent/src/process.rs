@@ -8,13 +8,15 @@ use crate::failure::{Doing, Failure};
 use crate::lookup::{self, Candidate};
 use crate::report::{self, Report};
 use crate::stdio::{self, Ours, Theirs};
-use crate::{caps, rootfs, sys, user};
-use bulkhead_guest_protocol::message::{Process, Stdio};
+use crate::{caps, init, rootfs, seccomp, sys, user};
+use bulkhead_guest_protocol::message::{Interior, Limit, Process, Stdio};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+const NOFILE: u8 = 7;
+const NPROC: u8 = 6;
 /// Linux' usual ceiling, and what Docker gives.
 const OPEN_FILES_MAX: libc::rlim_t = 1 << 20;
 /// Of the image's passwd and group files, which are not to be trusted.
@@ -29,9 +31,9 @@ pub struct Spawned {
 
 /// Where a process is born.
 #[derive(Debug, Clone, Copy)]
-pub enum Place {
+pub enum Place<'a> {
     /// In new namespaces, with a root to be completed.
-    First,
+    First(&'a Interior),
     /// In the namespaces of this one.
     Beside(libc::pid_t),
 }
@@ -39,7 +41,7 @@ pub enum Place {
 /// What a process-to-be brings along.
 struct Plan<'a> {
     process: &'a Process,
-    place: Place,
+    place: Place<'a>,
     entrances: &'a Entrances,
     theirs: Theirs,
     report: Report,
@@ -49,13 +51,13 @@ struct Plan<'a> {
 pub fn spawn(
     process: &Process,
     stdio: Stdio,
-    place: Place,
+    place: Place<'_>,
     entrances: &Entrances,
 ) -> Result<Spawned, Failure> {
     let (ours, theirs) = stdio::make(stdio)?;
     let (listener, report) = report::pair()?;
     let flags = match place {
-        Place::First => libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC,
+        Place::First(_) => libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC,
         Place::Beside(_) => 0,
     };
     let plan = Plan { process, place, entrances, theirs, report };
@@ -86,24 +88,31 @@ impl Plan<'_> {
     fn prepare(&self) -> Result<(std::path::PathBuf, Vec<String>), Failure> {
         let process = self.process;
         sys::umask(0);
-        fs::write("/proc/self/oom_score_adj", "0").doing("be a process like others")?;
+        fs::write("/proc/self/oom_score_adj", process.oom_score_adj.to_string())
+            .doing("be a process like others")?;
         for mut entrance in &self.entrances.files {
             entrance.write_all(b"0").doing("enter the container's group")?;
         }
+        let mut parent = None;
         match self.place {
-            Place::First => rootfs::enter(process.privileged)?,
+            Place::First(interior) => {
+                parent = interior.init.then(init::open).transpose()?;
+                rootfs::enter(interior)?;
+            }
             Place::Beside(first) => self.join(first)?,
         }
         sys::new_session().doing("make a session")?;
-        stdio::place(&self.theirs, &self.report, matches!(self.place, Place::First))?;
-        sys::set_limit(libc::RLIMIT_NOFILE, OPEN_FILES_MAX).doing("set the limit of open files")?;
-        sys::set_limit(libc::RLIMIT_NPROC, libc::RLIM_INFINITY).doing("set the limit of processes")?;
+        stdio::place(&self.theirs, &self.report, matches!(self.place, Place::First(_)))?;
+        set_limits(&process.limits)?;
         sys::umask(0o022);
-        let identity = user::resolve(&process.user, &accounts("/etc/passwd")?, &accounts("/etc/group")?)?;
+        let groups = accounts("/etc/group")?;
+        let mut identity = user::resolve(&process.user, &accounts("/etc/passwd")?, &groups)?;
+        user::add_groups(&mut identity, &process.groups, &groups)?;
         rootfs::enter_working_dir(&process.working_dir)?;
-        if !process.privileged {
-            caps::restrict()?;
+        if let Place::First(interior) = self.place {
+            rootfs::seal(interior)?;
         }
+        restrict(process)?;
         stdio::give_to(identity.uid);
         sys::set_user(identity.uid, identity.gid, &identity.groups).doing("become the user")?;
         let mut env = process.env.clone();
@@ -112,6 +121,9 @@ impl Plan<'_> {
         }
         let name = process.args.first().ok_or_else(|| Failure::internal("no command specified"))?;
         let program = lookup::find(name, &env, look)?;
+        if let Some(parent) = parent {
+            init::become_parent(&parent, &process.args)?;
+        }
         sys::default_signals().doing("reset the signals")?;
         Ok((program, env))
     }
@@ -135,6 +147,29 @@ impl Plan<'_> {
         }
         Ok(())
     }
+}
+
+/// Docker's limits, and those that were asked for.
+fn set_limits(limits: &[Limit]) -> Result<(), Failure> {
+    let limit = |resource: u8, value| Limit { resource, soft: value, hard: value };
+    let ours = [limit(NOFILE, OPEN_FILES_MAX), limit(NPROC, libc::RLIM_INFINITY)];
+    for Limit { resource, soft, hard } in ours.iter().chain(limits) {
+        sys::set_limit((*resource).into(), *soft, *hard)
+            .doing(format!("set limit {resource} to {soft}:{hard}"))?;
+    }
+    Ok(())
+}
+
+/// The filter is put in place while that needs no further right, and lets through all that still follows.
+fn restrict(process: &Process) -> Result<(), Failure> {
+    caps::restrict(process.capabilities)?;
+    if process.no_new_privileges {
+        sys::forbid_new_privileges().doing("forbid new privileges")?;
+    }
+    if process.filtered {
+        seccomp::restrict(process.capabilities)?;
+    }
+    Ok(())
 }
 
 /// Missing files are empty. A pipe in their place must not stop us, nor a file without end.

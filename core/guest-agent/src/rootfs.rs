@@ -5,8 +5,9 @@
 //! leads only itself astray.
 
 use crate::disks::{DISK, ROOT};
-use crate::failure::{Doing, Failure};
+use crate::failure::{Doing, Failure, reason};
 use crate::sys;
+use bulkhead_guest_protocol::message::{Interior, Tmpfs};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -21,21 +22,6 @@ const LINKS_MAX: usize = 40;
 /// Files that the agent writes at each start. They live beside the image's files, as it is nobody's change.
 const OWN_FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
-/// Hidden, and read-only, as Docker has it for containers without privileges.
-const MASKED: [&str; 10] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 /// Character devices: name, major, minor. OCI runtime specification, default devices.
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -49,10 +35,14 @@ const LINKS: [(&str, &str); 6] = [
 ];
 
 /// Writes the container's name and what it resolves names with. Called by the agent, outside.
-pub fn write_own_files(hostname: &str) -> Result<(), Failure> {
+pub fn write_own_files(hostname: &str, domain_name: &str) -> Result<(), Failure> {
+    let names = match domain_name {
+        "" => hostname.to_owned(),
+        domain => format!("{hostname}.{domain} {hostname}"),
+    };
     let hosts = format!(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
-         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.0.1\t{hostname}\n"
+         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.0.1\t{names}\n"
     );
     let contents = [format!("{hostname}\n"), hosts, String::new()];
     for (name, content) in OWN_FILES.iter().zip(contents) {
@@ -69,7 +59,7 @@ pub fn write_own_files(hostname: &str) -> Result<(), Failure> {
 }
 
 /// Moves this process into the container's root and completes it. It is in its cgroups already.
-pub fn enter(privileged: bool) -> Result<(), Failure> {
+pub fn enter(interior: &Interior) -> Result<(), Failure> {
     sys::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
         .doing("part from the agent's mounts")?;
     let own_files = open_own_files()?;
@@ -78,21 +68,35 @@ pub fn enter(privileged: bool) -> Result<(), Failure> {
     // The old root lies on top of the new one and is at once out of reach of everything that follows.
     sys::unmount(Path::new("."), libc::MNT_DETACH).doing("leave the agent's root")?;
     std::env::set_current_dir("/").doing("enter the container's root")?;
-    let writable = if privileged { 0 } else { libc::MS_RDONLY };
+    let writable = if interior.privileged { 0 } else { libc::MS_RDONLY };
     mount("proc", "/proc", "proc", NOTHING, "")?;
     mount("sysfs", "/sys", "sysfs", NOTHING | writable, "")?;
     sys::unshare(libc::CLONE_NEWCGROUP).doing("hide the agent's cgroups")?;
     mount("cgroup", "/sys/fs/cgroup", "cgroup2", NOTHING | writable, "")?;
-    devices()?;
+    devices(interior.shm_bytes)?;
+    interior.tmpfs.iter().try_for_each(mount_tmpfs)?;
     for (name, tree) in own_files {
         let target = Path::new("/etc").join(name);
         ensure_file(&target)
             .and_then(|()| sys::attach(&tree, &target))
             .doing(format!("place /etc/{name}"))?;
     }
-    if !privileged {
-        READ_ONLY.iter().try_for_each(|path| make_read_only(Path::new(path)))?;
-        MASKED.iter().try_for_each(|path| mask(Path::new(path)))?;
+    // Before they cannot be written any more.
+    interior.sysctls.iter().try_for_each(|(name, value)| set_sysctl(name, value))?;
+    interior.read_only_paths.iter().try_for_each(|path| make_read_only(Path::new(path)))?;
+    interior.masked_paths.iter().try_for_each(|path| mask(Path::new(path)))
+}
+
+/// Makes the root read-only, once nothing has to be made in it any more. What is mounted in it is not concerned, but for
+/// the files of ours.
+pub fn seal(interior: &Interior) -> Result<(), Failure> {
+    if !interior.read_only {
+        return Ok(());
+    }
+    let own = OWN_FILES.map(|name| Path::new("/etc").join(name));
+    for path in own.iter().map(|path| path.as_path()).chain([Path::new("/")]) {
+        let again = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY;
+        sys::mount("", path, "", again, "").doing(format!("make {} read-only", path.display()))?;
     }
     Ok(())
 }
@@ -113,7 +117,7 @@ fn open_own_files() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
     OWN_FILES.into_iter().map(open).collect()
 }
 
-fn devices() -> Result<(), Failure> {
+fn devices(shm_bytes: u64) -> Result<(), Failure> {
     mount("tmpfs", "/dev", "tmpfs", libc::MS_NOSUID | libc::MS_STRICTATIME, "mode=755,size=65536k")?;
     for (name, major, minor) in DEVICES {
         let path = Path::new("/dev").join(name);
@@ -124,8 +128,37 @@ fn devices() -> Result<(), Failure> {
     }
     let no_programs = libc::MS_NOSUID | libc::MS_NOEXEC;
     mount("devpts", "/dev/pts", "devpts", no_programs, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
-    mount("shm", "/dev/shm", "tmpfs", NOTHING, "mode=1777,size=65536k")?;
+    if shm_bytes > 0 {
+        mount("shm", "/dev/shm", "tmpfs", NOTHING, &format!("mode=1777,size={shm_bytes}"))?;
+    }
     mount("mqueue", "/dev/mqueue", "mqueue", NOTHING, "")
+}
+
+fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
+    let unless = |granted, flag| if granted { 0 } else { flag };
+    let flags = unless(tmpfs.executable, libc::MS_NOEXEC)
+        | unless(tmpfs.set_user_id, libc::MS_NOSUID)
+        | unless(tmpfs.devices, libc::MS_NODEV)
+        | unless(!tmpfs.read_only, libc::MS_RDONLY);
+    let mut options = tmpfs.options.clone();
+    // The folder that is covered says who may enter it.
+    if let Some(found) = fs::metadata(&tmpfs.target).ok().filter(|_| !options.contains("mode=")) {
+        let comma = if options.is_empty() { "" } else { "," };
+        options += &format!("{comma}mode={:o}", found.permissions().mode() & 0o7777);
+    }
+    mount("tmpfs", &tmpfs.target, "tmpfs", flags, &options)
+}
+
+/// A setting of the kernel, in the namespaces of this process.
+fn set_sysctl(name: &str, value: &str) -> Result<(), Failure> {
+    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    fs::write(path, value).map_err(|error| match error.kind() {
+        // In other words than those for a missing program.
+        ErrorKind::NotFound => {
+            Failure::internal(format!("sysctl \"{name}\": the guest's kernel has none of this name"))
+        }
+        _ => Failure::internal(format!("sysctl \"{name}\": set to \"{value}\": {}", reason(&error))),
+    })
 }
 
 fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, options: &str) -> Result<(), Failure> {

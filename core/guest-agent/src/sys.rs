@@ -106,6 +106,12 @@ pub fn replace_fd(fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
     Ok(())
 }
 
+pub fn set_domain_name(name: &str) -> Result<()> {
+    // SAFETY: pointer and length of the same string.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) })?;
+    Ok(())
+}
+
 pub fn set_hostname(name: &str) -> Result<()> {
     // SAFETY: pointer and length of the same string.
     check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) })?;
@@ -373,8 +379,8 @@ pub fn new_session() -> Result<()> {
     Ok(())
 }
 
-pub fn set_limit(resource: libc::__rlimit_resource_t, limit: libc::rlim_t) -> Result<()> {
-    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+pub fn set_limit(resource: libc::__rlimit_resource_t, soft: libc::rlim_t, hard: libc::rlim_t) -> Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: a valid structure.
     check(unsafe { libc::setrlimit(resource, &raw const limit) })?;
     Ok(())
@@ -388,6 +394,23 @@ pub fn drop_bounding(capability: u32) -> Result<bool> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// From now on no program that is run gives more rights than this process has. PR_SET_NO_NEW_PRIVS(2const)
+pub fn forbid_new_privileges() -> Result<()> {
+    let (on, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: plain numbers.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, none, none, none) })?;
+    Ok(())
+}
+
+/// From now on the program decides about each system call of this process and its children. seccomp(2)
+pub fn filter_calls(program: &mut [libc::sock_filter]) -> Result<()> {
+    let length = u16::try_from(program.len()).map_err(|_| Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    // SAFETY: pointer and length of the same slice, which lives until the call returns; the kernel checks the program.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })?;
+    Ok(())
 }
 
 /// Becomes another user; going from root, its capabilities are lost.
@@ -416,13 +439,80 @@ pub fn exec(program: &Path, args: &[String], env: &[String]) -> Error {
         (Ok(program), Ok(args), Ok(env)) => (program, args, env),
         (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return error,
     };
-    let pointers = |items: &[CString]| -> Vec<*const libc::c_char> {
-        items.iter().map(|item| item.as_ptr()).chain([std::ptr::null()]).collect()
-    };
     let (arg_pointers, env_pointers) = (pointers(&args), pointers(&env));
     // SAFETY: strings that end in zero, in lists that end in null; all live until the call returns.
     unsafe { libc::execve(program.as_ptr(), arg_pointers.as_ptr(), env_pointers.as_ptr()) };
     Error::last_os_error()
+}
+
+/// Becomes the program of this process again, whatever root it is in by now; `program` is open.
+pub fn exec_open(program: &File, args: &[String], env: &[String]) -> Error {
+    let list = |items: &[String]| items.iter().map(c_string).collect::<Result<Vec<CString>>>();
+    let (args, env) = match (list(args), list(env)) {
+        (Ok(args), Ok(env)) => (args, env),
+        (Err(error), _) | (_, Err(error)) => return error,
+    };
+    let (args, env) = (pointers(&args), pointers(&env));
+    // SAFETY: strings that end in zero, in lists that end in null; all live until the call returns.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            args.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Error::last_os_error()
+}
+
+fn pointers(items: &[CString]) -> Vec<*const libc::c_char> {
+    items.iter().map(|item| item.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Holds every signal back until it is asked for.
+pub fn block_signals() -> Result<()> {
+    let all = every_signal();
+    // SAFETY: a valid set.
+    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut()) })?;
+    Ok(())
+}
+
+/// Waits for the next signal that is held back.
+pub fn next_signal() -> Result<libc::c_int> {
+    let all = every_signal();
+    // SAFETY: a valid set; no details are asked for.
+    let signal = check(unsafe { libc::sigwaitinfo(&raw const all, std::ptr::null_mut()) })?;
+    Ok(libc::c_int::try_from(signal).unwrap_or_default())
+}
+
+fn every_signal() -> libc::sigset_t {
+    // SAFETY: all zeros is a valid set of the C library, and it is filled before use.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        set
+    }
+}
+
+/// A process group of its own, in the foreground where there is a terminal.
+pub fn lead_foreground() -> Result<()> {
+    // SAFETY: plain numbers. Signals are held back, so that taking the terminal from behind does not stop us.
+    unsafe {
+        check(libc::setpgid(0, 0))?;
+        if libc::isatty(0) == 1 {
+            check(libc::tcsetpgrp(0, libc::getpgrp()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The name that `ps` shows.
+pub fn set_process_name(name: &CStr) -> Result<()> {
+    // SAFETY: a string that ends in zero.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) })?;
+    Ok(())
 }
 
 /// Ends this process at once.

@@ -81,6 +81,17 @@ pub fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<Identity, Fail
     Ok(identity)
 }
 
+/// Groups beside those of the user's, by name or number; each once.
+pub fn add_groups(identity: &mut Identity, wanted: &[String], group: &str) -> Result<(), Failure> {
+    for name in wanted {
+        let gid = group_id(name, group)?;
+        if !identity.groups.contains(&gid) && identity.groups.len() < GROUPS_MAX {
+            identity.groups.push(gid);
+        }
+    }
+    Ok(())
+}
+
 fn group_id(wanted: &str, group: &str) -> Result<u32, Failure> {
     if let Some(found) = groups(group).find(|group| group.name == wanted) {
         return Ok(found.gid);
@@ -146,6 +157,19 @@ mod tests {
         check("4294967295", Err("uids and gids must be in range 0-2147483647"));
         check("99999999999999999999", Err("uids and gids must be in range 0-2147483647"));
         check("-1", Err("unable to find user -1: no matching entries in passwd file"));
+    }
+
+    #[test]
+    fn groups_are_added_by_name_and_number() {
+        let mut identity = resolve("bob", PASSWD, GROUP).unwrap();
+        let add = |identity: &mut Identity, names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            add_groups(identity, &names, GROUP)
+        };
+        add(&mut identity, &["web", "777", "adm"]).unwrap();
+        assert_eq!(identity.groups, [4, 5, 34, 777]);
+        let unknown = add(&mut identity, &["eve"]).unwrap_err();
+        assert_eq!(unknown.message, "unable to find group eve: no matching entries in group file");
     }
 
     #[test]

@@ -29,6 +29,10 @@ use tokio_util::task::TaskTracker;
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the end of a machine may take to be written down once its process is gone.
 const END_DEADLINE: Duration = Duration::from_secs(5);
+/// How long QEMU may take to stop its vCPUs or let them go on.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
+/// For QEMU to say whether they stand, to a server that has just started.
+const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 const CHANGES_KEPT: usize = 1024;
 
 #[derive(Debug, Clone)]
@@ -52,6 +56,9 @@ struct Inner {
 #[derive(Debug)]
 struct Live {
     kill: mpsc::Sender<String>,
+    freeze: mpsc::Sender<bool>,
+    /// Whether its vCPUs stand still, once that is known.
+    frozen: watched::Receiver<Option<bool>>,
     /// Becomes true when its end was written down.
     over: watched::Receiver<bool>,
     hangup: Option<Hangup>,
@@ -137,6 +144,34 @@ impl QemuMachines {
         done.map_err(io::Error::other).map_err(MachineError::io(doing))?
     }
 
+    async fn is_frozen(&self, id: &ContainerId) -> bool {
+        let frozen = lock(&self.0.live).get(id).map(|live| live.frozen.clone());
+        let Some(mut frozen) = frozen else { return false };
+        let known = tokio::time::timeout(STATUS_DEADLINE, frozen.wait_for(Option::is_some)).await;
+        matches!(known, Ok(Ok(state)) if *state == Some(true))
+    }
+
+    async fn freeze(&self, id: &ContainerId, wanted: bool) -> Result<(), MachineError> {
+        let _act = self.act(id).await;
+        if !matches!(self.observe(id).await?, Some(MachineFacts { condition: Condition::Running { .. }, .. }))
+        {
+            return Err(MachineError::NoSuchMachine(id.clone()));
+        }
+        let live = lock(&self.0.live).get(id).map(|live| (live.freeze.clone(), live.frozen.clone()));
+        let Some((freeze, mut frozen)) = live else { return Err(MachineError::NoSuchMachine(id.clone())) };
+        let done = async {
+            // The watching task ends with the machine.
+            freeze.send(wanted).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+            let settled = frozen.wait_for(|frozen| *frozen == Some(wanted)).await;
+            settled.map(|_| ()).map_err(|_| io::ErrorKind::BrokenPipe)
+        };
+        let doing = if wanted { "pausing the machine" } else { "resuming the machine" };
+        let done = tokio::time::timeout(FREEZE_DEADLINE, done).await.unwrap_or(Err(io::ErrorKind::TimedOut));
+        done.map_err(|kind| MachineError::io(doing)(kind.into()))?;
+        let _ = self.0.changes.send(id.clone());
+        Ok(())
+    }
+
     /// Waits until the end of a machine whose process is gone, or was killed, is written down.
     async fn over(&self, id: &ContainerId, deadline: Duration) -> bool {
         let over = lock(&self.0.live).get(id).map(|live| live.over.clone());
@@ -197,11 +232,22 @@ impl Inner {
         let (id, journal_bytes_max) = (record.spec.id.clone(), record.spec.journal_bytes_max);
         let started = id.clone();
         let (kill, kill_requests) = mpsc::channel(1);
+        let (freeze, freeze_requests) = mpsc::channel(1);
+        let (frozen, is_frozen) = watched::channel(None);
         let (over, is_over) = watched::channel(false);
         // SAFETY: it owns its descriptor, which stays open and the same as long as it lives.
         let pidfd = unsafe { AsyncFd::register(pidfd) }?;
-        let watch = Watch { shared: self.shared.clone(), record, pidfd, log, kill: kill_requests };
-        lock(&self.live).insert(id.clone(), Live { kill, over: is_over, hangup: None, journal_bytes_max });
+        let watch = Watch {
+            shared: self.shared.clone(),
+            record,
+            pidfd,
+            log,
+            kill: kill_requests,
+            freeze: freeze_requests,
+            frozen,
+        };
+        let live = Live { kill, freeze, frozen: is_frozen, over: is_over, hangup: None, journal_bytes_max };
+        lock(&self.live).insert(id.clone(), live);
         let (stop, changes) = (self.stop.clone(), self.changes.clone());
         self.tasks.spawn_on(
             async move {
@@ -241,15 +287,17 @@ impl Inner {
     }
 }
 
-fn facts(state: MachineState, record: Option<Record>) -> Option<MachineFacts> {
+fn facts(state: MachineState, record: Option<Record>, paused: bool) -> Option<MachineFacts> {
     let record = record?;
     let condition = match state {
         MachineState::Absent => return None,
-        MachineState::Running { since, .. } => Condition::Running { pid: Some(record.process.pid), since },
+        MachineState::Running { since, .. } => {
+            Condition::Running { pid: Some(record.process.pid), since, paused }
+        }
         MachineState::Ended { reason, .. } => Condition::Ended { reason },
     };
-    let MachineSpec { id, vch, server, run, token, .. } = record.spec;
-    Some(MachineFacts { id, vch, server, run, token, condition })
+    let MachineSpec { id, vch, server, run, vcpus, token, .. } = record.spec;
+    Some(MachineFacts { id, vch, server, run, vcpus, token, condition })
 }
 
 #[async_trait]
@@ -275,7 +323,8 @@ impl Machines for QemuMachines {
         if matches!(state, MachineState::Ended { .. }) && self.over(id, END_DEADLINE).await {
             (state, record) = look(id.clone()).await?;
         }
-        Ok(facts(state, record))
+        let paused = matches!(state, MachineState::Running { .. }) && self.is_frozen(id).await;
+        Ok(facts(state, record, paused))
     }
 
     async fn list(&self) -> Result<Vec<MachineFacts>, MachineError> {
@@ -306,6 +355,14 @@ impl Machines for QemuMachines {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn pause(&self, id: &ContainerId) -> Result<(), MachineError> {
+        self.freeze(id, true).await
+    }
+
+    async fn resume(&self, id: &ContainerId) -> Result<(), MachineError> {
+        self.freeze(id, false).await
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {

@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as watched};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,7 @@ mod command {
     pub(super) const STATUS: u64 = 2;
     pub(super) const CONSOLE: u64 = 3;
     pub(super) const QUIT: u64 = 4;
+    pub(super) const FREEZE: u64 = 5;
 }
 
 pub(crate) struct Watch {
@@ -43,12 +44,17 @@ pub(crate) struct Watch {
     pub(crate) log: Option<File>,
     /// Reasons to end the machine; the first one counts.
     pub(crate) kill: mpsc::Receiver<String>,
+    /// Whether its vCPUs are to stand still.
+    pub(crate) freeze: mpsc::Receiver<bool>,
+    /// Whether they do; `None`: not known yet.
+    pub(crate) frozen: watched::Sender<Option<bool>>,
 }
 
 impl Watch {
     /// Until the machine has ended, and that is written down (`true`), or the server stops (`false`).
     pub(crate) async fn run(mut self, stop: CancellationToken) -> bool {
         let mut qmp = self.connect().await.ok();
+        self.guess(&qmp);
         let mut ending = Ending { reason: None, kill_at: None };
         let boot_over = Instant::now() + self.boot_time_left();
         let mut tight = false;
@@ -64,9 +70,20 @@ impl Watch {
                     }
                 },
                 message = receive(&mut qmp) => match message {
-                    Ok(message) => ending.heard(message, &mut qmp).await,
-                    Err(_) => qmp = None,
+                    Ok(message) => {
+                        self.heard(&message, &mut qmp).await;
+                        ending.heard(message, &mut qmp).await;
+                    }
+                    Err(_) => {
+                        qmp = None;
+                        self.guess(&qmp);
+                    }
                 },
+                Some(freeze) = self.freeze.recv() => {
+                    let command = if freeze { "stop" } else { "cont" };
+                    send(&mut qmp, command::FREEZE, command, Value::Null).await;
+                    send(&mut qmp, command::STATUS, "query-status", Value::Null).await;
+                }
                 Some(reason) = self.kill.recv(), if ending.kill_at.is_none() => {
                     ending.quit(reason, &mut qmp).await;
                 }
@@ -90,6 +107,27 @@ impl Watch {
         }
         self.write_end(ending.reason).await;
         true
+    }
+
+    /// Whether its vCPUs stand still is what QEMU says of itself: a machine that panicked stands, too, and is not paused.
+    async fn heard(&self, message: &Message, qmp: &mut Option<Qmp>) {
+        match message {
+            Message::Event { name, .. } if name == "STOP" || name == "RESUME" => {
+                send(qmp, command::STATUS, "query-status", Value::Null).await;
+            }
+            Message::Answer { id: command::STATUS, value: Some(status) } => {
+                let paused = status.get("status").is_some_and(|status| status == "paused");
+                self.frozen.send_replace(Some(paused));
+            }
+            Message::Greeting | Message::Event { .. } | Message::Answer { .. } => {}
+        }
+    }
+
+    /// A QEMU that cannot be asked is taken to run.
+    fn guess(&self, qmp: &Option<Qmp>) {
+        if qmp.is_none() {
+            self.frozen.send_if_modified(|frozen| frozen.is_none() && frozen.replace(false).is_none());
+        }
     }
 
     async fn connect(&self) -> io::Result<Qmp> {

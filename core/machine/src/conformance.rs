@@ -7,7 +7,7 @@ use crate::agent::{AgentClient, AgentError};
 use crate::{BackEnd, Condition, Extent, JournalChunk, MachineError, MachineFacts, MachineSpec};
 use async_trait::async_trait;
 use bulkhead_guest_protocol::journal::{Body, Exited, Reader, Record};
-use bulkhead_guest_protocol::message::{AgentState, Process, ReplyBody, RequestBody, Start, Stdio};
+use bulkhead_guest_protocol::message::{AgentState, Interior, Process, ReplyBody, RequestBody, Start, Stdio};
 use bulkhead_model::{ContainerId, Digest, ServerId, VchId};
 use std::error::Error;
 use std::io::{Read, Write};
@@ -156,8 +156,10 @@ pub async fn run(
         entropy: [9; 32],
         unix_ns: 1_700_000_000_000_000_000,
         hostname: spec.id.short().into(),
+        domain_name: String::new(),
         layer_count: u32::try_from(spec.layers.len())?,
         process,
+        interior: Interior { shm_bytes: 64 << 20, ..Interior::default() },
         stdio: Stdio::default(),
         journal_offset: end,
         journal_limit: end + spec.journal_bytes_max,

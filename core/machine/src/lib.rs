@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!             start            channel(): the agent's byte stream
-//!   Absent ─────────▶ Running ──────────────┐
+//!   Absent ─────────▶ Running ──────────────┐       (pause, resume: it stays Running)
 //!      ▲                 │ kill, poweroff   │ journal(): what the guest wrote, readable
 //!      │ delete          ▼                  ▼ before and after the machine ended
 //!      └────────────── Ended ◀──────────────┘
@@ -77,6 +77,8 @@ pub struct MachineFacts {
     pub vch: VchId,
     pub server: ServerId,
     pub run: u32,
+    /// It was started with; it has no more.
+    pub vcpus: u32,
     pub token: [u8; 32],
     pub condition: Condition,
 }
@@ -87,6 +89,8 @@ pub enum Condition {
         /// Of the hypervisor process, where there is one on this host.
         pid: Option<u32>,
         since: DateTime<Utc>,
+        /// Its vCPUs stand still.
+        paused: bool,
     },
     Ended {
         /// For people: `guest powered off`, `guest panicked`, `killed by signal 9`.
@@ -147,6 +151,13 @@ pub trait Machines: Send + Sync + fmt::Debug {
 
     /// Ends it at once, as if power was cut. Returns when it has ended; fine if it had.
     async fn kill(&self, id: &ContainerId) -> Result<(), MachineError>;
+
+    /// Makes its vCPUs stand still: nothing in it goes on, nobody in it answers. Returns when they do; fine if they
+    /// did. A machine that is not running is [`MachineError::NoSuchMachine`].
+    async fn pause(&self, id: &ContainerId) -> Result<(), MachineError>;
+
+    /// Lets them go on from where they were. The guest's clock has missed the time.
+    async fn resume(&self, id: &ContainerId) -> Result<(), MachineError>;
 
     /// Removes what is left of an ended machine, except its journal. Fine if there is nothing.
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;

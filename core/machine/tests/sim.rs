@@ -44,8 +44,12 @@ impl Fixture for Simulated {
             env: Vec::new(),
             working_dir: "/".into(),
             user: String::new(),
-            privileged: false,
-            cpu_quota_milli: 0,
+            groups: Vec::new(),
+            capabilities: 0,
+            filtered: false,
+            no_new_privileges: false,
+            limits: Vec::new(),
+            oom_score_adj: 0,
         }
     }
 }

@@ -24,12 +24,19 @@ actions! {
     ContainerInspect = "container.inspect",
     ContainerLogs = "container.logs",
     ContainerAttach = "container.attach",
+    ContainerExec = "container.exec",
     ContainerWait = "container.wait",
     ContainerCreate = "container.create",
     ContainerStart = "container.start",
     ContainerStop = "container.stop",
+    ContainerRestart = "container.restart",
+    ContainerPause = "container.pause",
+    ContainerUnpause = "container.unpause",
     ContainerKill = "container.kill",
+    ContainerRename = "container.rename",
+    ContainerUpdate = "container.update",
     ContainerRemove = "container.remove",
+    ContainerPrune = "container.prune",
     ImageList = "image.list",
     ImageInspect = "image.inspect",
     ImagePull = "image.pull",
@@ -65,11 +72,18 @@ impl Action {
             | Action::DecisionRead => true,
             Action::RegistryLogin
             | Action::ContainerAttach
+            | Action::ContainerExec
             | Action::ContainerCreate
             | Action::ContainerStart
             | Action::ContainerStop
+            | Action::ContainerRestart
+            | Action::ContainerPause
+            | Action::ContainerUnpause
             | Action::ContainerKill
+            | Action::ContainerRename
+            | Action::ContainerUpdate
             | Action::ContainerRemove
+            | Action::ContainerPrune
             | Action::ImagePull
             | Action::ImageTag
             | Action::ImageRemove

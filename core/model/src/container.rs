@@ -4,6 +4,8 @@ use crate::digest::Digest;
 use crate::ids::{ContainerId, VchId};
 use crate::image::ImageConfig;
 use crate::lifecycle::{Desired, Status};
+use crate::process::ProcessOptions;
+use crate::restart::RestartPolicy;
 use crate::vch::VchSettings;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,24 @@ pub struct ContainerAsk {
     pub memory_bytes: Option<u64>,
     pub privileged: bool,
     pub auto_remove: bool,
+    pub restart: RestartPolicy,
+    pub stdio: StdioOptions,
+    pub process: ProcessOptions,
+}
+
+/// What a process has for input and output besides its log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StdioOptions {
+    /// A terminal: output is one stream, and goes with input.
+    pub tty: bool,
+    /// Input is open to whoever attaches.
+    pub open_stdin: bool,
+    /// It ends with the first client that was attached to it.
+    pub stdin_once: bool,
+    /// Of the terminal to begin with, in characters; zeros: not known.
+    pub rows: u16,
+    pub columns: u16,
 }
 
 /// A container as it will run: the ask, the image's config and the VCH's defaults, after admission.
@@ -50,6 +70,11 @@ pub struct ContainerSpec {
     pub resources: Resources,
     pub privileged: bool,
     pub auto_remove: bool,
+    #[serde(default)]
+    pub stdio: StdioOptions,
+    /// Rows of before there was any of it have none.
+    #[serde(default)]
+    pub process: ProcessOptions,
 }
 
 /// What a machine gets.
@@ -109,6 +134,8 @@ pub enum SpecError {
     WorkingDir(String),
     #[error("minimum memory limit allowed is 6MB")]
     MemoryTooSmall,
+    #[error("can't create 'AutoRemove' container with restart policy")]
+    RestartAndAutoRemove,
     #[error("{what} is too long: {len} bytes, at most {max}")]
     TooLong { what: &'static str, len: usize, max: usize },
 }
@@ -118,6 +145,8 @@ const MEMORY_BYTES_MIN: u64 = 6 << 20;
 const ARGUMENT_BYTES_MAX: usize = 128 << 10;
 /// Everything that is handed to a guest together; the channel's frame is 1 MiB.
 const PROCESS_BYTES_MAX: usize = 512 << 10;
+/// What else goes there.
+const OPTIONS_BYTES_MAX: usize = 64 << 10;
 
 /// Merges the ask with the image's config and the VCH's defaults. Pure; the same arguments give the same spec.
 pub fn resolve(
@@ -150,6 +179,11 @@ pub fn resolve(
         let what = "command and environment together";
         return Err(SpecError::TooLong { what, len: together, max: PROCESS_BYTES_MAX });
     }
+    let len = ask.process.text_bytes();
+    if len > OPTIONS_BYTES_MAX {
+        let what = "paths, groups and settings together";
+        return Err(SpecError::TooLong { what, len, max: OPTIONS_BYTES_MAX });
+    }
     let hostname = match ask.hostname.as_deref() {
         None | Some("") => id.short().to_owned(),
         Some(name) => check_hostname(name)?.to_owned(),
@@ -167,8 +201,9 @@ pub fn resolve(
         Some(name) => Signal::parse(name)?,
     };
     let memory_bytes = ask.memory_bytes.unwrap_or(settings.default_memory_bytes);
-    if memory_bytes < MEMORY_BYTES_MIN {
-        return Err(SpecError::MemoryTooSmall);
+    check_memory(memory_bytes)?;
+    if ask.auto_remove && ask.restart != RestartPolicy::No {
+        return Err(SpecError::RestartAndAutoRemove);
     }
     let mut labels = image.labels.clone();
     labels.extend(ask.labels.clone());
@@ -189,7 +224,14 @@ pub fn resolve(
         },
         privileged: ask.privileged,
         auto_remove: ask.auto_remove,
+        stdio: ask.stdio,
+        process: ask.process.clone(),
     })
+}
+
+/// Docker's own least; a machine gets more in any case.
+pub fn check_memory(bytes: u64) -> Result<(), SpecError> {
+    if bytes < MEMORY_BYTES_MIN { Err(SpecError::MemoryTooSmall) } else { Ok(()) }
 }
 
 /// The image's variables, then the client's; a later value replaces an earlier one in place. A name without
@@ -353,5 +395,25 @@ mod tests {
         assert_eq!(spec.hostname, "abababababab");
         let ask = ContainerAsk { hostname: Some("a b".into()), ..Default::default() };
         assert!(resolve(&id(), &ask, &nginx(), &VchSettings::default()).is_err());
+    }
+
+    #[test]
+    fn what_was_kept_before_there_were_options_is_read() {
+        let mut spec = serde_json::to_value(
+            resolve(&id(), &ContainerAsk::default(), &nginx(), &VchSettings::default()).unwrap(),
+        )
+        .unwrap();
+        spec.as_object_mut().unwrap().remove("process").unwrap();
+        let read: ContainerSpec = serde_json::from_value(spec).unwrap();
+        assert_eq!(read.process, ProcessOptions::default());
+    }
+
+    #[test]
+    fn options_that_would_not_fit_are_refused() {
+        let groups = vec!["x".repeat(60); 1000];
+        let process = ProcessOptions { groups, ..ProcessOptions::default() };
+        let ask = ContainerAsk { process, ..ContainerAsk::default() };
+        let error = resolve(&id(), &ask, &nginx(), &VchSettings::default()).unwrap_err();
+        assert!(matches!(error, SpecError::TooLong { .. }), "{error}");
     }
 }

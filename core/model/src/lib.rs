@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod caller;
+pub mod capability;
 pub mod clock;
 pub mod container;
 pub mod decision;
@@ -13,19 +14,23 @@ pub mod event;
 pub mod ids;
 pub mod image;
 pub mod lifecycle;
+pub mod process;
 pub mod reason;
 pub mod reference;
+pub mod restart;
 pub mod vch;
 
 pub use action::Action;
 pub use caller::Caller;
 pub use clock::Clock;
-pub use container::{Container, ContainerAsk, ContainerSpec, Resources};
+pub use container::{Container, ContainerAsk, ContainerSpec, Resources, StdioOptions};
 pub use decision::{Decision, Verdict};
 pub use digest::Digest;
 pub use event::Event;
 pub use ids::{ContainerId, DecisionId, ServerId, VchId};
 pub use image::{Image, ImageConfig, Layer, Origin};
+pub use process::ProcessOptions;
 pub use reason::Reason;
 pub use reference::Reference;
+pub use restart::{RestartPolicy, Restarts};
 pub use vch::{Class, Vch, VchSettings};

@@ -5,6 +5,8 @@
 //!  Created ────────▶ Starting ───────────────▶ Running ───────────────▶ Exited ──┐
 //!                       │        start failed, machine ended                ▲    │ start (next run)
 //!                       └───────────────────────────────────────────────────┘◀───┘
+//!  Exited ── restart policy, restart ──▶ RestartByPolicy, RunAgain: the next run is desired
+//!  Running ── pause, unpause ──▶ Pause, RecordPaused; Resume, RecordResumed
 //!  any ── remove ──▶ … Kill, RecordExit, DeleteMachine, DeleteDisk, Forget
 //! ```
 //!
@@ -13,20 +15,30 @@
 //! serves the first start, a retry, recovery after a crash and removal.
 
 use crate::container::Signal;
+use crate::restart::{self, Restarts};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// What the user wants. `run` counts starts: run 2 is wanted once the container was started twice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     pub goal: Goal,
     pub run: u32,
+    /// A restart was asked for: with `Stop` another run follows, with `Run` this run is the one that follows.
+    #[serde(default)]
+    pub again: bool,
+    /// What runs stands still.
+    #[serde(default)]
+    pub paused: bool,
+    #[serde(default)]
+    pub restarts: Restarts,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "goal")]
 pub enum Goal {
     /// Nothing was asked beyond existing.
+    #[default]
     Rest,
     /// Run number `Desired::run` to its end.
     Run,
@@ -36,14 +48,81 @@ pub enum Goal {
     Gone,
 }
 
+impl Desired {
+    /// The next run, as a user starts it.
+    #[must_use]
+    pub fn started(&self, status: &Status, again: bool) -> Self {
+        let restarts = self.restarts.fresh();
+        Self { goal: Goal::Run, run: status.run().saturating_add(1), again, paused: false, restarts }
+    }
+
+    /// The next run, as the restart policy starts it after `exit`.
+    #[must_use]
+    pub fn restarted(&self, status: &Status, exit: &Exit) -> Self {
+        Self { restarts: self.restarts.after(exit), ..self.started(status, false) }
+    }
+
+    /// Its end; `again`: and another run after it.
+    #[must_use]
+    pub fn stopped(&self, signal: Signal, deadline: Option<DateTime<Utc>>, again: bool) -> Self {
+        let restarts = Restarts { stopped: true, ..self.restarts };
+        Self { goal: Goal::Stop { signal, deadline }, run: self.run, again, paused: false, restarts }
+    }
+
+    /// A signal of a user's, on its way to the process. `ends`: it is one that is meant to end it, so no restart
+    /// policy brings it back, and what was paused goes on to take it.
+    #[must_use]
+    pub fn signalled(&self, ends: bool) -> Self {
+        let mut new = self.clone();
+        new.restarts.stopped = true;
+        new.restarts.cancelled |= ends;
+        new.paused &= !ends;
+        new
+    }
+
+    /// Its removal.
+    #[must_use]
+    pub fn gone(&self) -> Self {
+        Self { goal: Goal::Gone, paused: false, ..self.clone() }
+    }
+
+    /// No more runs but what a user starts: what was to follow could not.
+    #[must_use]
+    pub fn given_up(&self) -> Self {
+        let restarts = Restarts { cancelled: true, ..self.restarts };
+        Self { again: false, restarts, ..self.clone() }
+    }
+}
+
 /// What is, as far as it was recorded. Written by the container's driver only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "status")]
 pub enum Status {
     Created,
-    Starting { run: u32 },
-    Running { run: u32, started_at: DateTime<Utc>, stop_signalled: bool },
-    Exited { run: u32, exit: Exit },
+    Starting {
+        run: u32,
+    },
+    Running {
+        run: u32,
+        started_at: DateTime<Utc>,
+        stop_signalled: bool,
+        #[serde(default)]
+        paused: bool,
+    },
+    Exited {
+        run: u32,
+        exit: Exit,
+    },
+}
+
+impl Status {
+    /// The run that it speaks of; 0 before the first.
+    pub fn run(&self) -> u32 {
+        match self {
+            Status::Created => 0,
+            Status::Starting { run } | Status::Running { run, .. } | Status::Exited { run, .. } => *run,
+        }
+    }
 }
 
 /// How a run ended.
@@ -70,6 +149,8 @@ pub struct Facts {
 pub enum MachineFact {
     Absent,
     Running,
+    /// It is there, and its vCPUs stand still.
+    Paused,
     /// It is no more; its journal is still there.
     Ended {
         reason: String,
@@ -108,10 +189,22 @@ pub enum Act {
     },
     /// End the machine, at once.
     Kill,
+    /// Stops the machine's vCPUs.
+    Pause,
+    /// Status says paused; event `pause`.
+    RecordPaused,
+    /// Lets the vCPUs go on, and sets the guest's clock.
+    Resume,
+    /// Status says not paused; event `unpause`.
+    RecordResumed,
     /// Status becomes `Exited`; event `die`.
     RecordExit {
         exit: Exit,
     },
+    /// Another run is desired, as was asked for with the end of the last.
+    RunAgain,
+    /// Another run is desired by the restart policy, if the Cedar policies still allow a start.
+    RestartByPolicy,
     DeleteMachine,
     DeleteDisk,
     /// Delete the row; event `destroy`.
@@ -119,7 +212,7 @@ pub enum Act {
 }
 
 impl Act {
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 18] = [
         "begin-run",
         "create-disk",
         "start-machine",
@@ -128,7 +221,13 @@ impl Act {
         "record-running",
         "signal",
         "kill",
+        "pause",
+        "record-paused",
+        "resume",
+        "record-resumed",
         "record-exit",
+        "run-again",
+        "restart-by-policy",
         "delete-machine",
         "delete-disk",
         "forget",
@@ -144,7 +243,13 @@ impl Act {
             Act::RecordRunning { .. } => "record-running",
             Act::Signal { .. } => "signal",
             Act::Kill => "kill",
+            Act::Pause => "pause",
+            Act::RecordPaused => "record-paused",
+            Act::Resume => "resume",
+            Act::RecordResumed => "record-resumed",
             Act::RecordExit { .. } => "record-exit",
+            Act::RunAgain => "run-again",
+            Act::RestartByPolicy => "restart-by-policy",
             Act::DeleteMachine => "delete-machine",
             Act::DeleteDisk => "delete-disk",
             Act::Forget => "forget",
@@ -168,22 +273,31 @@ pub fn next(desired: &Desired, status: &Status, facts: &Facts, now: DateTime<Utc
         (Goal::Run, Status::Exited { run, .. }) if *run < desired.run => match facts.machine {
             // The last run's machine first: a container has one machine at a time.
             MachineFact::Absent => Step::Do(Act::BeginRun),
-            MachineFact::Running => Step::Do(Act::Kill),
+            MachineFact::Running | MachineFact::Paused => Step::Do(Act::Kill),
             MachineFact::Ended { .. } => Step::Do(Act::DeleteMachine),
         },
         (Goal::Run, Status::Starting { run }) => starting(*run, facts, now),
-        (Goal::Rest | Goal::Run, Status::Running { run, started_at, .. }) => {
-            running(*run, *started_at, facts, now)
+        (Goal::Rest | Goal::Run, Status::Running { run, started_at, paused, .. }) => {
+            match running(*run, *started_at, facts, now) {
+                Step::Idle => standing(desired.paused, *paused, &facts.machine),
+                step => step,
+            }
         }
         (Goal::Rest | Goal::Run | Goal::Stop { .. }, Status::Created | Status::Exited { .. }) => {
-            resting(facts)
+            match resting(facts) {
+                Step::Idle => following(desired, status, now),
+                step => step,
+            }
         }
         (Goal::Stop { .. } | Goal::Gone | Goal::Rest, Status::Starting { run }) => {
             ending(*run, None, facts, now)
         }
-        (Goal::Stop { signal, deadline }, Status::Running { run, started_at, stop_signalled }) => {
+        (Goal::Stop { signal, deadline }, Status::Running { run, started_at, stop_signalled, paused }) => {
             match running(*run, *started_at, facts, now) {
+                // A process that stands still can be told nothing.
+                Step::Idle if facts.machine == MachineFact::Paused => Step::Do(Act::Resume),
                 Step::Idle if !stop_signalled => Step::Do(Act::Signal { signal: *signal }),
+                Step::Idle if *paused => Step::Do(Act::RecordResumed),
                 Step::Idle => match deadline {
                     Some(at) if *at > now => Step::Wait(*at),
                     Some(_) => Step::Do(Act::Kill),
@@ -196,7 +310,7 @@ pub fn next(desired: &Desired, status: &Status, facts: &Facts, now: DateTime<Utc
         }
         (Goal::Gone, Status::Running { run, started_at, .. }) => ending(*run, Some(*started_at), facts, now),
         (Goal::Gone, Status::Created | Status::Exited { .. }) => match (&facts.machine, facts.disk) {
-            (MachineFact::Running, _) => Step::Do(Act::Kill),
+            (MachineFact::Running | MachineFact::Paused, _) => Step::Do(Act::Kill),
             (MachineFact::Ended { .. }, _) => Step::Do(Act::DeleteMachine),
             (MachineFact::Absent, true) => Step::Do(Act::DeleteDisk),
             (MachineFact::Absent, false) => Step::Do(Act::Forget),
@@ -226,6 +340,8 @@ fn starting(run: u32, facts: &Facts, now: DateTime<Utc>) -> Step {
         }
         (MachineFact::Absent, _) if !facts.disk => Step::Do(Act::CreateDisk),
         (MachineFact::Absent, _) => Step::Do(Act::StartMachine),
+        // Paused by hand, or its container was asked to before this run: a start goes on.
+        (MachineFact::Paused, _) => Step::Do(Act::Resume),
         (MachineFact::Running, GuestFact::Unknown) => Step::Do(Act::Greet),
         (MachineFact::Running, GuestFact::Ready) => Step::Do(Act::StartProcess),
         // A machine of another run: it must go first.
@@ -244,6 +360,8 @@ fn running(run: u32, started_at: DateTime<Utc>, facts: &Facts, now: DateTime<Utc
         (MachineFact::Absent, _) => {
             Step::Do(Act::RecordExit { exit: lost(started_at, "no machine was found", now) })
         }
+        // Nobody in it can answer.
+        (MachineFact::Paused, _) => Step::Idle,
         (MachineFact::Running, GuestFact::Unknown) => Step::Do(Act::Greet),
         (MachineFact::Running, GuestFact::Process { .. }) => Step::Idle,
         // The agent lost the process that was recorded: nothing can be said of it any more.
@@ -251,13 +369,39 @@ fn running(run: u32, started_at: DateTime<Utc>, facts: &Facts, now: DateTime<Utc
     }
 }
 
+/// Lets what runs stand still or go on, as wished; and records it once it is so.
+fn standing(wished: bool, recorded: bool, machine: &MachineFact) -> Step {
+    let is = *machine == MachineFact::Paused;
+    match (wished, is, recorded) {
+        (true, false, _) => Step::Do(Act::Pause),
+        (true, true, false) => Step::Do(Act::RecordPaused),
+        (false, true, _) => Step::Do(Act::Resume),
+        (false, false, true) => Step::Do(Act::RecordResumed),
+        (true, true, true) | (false, false, false) => Step::Idle,
+    }
+}
+
+/// What comes after an end, once its machine is cleared away.
+fn following(desired: &Desired, status: &Status, now: DateTime<Utc>) -> Step {
+    if desired.again && matches!(desired.goal, Goal::Stop { .. }) {
+        return Step::Do(Act::RunAgain);
+    }
+    match restart::due(desired, status) {
+        Some(at) if at > now => Step::Wait(at),
+        Some(_) => Step::Do(Act::RestartByPolicy),
+        None => Step::Idle,
+    }
+}
+
 /// Ends a machine that is starting or running, without grace.
 fn ending(run: u32, started_at: Option<DateTime<Utc>>, facts: &Facts, now: DateTime<Utc>) -> Step {
     match (&facts.machine, &facts.guest) {
-        (MachineFact::Running, GuestFact::Exited { run: over, exit }) if *over == run => {
+        (MachineFact::Running | MachineFact::Paused, GuestFact::Exited { run: over, exit })
+            if *over == run =>
+        {
             Step::Do(Act::RecordExit { exit: exit.clone() })
         }
-        (MachineFact::Running, _) => Step::Do(Act::Kill),
+        (MachineFact::Running | MachineFact::Paused, _) => Step::Do(Act::Kill),
         (_, GuestFact::Exited { run: over, exit }) if *over == run => {
             Step::Do(Act::RecordExit { exit: exit.clone() })
         }
@@ -272,7 +416,7 @@ fn ending(run: u32, started_at: Option<DateTime<Utc>>, facts: &Facts, now: DateT
 fn resting(facts: &Facts) -> Step {
     match facts.machine {
         MachineFact::Absent => Step::Idle,
-        MachineFact::Running => Step::Do(Act::Kill),
+        MachineFact::Running | MachineFact::Paused => Step::Do(Act::Kill),
         MachineFact::Ended { .. } => Step::Do(Act::DeleteMachine),
     }
 }
@@ -293,8 +437,12 @@ fn lost(started_at: DateTime<Utc>, reason: &str, now: DateTime<Utc>) -> Exit {
 pub enum Request {
     Start,
     Stop,
+    /// Stop what runs, then start.
+    Restart,
     /// A signal to what runs.
     Kill,
+    Pause,
+    Unpause,
     Remove {
         force: bool,
     },
@@ -315,6 +463,26 @@ pub enum Denied {
     NotRunning,
     /// It is on its way out.
     BeingRemoved,
+    IsPaused,
+    NotPaused,
+    /// It has ended, and its restart policy is about to start it again.
+    IsRestarting,
+}
+
+/// Whether a run is to come that has not begun: asked for, or by the restart policy.
+pub fn awaits_run(desired: &Desired, status: &Status) -> bool {
+    is_pending(desired, status) || restart::due(desired, status).is_some()
+}
+
+/// Asked to start, though its driver has not begun: as good as starting.
+fn is_pending(desired: &Desired, status: &Status) -> bool {
+    let begun = desired.goal == Goal::Run
+        && match status {
+            Status::Created => true,
+            Status::Exited { run, .. } => *run < desired.run,
+            Status::Starting { .. } | Status::Running { .. } => false,
+        };
+    begun || desired.again && matches!((&desired.goal, status), (Goal::Stop { .. }, Status::Exited { .. }))
 }
 
 /// Whether a request makes sense in a state.
@@ -323,28 +491,39 @@ pub fn accept(desired: &Desired, status: &Status, request: Request) -> Answer {
     if desired.goal == Goal::Gone {
         return match request {
             Request::Remove { .. } => AlreadySo,
-            Request::Start | Request::Stop | Request::Kill => No(Denied::BeingRemoved),
+            Request::Start
+            | Request::Stop
+            | Request::Restart
+            | Request::Kill
+            | Request::Pause
+            | Request::Unpause => No(Denied::BeingRemoved),
         };
     }
-    // Asked to start, though its driver has not begun: as good as starting.
-    let pending = desired.goal == Goal::Run
-        && match status {
-            Status::Created => true,
-            Status::Exited { run, .. } => *run < desired.run,
-            Status::Starting { .. } | Status::Running { .. } => false,
-        };
+    let pending = is_pending(desired, status);
+    let restarting = restart::due(desired, status).is_some();
     let live = pending || matches!(status, Status::Starting { .. } | Status::Running { .. });
+    let runs = matches!(status, Status::Running { .. }) && desired.goal == Goal::Run;
     match request {
-        Request::Start => match (live, &desired.goal) {
+        Request::Start if desired.paused && live => No(Denied::IsPaused),
+        Request::Start => match (live || restarting, &desired.goal) {
             (false, _) => Accepted,
-            (true, Goal::Stop { .. }) => No(Denied::IsRunning),
+            (true, Goal::Stop { .. }) if !desired.again => No(Denied::IsRunning),
             (true, _) => AlreadySo,
         },
-        Request::Stop if live => Accepted,
+        Request::Stop if live || restarting => Accepted,
         Request::Stop => AlreadySo,
+        // The run that is to come is as new as any.
+        Request::Restart if pending => AlreadySo,
+        Request::Restart => Accepted,
         Request::Kill if live => Accepted,
         Request::Kill => No(Denied::NotRunning),
-        Request::Remove { force: false } if live => No(Denied::IsRunning),
+        Request::Pause if restarting => No(Denied::IsRestarting),
+        Request::Pause if !runs => No(Denied::NotRunning),
+        Request::Pause if desired.paused => No(Denied::IsPaused),
+        Request::Pause => Accepted,
+        Request::Unpause if live && desired.paused => Accepted,
+        Request::Unpause => No(Denied::NotPaused),
+        Request::Remove { force: false } if live || restarting => No(Denied::IsRunning),
         Request::Remove { .. } => Accepted,
     }
 }

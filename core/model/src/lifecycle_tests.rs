@@ -2,6 +2,7 @@
 //! any moment. Whatever happens, the driver must get where it was told to go, and stop there.
 
 use super::*;
+use crate::restart::RestartPolicy;
 use proptest::prelude::*;
 
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -33,7 +34,7 @@ enum Happening {
 impl World {
     fn new() -> Self {
         Self {
-            desired: Desired { goal: Goal::Rest, run: 0 },
+            desired: Desired::default(),
             status: Some(Status::Created),
             disk: false,
             machine: MachineFact::Absent,
@@ -43,11 +44,14 @@ impl World {
         }
     }
 
+    fn with(policy: RestartPolicy) -> Self {
+        let mut world = Self::new();
+        world.desired.restarts.policy = policy;
+        world
+    }
+
     fn run(&self) -> u32 {
-        match self.status {
-            None | Some(Status::Created) => 0,
-            Some(Status::Starting { run } | Status::Running { run, .. } | Status::Exited { run, .. }) => run,
-        }
+        self.status.as_ref().map_or(0, Status::run)
     }
 
     fn step(&self) -> Step {
@@ -79,16 +83,40 @@ impl World {
             Act::Greet => self.guest = GuestFact::Ready,
             Act::StartProcess => self.guest = GuestFact::Process { run, started_at: at(self.now) },
             Act::RecordRunning { started_at } => {
-                self.status = Some(Status::Running { run, started_at, stop_signalled: false });
+                let running = Status::Running { run, started_at, stop_signalled: false, paused: false };
+                self.status = Some(running);
             }
             Act::Signal { .. } => {
-                let Some(Status::Running { run, started_at, .. }) = self.status else {
+                let Some(Status::Running { stop_signalled, paused, .. }) = &mut self.status else {
                     panic!("signals what runs")
                 };
-                self.status = Some(Status::Running { run, started_at, stop_signalled: true });
+                (*stop_signalled, *paused) = (true, false);
+                assert_eq!(self.machine, MachineFact::Running, "what stands still hears nothing");
+            }
+            Act::Pause => {
+                assert_eq!(self.machine, MachineFact::Running);
+                self.machine = MachineFact::Paused;
+            }
+            Act::Resume => {
+                assert_eq!(self.machine, MachineFact::Paused);
+                self.machine = MachineFact::Running;
+            }
+            Act::RecordPaused | Act::RecordResumed => {
+                let Some(Status::Running { paused, .. }) = &mut self.status else { panic!("{self:?}") };
+                *paused = act == Act::RecordPaused;
+            }
+            Act::RunAgain => {
+                assert_eq!(self.machine, MachineFact::Absent, "{:?}", self.log);
+                let status = self.status.as_ref().unwrap();
+                self.desired = self.desired.started(status, true);
+            }
+            Act::RestartByPolicy => {
+                let Some(status @ Status::Exited { exit, .. }) = &self.status else { panic!("{self:?}") };
+                self.desired = self.desired.restarted(status, exit);
             }
             Act::Kill => {
-                assert_eq!(self.machine, MachineFact::Running, "kills what runs: {:?}", self.log);
+                let there = matches!(self.machine, MachineFact::Running | MachineFact::Paused);
+                assert!(there, "kills what runs: {:?}", self.log);
                 self.machine_dies();
             }
             Act::RecordExit { exit } => {
@@ -112,7 +140,7 @@ impl World {
     }
 
     fn machine_dies(&mut self) {
-        if self.machine == MachineFact::Running {
+        if matches!(self.machine, MachineFact::Running | MachineFact::Paused) {
             self.machine = MachineFact::Ended { reason: "test".into() };
             if !matches!(self.guest, GuestFact::Exited { .. }) {
                 self.guest = GuestFact::Unknown;
@@ -152,14 +180,22 @@ impl World {
         if accept(&self.desired, status, request) != Answer::Accepted {
             return;
         }
-        let run = self.desired.run;
+        let deadline = Some(at(self.now + 10));
+        let desired = &self.desired;
         self.desired = match request {
-            Request::Start => Desired { goal: Goal::Run, run: self.run() + 1 },
-            Request::Stop => {
-                Desired { goal: Goal::Stop { signal: Signal::TERM, deadline: Some(at(self.now + 10)) }, run }
+            Request::Start => desired.started(status, false),
+            Request::Stop => desired.stopped(Signal::TERM, deadline, false),
+            Request::Restart if matches!(status, Status::Starting { .. } | Status::Running { .. }) => {
+                desired.stopped(Signal::TERM, deadline, true)
             }
-            Request::Kill => return self.happen(&Happening::ProcessEnds),
-            Request::Remove { .. } => Desired { goal: Goal::Gone, run },
+            Request::Restart => desired.started(status, true),
+            Request::Kill => {
+                self.desired = desired.signalled(true);
+                return self.happen(&Happening::ProcessEnds);
+            }
+            Request::Pause => Desired { paused: true, ..desired.clone() },
+            Request::Unpause => Desired { paused: false, ..desired.clone() },
+            Request::Remove { .. } => desired.gone(),
         };
     }
 
@@ -169,7 +205,7 @@ impl World {
             match self.step() {
                 Step::Idle => return,
                 Step::Do(act) => self.perform(act),
-                Step::Wait(until) => self.now = (until - at(0)).num_seconds(),
+                Step::Wait(until) => self.now = (until - at(0)).as_seconds_f64().ceil() as i64,
             }
         }
         panic!("the driver does not come to rest: {self:?}");
@@ -180,7 +216,10 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         3 => Just(Happening::Ask(Request::Start)),
         2 => Just(Happening::Ask(Request::Stop)),
+        1 => Just(Happening::Ask(Request::Restart)),
         1 => Just(Happening::Ask(Request::Kill)),
+        1 => Just(Happening::Ask(Request::Pause)),
+        1 => Just(Happening::Ask(Request::Unpause)),
         1 => any::<bool>().prop_map(|force| Happening::Ask(Request::Remove { force })),
         2 => Just(Happening::MachineDies),
         2 => Just(Happening::ProcessEnds),
@@ -189,11 +228,23 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+fn policy() -> impl Strategy<Value = RestartPolicy> {
+    prop_oneof![
+        Just(RestartPolicy::No),
+        Just(RestartPolicy::Always),
+        Just(RestartPolicy::UnlessStopped),
+        (0_u32..3).prop_map(|retries_max| RestartPolicy::OnFailure { retries_max }),
+    ]
+}
+
 proptest! {
     /// Between any two happenings the driver does any number of acts, also none: that is a crash at every act.
     #[test]
-    fn gets_where_it_is_told_from_anywhere(script in prop::collection::vec((happening(), 0_usize..8), 0..40)) {
-        let mut world = World::new();
+    fn gets_where_it_is_told_from_anywhere(
+        policy in policy(),
+        script in prop::collection::vec((happening(), 0_usize..8), 0..40),
+    ) {
+        let mut world = World::with(policy);
         for (happening, acts) in &script {
             world.happen(happening);
             for _ in 0..*acts {
@@ -210,8 +261,13 @@ proptest! {
                 prop_assert!(matches!(status, Some(Status::Created | Status::Exited { .. })), "{world:?}");
                 prop_assert_eq!(&world.machine, &MachineFact::Absent);
             }
-            (Goal::Run, Some(Status::Running { run, .. } | Status::Exited { run, .. })) => {
-                prop_assert_eq!(*run, world.desired.run);
+            (Goal::Run, Some(status @ (Status::Running { .. } | Status::Exited { .. }))) => {
+                prop_assert_eq!(status.run(), world.desired.run);
+                prop_assert!(restart::due(&world.desired, status).is_none(), "{world:?}");
+                if let Status::Running { paused, .. } = status {
+                    prop_assert_eq!(*paused, world.desired.paused);
+                    prop_assert_eq!(*paused, world.machine == MachineFact::Paused);
+                }
             }
             (Goal::Run, other) => prop_assert!(false, "wanted to run, is {other:?}"),
             (Goal::Rest, status) => prop_assert!(matches!(status, Some(Status::Created)), "{world:?}"),
@@ -265,7 +321,7 @@ fn stop_without_a_deadline_never_kills() {
     let mut world = World::new();
     world.ask(Request::Start);
     world.settle();
-    world.desired.goal = Goal::Stop { signal: Signal::TERM, deadline: None };
+    world.desired = world.desired.stopped(Signal::TERM, None, false);
     world.settle();
     world.now += 1_000_000;
     assert_eq!(world.step(), Step::Idle);
@@ -285,22 +341,126 @@ fn a_machine_that_vanished_is_an_exit_with_137() {
 }
 
 #[test]
+fn a_restart_ends_one_run_and_begins_the_next() {
+    let mut world = World::new();
+    world.ask(Request::Start);
+    world.settle();
+    world.log.clear();
+    world.ask(Request::Restart);
+    assert_eq!(world.step(), Step::Do(Act::Signal { signal: Signal::TERM }));
+    world.perform(Act::Signal { signal: Signal::TERM });
+    world.happen(&Happening::ProcessEnds);
+    world.settle();
+    let expect = [
+        "signal",
+        "record-exit",
+        "kill",
+        "delete-machine",
+        "run-again",
+        "begin-run",
+        "start-machine",
+        "greet",
+        "start-process",
+        "record-running",
+    ];
+    assert_eq!(world.log, expect);
+    assert!(world.desired.again && world.desired.run == 2, "{world:?}");
+}
+
+#[test]
+fn a_policy_restarts_after_a_pause_and_counts() {
+    let mut world = World::with(RestartPolicy::OnFailure { retries_max: 1 });
+    world.ask(Request::Start);
+    for count in 0..2 {
+        world.settle();
+        assert_eq!(world.desired.restarts.count, count);
+        world.machine_dies();
+        while let Step::Do(act) = world.step() {
+            world.perform(act);
+        }
+    }
+    assert_eq!(world.step(), Step::Idle, "no retries are left");
+    world.ask(Request::Start);
+    world.settle();
+    assert_eq!((world.desired.run, world.desired.restarts.count), (3, 0), "a user's start counts anew");
+}
+
+#[test]
+fn a_stop_between_two_runs_is_final() {
+    let mut world = World::with(RestartPolicy::Always);
+    world.ask(Request::Start);
+    world.settle();
+    world.machine_dies();
+    while let Step::Do(act) = world.step() {
+        world.perform(act);
+    }
+    assert!(matches!(world.step(), Step::Wait(_)), "{world:?}");
+    world.ask(Request::Stop);
+    assert_eq!(world.step(), Step::Idle);
+}
+
+#[test]
+fn a_paused_process_is_woken_before_it_is_signalled() {
+    let mut world = World::new();
+    world.ask(Request::Start);
+    world.settle();
+    world.log.clear();
+    world.ask(Request::Pause);
+    world.settle();
+    assert_eq!(world.log, ["pause", "record-paused"]);
+    world.log.clear();
+    world.ask(Request::Stop);
+    for _ in 0..2 {
+        let Step::Do(act) = world.step() else { panic!("{world:?}") };
+        world.perform(act);
+    }
+    assert_eq!(world.log, ["resume", "signal"]);
+    assert!(matches!(world.step(), Step::Wait(_)), "{world:?}");
+}
+
+#[test]
 fn requests_are_answered_by_state() {
     use Answer::{Accepted, AlreadySo, Denied as No};
-    let rest = Desired { goal: Goal::Rest, run: 1 };
-    let running = Status::Running { run: 1, started_at: at(0), stop_signalled: false };
-    let gone = Desired { goal: Goal::Gone, run: 1 };
+    let rest = Desired::default();
+    let run = Desired { goal: Goal::Run, run: 1, ..Desired::default() };
+    let paused = Desired { paused: true, ..run.clone() };
+    let running = Status::Running { run: 1, started_at: at(0), stop_signalled: false, paused: false };
+    let gone = Desired { goal: Goal::Gone, run: 1, ..Desired::default() };
+    let always = Restarts { policy: RestartPolicy::Always, ..Restarts::default() };
+    let looping = Desired { restarts: always, ..run.clone() };
+    let again = run.stopped(Signal::TERM, None, true);
+    let exit = Exit { code: 1, error: None, oom_killed: false, started_at: Some(at(0)), finished_at: at(1) };
+    let exited = Status::Exited { run: 1, exit };
     for (desired, status, request, expect) in [
         (&rest, &Status::Created, Request::Start, Accepted),
-        (&rest, &running, Request::Start, AlreadySo),
+        (&run, &running, Request::Start, AlreadySo),
+        (&paused, &running, Request::Start, No(Denied::IsPaused)),
         (&rest, &Status::Created, Request::Stop, AlreadySo),
-        (&rest, &running, Request::Stop, Accepted),
+        (&run, &running, Request::Stop, Accepted),
+        (&run, &running, Request::Restart, Accepted),
+        (&run, &exited, Request::Restart, Accepted),
+        (&run, &Status::Created, Request::Restart, AlreadySo),
+        (&again, &exited, Request::Restart, AlreadySo),
+        (&again, &running, Request::Start, AlreadySo),
+        (&again, &running, Request::Stop, Accepted),
         (&rest, &Status::Created, Request::Kill, No(Denied::NotRunning)),
-        (&rest, &running, Request::Remove { force: false }, No(Denied::IsRunning)),
-        (&rest, &running, Request::Remove { force: true }, Accepted),
+        (&run, &running, Request::Pause, Accepted),
+        (&paused, &running, Request::Pause, No(Denied::IsPaused)),
+        (&paused, &running, Request::Unpause, Accepted),
+        (&run, &running, Request::Unpause, No(Denied::NotPaused)),
+        (&run, &exited, Request::Pause, No(Denied::NotRunning)),
+        (&run, &running, Request::Remove { force: false }, No(Denied::IsRunning)),
+        (&run, &running, Request::Remove { force: true }, Accepted),
         (&rest, &Status::Created, Request::Remove { force: false }, Accepted),
         (&gone, &running, Request::Start, No(Denied::BeingRemoved)),
+        (&gone, &running, Request::Restart, No(Denied::BeingRemoved)),
         (&gone, &running, Request::Remove { force: true }, AlreadySo),
+        // Between two runs of a restart policy it is as good as running, but there is nothing to signal.
+        (&looping, &exited, Request::Start, AlreadySo),
+        (&looping, &exited, Request::Stop, Accepted),
+        (&looping, &exited, Request::Kill, No(Denied::NotRunning)),
+        (&looping, &exited, Request::Pause, No(Denied::IsRestarting)),
+        (&looping, &exited, Request::Remove { force: false }, No(Denied::IsRunning)),
     ] {
         assert_eq!(accept(desired, status, request), expect, "{desired:?} {status:?} {request:?}");
     }
@@ -308,6 +468,6 @@ fn requests_are_answered_by_state() {
 
 #[test]
 fn every_act_has_its_name_in_the_list() {
-    assert_eq!(Act::NAMES.len(), 12);
+    assert_eq!(Act::NAMES.len(), 18);
     assert!(Act::NAMES.contains(&Act::Greet.name()));
 }

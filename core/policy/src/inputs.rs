@@ -5,7 +5,8 @@ use crate::facts::{Fact, Facts, Inputs, Thing, Uid, mebibytes};
 use crate::query::{ContainerFacts, ImageFacts, Query, Settings, Subject};
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{ContainerSpec, Resources};
-use bulkhead_model::{Action, Caller, Reference, Vch};
+use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, Seccomp};
+use bulkhead_model::{Action, Caller, ProcessOptions, Reference, Vch};
 use std::collections::BTreeSet;
 
 /// The facts of a query, in a fixed order.
@@ -148,7 +149,33 @@ fn add_container(
         resources: Resources { cpu_milli, memory_bytes, disk_bytes },
         privileged,
         auto_remove,
+        stdio: _,
+        process,
     } = container.spec;
+    // Where it is not in the schema, it takes something away, or bounds what the memory's size bounds already.
+    let ProcessOptions {
+        domain_name: _,
+        groups: _,
+        read_only,
+        tmpfs: _,
+        shm_bytes: _,
+        cap_add,
+        cap_drop,
+        seccomp: _,
+        no_new_privileges,
+        masked_paths: _,
+        read_only_paths: _,
+        limits: _,
+        sysctls,
+        init: _,
+        pids_max: _,
+        oom_score_adj: _,
+    } = process;
+    let seccomp = if process.is_filtered(*privileged) { Seccomp::Default } else { Seccomp::Unconfined };
+    // Less than what is hidden and protected by itself.
+    let bared = |now: Vec<String>, whole: &[&str]| whole.iter().any(|path| !now.iter().any(|it| it == path));
+    let unmasked = bared(process.masked(*privileged), &MASKED_PATHS)
+        || bared(process.unwritable(*privileged), &READ_ONLY_PATHS);
     let names: BTreeSet<&str> = env.iter().map(|entry| entry.split('=').next().unwrap_or_default()).collect();
     let mut thing = Thing::new("Container", container.id.as_str())
         .fact("tenant", tenant(vch))
@@ -161,6 +188,13 @@ fn add_container(
         .fact("privileged", Fact::Bool(*privileged))
         .fact("runAsRoot", Fact::Bool(is_root(user)))
         .fact("autoRemove", Fact::Bool(*auto_remove))
+        .fact("readOnly", Fact::Bool(*read_only))
+        .fact("capAdd", Fact::Texts(cap_add.names()))
+        .fact("capDrop", Fact::Texts(cap_drop.names()))
+        .fact("seccomp", Fact::Text(seccomp.as_str().into()))
+        .fact("noNewPrivileges", Fact::Bool(*no_new_privileges))
+        .fact("pathsUnmasked", Fact::Bool(unmasked))
+        .fact("sysctls", Fact::Texts(sysctls.keys().cloned().collect()))
         .fact("envKeys", Fact::Texts(names.into_iter().map(Into::into).collect()))
         .parent("Vch", vch.id.to_string());
     thing.tags = labels.clone();

@@ -140,8 +140,8 @@ impl Store {
         .await
     }
 
-    /// Changes what is desired, provided it still is `expect`; else [`StoreError::Conflict`]. A wish to run reserves the
-    /// container's memory within the VCH's limit, and is refused once the VCH is being deleted.
+    /// Changes what is desired, provided it still is `expect`; else [`StoreError::Conflict`]. A wish for a new run
+    /// reserves the container's memory within the VCH's limit, and is refused once the VCH is being deleted.
     pub async fn set_desired(
         &self,
         vch: VchId,
@@ -151,7 +151,7 @@ impl Store {
         record: &Record,
     ) -> Result<(Container, Vec<Event>), StoreError> {
         let set = work!(|tx| {
-            if new.goal == Goal::Run {
+            if new.goal == Goal::Run && (expect.goal != Goal::Run || expect.run != new.run) {
                 reserve_memory(tx, vch, id).await?;
             }
             let row =
@@ -178,6 +178,71 @@ impl Store {
             Ok(container)
         });
         self.write(Some(vch), record, set).await
+    }
+
+    /// Gives it another name, if that is free.
+    pub async fn rename_container(
+        &self,
+        vch: VchId,
+        id: &ContainerId,
+        name: &str,
+        record: &Record,
+    ) -> Result<Vec<Event>, StoreError> {
+        let rename = work!(|tx| {
+            // As creations do: nobody takes the name between the look and the update.
+            vchs::lock(tx, vch).await?;
+            limits::check_name_free(tx, vch, name).await?;
+            let done = sqlx::query("update containers set name = $3 where vch_id = $1 and id = $2")
+                .bind(vch.0)
+                .bind(id.as_str())
+                .bind(name)
+                .execute(&mut *tx)
+                .await?;
+            if done.rows_affected() == 0 {
+                return Err(StoreError::not_found("container", id));
+            }
+            notify(tx, id).await
+        });
+        Ok(self.write(Some(vch), record, rename).await?.1)
+    }
+
+    /// Changes what it is made of, provided nothing of that changed since `old` was read; else
+    /// [`StoreError::Conflict`].
+    pub async fn update_container(
+        &self,
+        old: &Container,
+        new: &Container,
+        record: &Record,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (vch, id) = (old.vch, &old.id);
+        let update = work!(|tx| {
+            let row =
+                sqlx::query(select_container!("where vch_id = $1 and id = $2 for update of containers"))
+                    .bind(vch.0)
+                    .bind(id.as_str())
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            let found = decode(&row.ok_or_else(|| StoreError::not_found("container", id))?)?;
+            let same = found.desired == old.desired
+                && found.spec == old.spec
+                && found.ask == old.ask
+                && found.client_view == old.client_view;
+            if !same {
+                return Err(StoreError::Conflict { kind: "container", id: id.to_string() });
+            }
+            columns::update(tx, new).await?;
+            notify(tx, id).await
+        });
+        Ok(self.write(Some(vch), record, update).await?.1)
+    }
+
+    /// Writes events that come with no change of a row.
+    pub async fn tell(&self, vch: VchId, record: &Record) -> Result<Vec<Event>, StoreError> {
+        let nothing = work!(|tx| {
+            let _ = tx;
+            Ok(())
+        });
+        Ok(self.write(Some(vch), record, nothing).await?.1)
     }
 
     /// Records what is. `desired` goes with it where an end also changes the wish, as removal at exit does.

@@ -25,7 +25,7 @@ pub(crate) async fn handle(
     let vch = state.engine.vch_create(&caller, new).await?;
     state.endpoints_follow(vch.id, true).await;
     let endpoints = state.endpoints_of(vch.id);
-    let usage = VchUsage { containers: 0, running: 0, memory_bytes: 0, images: 0 };
+    let usage = VchUsage { containers: 0, running: 0, paused: 0, memory_bytes: 0, images: 0 };
     Ok((StatusCode::CREATED, Json(view(vch, &usage, endpoints))))
 }
 

@@ -34,7 +34,7 @@ fn inspect(container: &Container, version: ApiVersion) -> Map<String, Value> {
         "HostsPath": "",
         "LogPath": "",
         "Name": format!("/{}", container.name),
-        "RestartCount": 0,
+        "RestartCount": container.desired.restarts.count,
         "Driver": "erofs",
         "Platform": "linux",
         "MountLabel": "",
@@ -59,7 +59,9 @@ fn inspect(container: &Container, version: ApiVersion) -> Map<String, Value> {
 fn state(container: &Container) -> Value {
     let state = State::of(container);
     let exit = exit(container);
-    let running = state == State::Running;
+    // Docker's sense of it, in which what stands still or is between two runs is running.
+    let running = matches!(state, State::Running | State::Paused | State::Restarting);
+    let has_process = matches!(state, State::Running | State::Paused);
     let started_at = match &container.status {
         Status::Running { started_at, .. } => Some(*started_at),
         Status::Exited { exit, .. } => exit.started_at,
@@ -68,12 +70,12 @@ fn state(container: &Container) -> Value {
     json!({
         "Status": state.word(),
         "Running": running,
-        "Paused": false,
-        "Restarting": false,
+        "Paused": state == State::Paused,
+        "Restarting": state == State::Restarting,
         "OOMKilled": exit.is_some_and(|exit| exit.oom_killed),
         "Dead": false,
         // Clients ask only whether it is above 0. The guest's first process is the one that is known.
-        "Pid": i32::from(running),
+        "Pid": i32::from(has_process),
         "ExitCode": exit.map_or(0, |exit| exit.code),
         "Error": exit.and_then(|exit| exit.error.as_deref()).unwrap_or_default(),
         "StartedAt": time::rfc3339_or_never(started_at),
@@ -84,6 +86,12 @@ fn state(container: &Container) -> Value {
 /// As it was sent; what masks paths depends on a privilege.
 fn host_config(container: &Container) -> Value {
     let mut host = view(container, "HostConfig").clone();
+    // It may have been changed since.
+    let policy = container.desired.restarts.policy;
+    if let Some(map) = host.as_object_mut() {
+        let restart = json!({ "Name": policy.name(), "MaximumRetryCount": policy.retries_max() });
+        map.insert("RestartPolicy".into(), restart);
+    }
     if container.spec.privileged
         && let Some(map) = host.as_object_mut()
     {
@@ -101,14 +109,14 @@ fn config(container: &Container) -> Value {
     let words = |words: &[String]| if words.is_empty() { Value::Null } else { json!(words) };
     let mut config = json!({
         "Hostname": spec.hostname,
-        "Domainname": "",
+        "Domainname": spec.process.domain_name,
         "User": spec.user,
-        "AttachStdin": false,
+        "AttachStdin": asked("AttachStdin").as_bool().unwrap_or(false),
         "AttachStdout": asked("AttachStdout").as_bool().unwrap_or(false),
         "AttachStderr": asked("AttachStderr").as_bool().unwrap_or(false),
-        "Tty": false,
-        "OpenStdin": false,
-        "StdinOnce": false,
+        "Tty": spec.stdio.tty,
+        "OpenStdin": spec.stdio.open_stdin,
+        "StdinOnce": spec.stdio.stdin_once,
         "Env": spec.env,
         "Cmd": words(&spec.cmd),
         "Image": if container.ask.image.is_empty() { &container.image_name } else { &container.ask.image },
@@ -171,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_running_container() {
-        let status = Status::Running { run: 1, started_at: at(180), stop_signalled: false };
+        let status = Status::Running { run: 1, started_at: at(180), stop_signalled: false, paused: false };
         let shape = inspect(&container("web", status), NEWEST);
         let state = &shape["State"];
         assert_eq!(state["Status"], "running");

@@ -136,7 +136,10 @@ mod tests {
             Filters::parse(&Query::parse(&format!("filters={encoded}")).unwrap(), &FILTERS).unwrap();
         let mut containers = vec![
             container("old", exited(3, true)),
-            container("web", Status::Running { run: 1, started_at: at(60), stop_signalled: false }),
+            container(
+                "web",
+                Status::Running { run: 1, started_at: at(60), stop_signalled: false, paused: false },
+            ),
             container("new", Status::Created),
         ];
         for (age, container) in [300, 200, 100].into_iter().zip(&mut containers) {

@@ -1,31 +1,43 @@
 //! `DELETE /containers/{id}`: answered when it is gone. `v` needs nothing done: an image's volumes lie on the
 //! container's own disk.
 
+use super::shape::State;
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::reply;
 use bulkhead_engine::EngineError;
 use http::StatusCode;
 
+/// `docker rm --link web/db`: names what links had in dockerd.
+pub async fn delete_link(call: Call) -> Answer {
+    if call.query.flag("link") { Err(no_links()) } else { Err(ApiError::page_not_found()) }
+}
+
+fn no_links() -> ApiError {
+    ApiError::bad("bulkhead: link is not supported (rm --link): containers have no links")
+}
+
 pub async fn delete(call: Call) -> Answer {
     if call.query.flag("link") {
-        return Err(ApiError::bad("bulkhead: link is not supported: there are no links"));
+        return Err(no_links());
     }
     match call.engine().remove(&call.session, &call.name, call.query.flag("force")).await {
         Ok(()) => reply::empty(StatusCode::NO_CONTENT),
         Err(EngineError::IsRunning(id)) => {
             // By name, as dockerd does, however it was called in the request.
-            let shown = match call.engine().container(&call.session, id.as_str()).await {
-                Ok(container) => format!("/{}", container.name),
-                Err(_) => call.name,
+            let (shown, state) = match call.engine().container(&call.session, id.as_str()).await {
+                Ok(container) => (format!("/{}", container.name), State::of(&container)),
+                Err(_) => (call.name, State::Running),
             };
-            Err(ApiError::new(
-                StatusCode::CONFLICT,
-                format!(
-                    "cannot remove container \"{shown}\": container is running: \
-                     stop the container before removing or force remove"
-                ),
-            ))
+            let why = match state {
+                State::Paused => "paused and must be unpaused first",
+                State::Restarting => "restarting: stop the container before removing or force remove",
+                State::Created | State::Running | State::Removing | State::Exited => {
+                    "running: stop the container before removing or force remove"
+                }
+            };
+            let text = format!("cannot remove container \"{shown}\": container is {why}");
+            Err(ApiError::new(StatusCode::CONFLICT, text))
         }
         Err(error) => Err(error.into()),
     }

@@ -3,6 +3,7 @@
 use crate::{networks, time};
 use bulkhead_model::Container;
 use bulkhead_model::lifecycle::{Exit, Goal, Status};
+use bulkhead_model::restart::due;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -11,6 +12,9 @@ use serde_json::{Value, json};
 pub enum State {
     Created,
     Running,
+    Paused,
+    /// It has ended, and its restart policy starts it again.
+    Restarting,
     Removing,
     Exited,
 }
@@ -19,6 +23,16 @@ impl State {
     pub fn of(container: &Container) -> Self {
         match (&container.desired.goal, &container.status) {
             (Goal::Gone, _) => Self::Removing,
+            (_, Status::Exited { .. }) if due(&container.desired, &container.status).is_some() => {
+                Self::Restarting
+            }
+            (Goal::Run, Status::Starting { .. } | Status::Exited { .. })
+                if container.desired.restarts.count > 0
+                    && (container.desired.run > container.status.run()
+                        || matches!(container.status, Status::Starting { .. })) =>
+            {
+                Self::Restarting
+            }
             // A process that never started leaves a container that was never run.
             (_, Status::Created | Status::Exited { run: 0 | 1, exit: Exit { started_at: None, .. } }) => {
                 Self::Created
@@ -26,7 +40,8 @@ impl State {
             (_, Status::Starting { run: 0 | 1 }) => Self::Created,
             // The machine is coming up; until the process runs, the last run counts.
             (_, Status::Starting { .. } | Status::Exited { .. }) => Self::Exited,
-            (_, Status::Running { .. }) => Self::Running,
+            (_, Status::Running { paused: true, .. }) => Self::Paused,
+            (_, Status::Running { paused: false, .. }) => Self::Running,
         }
     }
 
@@ -34,14 +49,17 @@ impl State {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
             Self::Removing => "removing",
             Self::Exited => "exited",
         }
     }
 }
 
+/// As clients count it: also what stands still, and what is between two runs.
 pub fn is_running(container: &Container) -> bool {
-    State::of(container) == State::Running
+    matches!(State::of(container), State::Running | State::Paused | State::Restarting)
 }
 
 pub fn exit(container: &Container) -> Option<&Exit> {
@@ -58,10 +76,17 @@ pub fn status_text(container: &Container, now: DateTime<Utc>) -> String {
         (State::Running, Status::Running { started_at, .. }) => {
             format!("Up {}", time::in_words(now - *started_at))
         }
+        (State::Paused, Status::Running { started_at, .. }) => {
+            format!("Up {} (Paused)", time::in_words(now - *started_at))
+        }
+        (State::Restarting, Status::Exited { exit, .. }) => {
+            format!("Restarting ({}) {} ago", exit.code, time::in_words(now - exit.finished_at))
+        }
+        (State::Restarting, _) => "Restarting".into(),
         (State::Exited, Status::Exited { exit, .. }) => {
             format!("Exited ({}) {} ago", exit.code, time::in_words(now - exit.finished_at))
         }
-        (State::Exited | State::Running, _) => "Exited".into(),
+        (State::Exited | State::Running | State::Paused, _) => "Exited".into(),
         (State::Created, _) => "Created".into(),
     }
 }
@@ -128,7 +153,7 @@ pub fn summary(container: &Container, now: DateTime<Utc>) -> Value {
 pub mod tests {
     use super::*;
     use bulkhead_model::lifecycle::Desired;
-    use bulkhead_model::{Clock, ContainerAsk, ImageConfig, VchId, VchSettings};
+    use bulkhead_model::{Clock, ContainerAsk, ImageConfig, RestartPolicy, VchId, VchSettings};
 
     pub const NOW: i64 = 1_700_000_000;
 
@@ -158,7 +183,7 @@ pub mod tests {
             client_view: request.view,
             owner: "uid:0".into(),
             created_at: at(3600),
-            desired: Desired { goal: Goal::Rest, run: 0 },
+            desired: Desired::default(),
             status,
         }
     }
@@ -183,12 +208,36 @@ pub mod tests {
         check(Status::Created, "created", "Created");
         check(Status::Starting { run: 1 }, "created", "Created");
         check(
-            Status::Running { run: 1, started_at: at(180), stop_signalled: false },
+            Status::Running { run: 1, started_at: at(180), stop_signalled: false, paused: false },
             "running",
             "Up 3 minutes",
         );
         check(exited(3, true), "exited", "Exited (3) 2 minutes ago");
         check(exited(127, false), "created", "Created");
+    }
+
+    #[test]
+    fn what_stands_still_and_what_is_between_two_runs() {
+        let paused = Status::Running { run: 1, started_at: at(180), stop_signalled: false, paused: true };
+        let paused = container("web", paused);
+        assert_eq!(State::of(&paused).word(), "paused");
+        assert_eq!(status_text(&paused, at(0)), "Up 3 minutes (Paused)");
+        assert!(is_running(&paused));
+        let mut looping = container("web", exited(3, true));
+        looping.desired.goal = Goal::Run;
+        looping.desired.run = 1;
+        looping.desired.restarts.policy = RestartPolicy::Always;
+        assert_eq!(State::of(&looping).word(), "restarting");
+        assert_eq!(status_text(&looping, at(0)), "Restarting (3) 2 minutes ago");
+        looping.desired.restarts.count = 1;
+        looping.desired.run = 2;
+        assert_eq!(State::of(&looping).word(), "restarting");
+        looping.status = Status::Starting { run: 2 };
+        assert_eq!(State::of(&looping).word(), "restarting");
+        looping.desired.restarts.cancelled = true;
+        looping.status = exited(3, true);
+        looping.desired.run = 1;
+        assert_eq!(State::of(&looping).word(), "exited");
     }
 
     #[test]

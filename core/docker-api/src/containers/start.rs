@@ -3,7 +3,7 @@
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::{body, reply};
-use bulkhead_engine::Changed;
+use bulkhead_engine::{Changed, EngineError};
 use http::StatusCode;
 
 pub async fn post(mut call: Call) -> Answer {
@@ -11,8 +11,12 @@ pub async fn post(mut call: Call) -> Answer {
     if call.query.text("checkpoint").is_some() {
         return Err(ApiError::bad("bulkhead: checkpoint is not supported yet"));
     }
-    match call.engine().start_container(&call.session, &call.name).await? {
-        Changed::Done => reply::empty(StatusCode::NO_CONTENT),
-        Changed::AlreadySo => reply::empty(StatusCode::NOT_MODIFIED),
+    match call.engine().start_container(&call.session, &call.name).await {
+        Ok(Changed::Done) => reply::empty(StatusCode::NO_CONTENT),
+        Ok(Changed::AlreadySo) => reply::empty(StatusCode::NOT_MODIFIED),
+        Err(EngineError::IsPaused(_)) => {
+            Err(ApiError::new(StatusCode::CONFLICT, "cannot start a paused container, try unpause instead"))
+        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,10 +1,10 @@
 //! From the body to [`ContainerAsk`].
 
-use super::{cpu, fields, view};
+use super::{cpu, fields, process, restart, view};
 use crate::error::ApiError;
 use crate::json::{self, Fields};
 use crate::query::clip;
-use bulkhead_model::ContainerAsk;
+use bulkhead_model::{ContainerAsk, StdioOptions};
 use serde_json::Value;
 
 /// A create request that was understood completely.
@@ -39,6 +39,7 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
     check_networking(networking_value)?;
     check_ports(&config)?;
 
+    let mut warnings = Vec::new();
     let ask = ContainerAsk {
         image: config.text("Image")?.unwrap_or_default(),
         entrypoint: config.words("Entrypoint")?,
@@ -55,11 +56,13 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
         memory_bytes: cpu::memory_bytes(&host)?,
         privileged: host.flag("Privileged")?,
         auto_remove: host.flag("AutoRemove")?,
+        restart: restart::policy("HostConfig.", &host)?.unwrap_or_default(),
+        stdio: stdio(&config, &host)?,
+        process: process::options(&config, &host, &mut warnings)?,
     };
     if ask.image.is_empty() {
         return Err(ApiError::bad("Config.Image is empty: which image should the container run?"));
     }
-    let mut warnings = Vec::new();
     let asked_for_none =
         host.text("NetworkMode")?.as_deref() == Some("none") || config.flag("NetworkDisabled")?;
     if !asked_for_none {
@@ -67,6 +70,33 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
             .push("this container has a loopback interface only: networks are not supported yet".to_owned());
     }
     Ok(CreateRequest { view: view::of(&config, &host)?, ask, warnings })
+}
+
+fn stdio(config: &Fields, host: &Fields) -> Result<StdioOptions, ApiError> {
+    let (rows, columns) = console_size(host)?.unwrap_or_default();
+    Ok(StdioOptions {
+        tty: config.flag("Tty")?,
+        open_stdin: config.flag("OpenStdin")?,
+        stdin_once: config.flag("StdinOnce")?,
+        rows,
+        columns,
+    })
+}
+
+/// `[height, width]`, in characters.
+pub fn console_size(fields: &Fields) -> Result<Option<(u16, u16)>, ApiError> {
+    let wrong = || ApiError::bad("invalid JSON: ConsoleSize must be [height, width]");
+    let value = fields.get("ConsoleSize");
+    if value.is_null() {
+        return Ok(None);
+    }
+    let sizes = value.as_array().ok_or_else(wrong)?;
+    let number = |value: &Value| value.as_u64().and_then(|size| u16::try_from(size).ok()).ok_or_else(wrong);
+    match sizes.as_slice() {
+        [] => Ok(None),
+        [rows, columns] => Ok(Some((number(rows)?, number(columns)?))),
+        _ => Err(wrong()),
+    }
 }
 
 fn check_networking(value: Value) -> Result<(), ApiError> {
@@ -110,6 +140,7 @@ fn is_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bulkhead_model::{ProcessOptions, RestartPolicy};
     use serde_json::json;
 
     fn check(body: Value) -> Result<CreateRequest, String> {
@@ -140,6 +171,9 @@ mod tests {
             memory_bytes: Some(64 << 20),
             privileged: true,
             auto_remove: true,
+            restart: RestartPolicy::No,
+            stdio: StdioOptions::default(),
+            process: ProcessOptions::default(),
         };
         assert_eq!(request.ask, expect);
         assert_eq!(request.view["HostConfig"]["Memory"], 67_108_864);
@@ -161,11 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_are_not_there_are_refused_by_name() {
-        let error = check(json!({"Image": "a", "OpenStdin": true})).unwrap_err();
-        assert_eq!(error, "bulkhead: OpenStdin is not supported yet (-i)");
-        let error = check(json!({"Image": "a", "Tty": true})).unwrap_err();
-        assert_eq!(error, "bulkhead: Tty is not supported yet (-t)");
+    fn input_and_terminal_are_asked_for() {
+        let body =
+            json!({"Image": "a", "Tty": true, "OpenStdin": true, "HostConfig": {"ConsoleSize": [24, 80]}});
+        let stdio = StdioOptions { tty: true, open_stdin: true, stdin_once: false, rows: 24, columns: 80 };
+        assert_eq!(check(body).unwrap().ask.stdio, stdio);
+        let error = check(json!({"Image": "a", "HostConfig": {"ConsoleSize": [24]}})).unwrap_err();
+        assert_eq!(error, "invalid JSON: ConsoleSize must be [height, width]");
     }
 
     #[test]

@@ -23,22 +23,21 @@ use Rule::{Kept, Mapped, Only, Refused};
 const LATER: &str = "is not supported yet";
 const VOLUMES: &str = "is not supported yet: volumes and binds come later";
 const NETWORKS: &str = "is not supported yet: a container has a loopback interface only";
-const STDIN: &str = "is not supported yet (-i, -a stdin)";
 const HOST: &str = "is not supported: each container is a machine of its own";
 const WINDOWS: &str = "is for Windows only";
 
 /// Top-level fields, besides `HostConfig` and `NetworkingConfig`.
 pub const CONFIG: &[(&str, Rule)] = &[
     ("Hostname", Mapped),
-    ("Domainname", Refused(LATER)),
+    ("Domainname", Mapped),
     ("User", Mapped),
-    ("AttachStdin", Refused(STDIN)),
+    ("AttachStdin", Kept),
     ("AttachStdout", Kept),
     ("AttachStderr", Kept),
     ("ExposedPorts", Kept),
-    ("Tty", Refused("is not supported yet (-t)")),
-    ("OpenStdin", Refused("is not supported yet (-i)")),
-    ("StdinOnce", Refused(STDIN)),
+    ("Tty", Mapped),
+    ("OpenStdin", Mapped),
+    ("StdinOnce", Mapped),
     ("Env", Mapped),
     ("Cmd", Mapped),
     ("Healthcheck", Only(no_health_check, LATER)),
@@ -82,10 +81,10 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     // There is no swap in a guest: any swappiness that does not ask for some is true.
     ("MemorySwappiness", Only(minus_one, "is not supported: a machine has no swap")),
     ("NanoCpus", Mapped),
-    ("OomKillDisable", Refused(LATER)),
-    ("Init", Refused("is not supported yet (--init)")),
-    ("PidsLimit", Only(minus_one, LATER)),
-    ("Ulimits", Refused(LATER)),
+    ("OomKillDisable", Mapped),
+    ("Init", Mapped),
+    ("PidsLimit", Mapped),
+    ("Ulimits", Mapped),
     ("CpuCount", Refused(WINDOWS)),
     ("CpuPercent", Refused(WINDOWS)),
     ("IOMaximumIOps", Refused(WINDOWS)),
@@ -99,41 +98,41 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ),
     ("NetworkMode", Only(plain_network, NETWORKS)),
     ("PortBindings", Refused("is not supported yet (-p): a container has a loopback interface only")),
-    ("RestartPolicy", Only(never_restart, "is not supported yet (--restart)")),
+    ("RestartPolicy", Mapped),
     ("AutoRemove", Mapped),
     ("VolumeDriver", Refused(VOLUMES)),
     ("VolumesFrom", Refused(VOLUMES)),
     ("Mounts", Refused("is not supported yet (--mount): volumes and binds come later")),
-    ("ConsoleSize", Kept),
+    ("ConsoleSize", Mapped),
     ("Annotations", Refused(LATER)),
-    ("CapAdd", Refused(LATER)),
-    ("CapDrop", Refused(LATER)),
-    ("CgroupnsMode", Only(private, HOST)),
+    ("CapAdd", Mapped),
+    ("CapDrop", Mapped),
+    ("CgroupnsMode", Mapped),
     ("Dns", Refused(NETWORKS)),
     ("DnsOptions", Refused(NETWORKS)),
     ("DnsSearch", Refused(NETWORKS)),
     ("ExtraHosts", Refused(NETWORKS)),
-    ("GroupAdd", Refused(LATER)),
-    ("IpcMode", Only(private, HOST)),
+    ("GroupAdd", Mapped),
+    ("IpcMode", Mapped),
     ("Cgroup", Refused(HOST)),
     ("Links", Refused(NETWORKS)),
-    ("OomScoreAdj", Refused(LATER)),
-    ("PidMode", Only(private, HOST)),
+    ("OomScoreAdj", Mapped),
+    ("PidMode", Mapped),
     ("Privileged", Mapped),
     ("PublishAllPorts", Refused("is not supported yet (-P): a container has a loopback interface only")),
-    ("ReadonlyRootfs", Refused("is not supported yet (--read-only)")),
-    ("SecurityOpt", Refused(LATER)),
+    ("ReadonlyRootfs", Mapped),
+    ("SecurityOpt", Mapped),
     ("StorageOpt", Refused(LATER)),
-    ("Tmpfs", Refused(VOLUMES)),
-    ("UTSMode", Only(private, HOST)),
+    ("Tmpfs", Mapped),
+    ("UTSMode", Mapped),
     // No user namespace is what every container gets.
     ("UsernsMode", Only(host, HOST)),
-    ("ShmSize", Only(default_shm, "is not supported yet: /dev/shm has 64 MiB")),
-    ("Sysctls", Refused(LATER)),
+    ("ShmSize", Mapped),
+    ("Sysctls", Mapped),
     ("Runtime", Only(own_runtime, "is not supported: the only runtime is `bulkhead`")),
     ("Isolation", Only(default_isolation, WINDOWS)),
-    ("MaskedPaths", Refused(LATER)),
-    ("ReadonlyPaths", Refused(LATER)),
+    ("MaskedPaths", Mapped),
+    ("ReadonlyPaths", Mapped),
 ];
 
 /// `NetworkingConfig` has one field, a map of network name to these.
@@ -196,10 +195,6 @@ fn minus_one(value: &Value) -> bool {
     value.as_i64() == Some(-1)
 }
 
-fn private(value: &Value) -> bool {
-    is_one_of(value, &["private"])
-}
-
 fn host(value: &Value) -> bool {
     is_one_of(value, &["host"])
 }
@@ -216,10 +211,6 @@ fn plain_network(value: &Value) -> bool {
     is_one_of(value, &NETWORKS_KNOWN)
 }
 
-fn default_shm(value: &Value) -> bool {
-    value.as_u64() == Some(64 << 20)
-}
-
 /// Whether an object has no fields with a value but these, and those satisfy the test.
 fn object(value: &Value, test: impl Fn(&str, &Value) -> bool) -> bool {
     value.as_object().is_some_and(|map| {
@@ -229,10 +220,6 @@ fn object(value: &Value, test: impl Fn(&str, &Value) -> bool) -> bool {
 
 fn json_file(value: &Value) -> bool {
     object(value, |key, value| key == "type" && is_one_of(value, &["json-file"]))
-}
-
-fn never_restart(value: &Value) -> bool {
-    object(value, |key, value| key == "name" && is_one_of(value, &["no"]))
 }
 
 fn no_health_check(value: &Value) -> bool {
@@ -277,16 +264,12 @@ mod tests {
             (json!({"Binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet (-v)"),
             (json!({"binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet"),
             (json!({"NetworkMode": "host"}), "loopback interface only: got `host`"),
-            (json!({"PidMode": "host"}), "HostConfig.PidMode is not supported: each container is a machine"),
-            (json!({"RestartPolicy": {"Name": "always"}}), "HostConfig.RestartPolicy"),
             (
                 json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}}}),
                 "HostConfig.LogConfig",
             ),
             (json!({"Teleport": true}), "bulkhead: HostConfig.Teleport is not known"),
             (json!({"CpuShares": 2}), "HostConfig.CpuShares"),
-            (json!({"OomKillDisable": true}), "HostConfig.OomKillDisable"),
-            (json!({"ShmSize": 1024}), "64 MiB: got 1024"),
         ] {
             let message = refusal("HostConfig.", HOST_CONFIG, body.clone()).unwrap_or_default();
             assert!(message.contains(text), "{body}: {message}");
@@ -299,7 +282,7 @@ mod tests {
             json!({"Teleport": null, "Future": 0, "Else": {}, "More": []}),
             json!({"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}),
             json!({"LogConfig": {"Type": "json-file", "Config": {}}}),
-            json!({"MemorySwappiness": -1, "PidsLimit": -1, "ShmSize": 67108864, "IpcMode": "private"}),
+            json!({"MemorySwappiness": -1}),
             json!({"ConsoleSize": [24, 80]}),
         ] {
             assert_eq!(refusal("HostConfig.", HOST_CONFIG, body.clone()), None, "{body}");

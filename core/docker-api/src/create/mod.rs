@@ -1,9 +1,12 @@
 //! The body of `POST /containers/create`: every field of the API has a rule, and becomes part of the ask, is kept
 //! for inspect, or is refused by name. Nothing is silently accepted.
 
-mod ask;
-mod cpu;
+pub mod ask;
+pub mod cpu;
 pub mod fields;
+mod process;
+pub mod restart;
+mod tmpfs;
 mod view;
 
 pub use ask::read;

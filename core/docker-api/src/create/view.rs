@@ -4,6 +4,7 @@
 use super::fields::{CONFIG, HOST_CONFIG, Rule};
 use crate::error::ApiError;
 use crate::json::{Fields, is_empty};
+use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, SHM_BYTES_DEFAULT};
 use serde_json::{Map, Value, json};
 
 /// `{"Config": {…}, "HostConfig": {…}}`.
@@ -14,6 +15,7 @@ pub fn of(config: &Fields, host: &Fields) -> Result<Value, ApiError> {
     }
     if let Some(map) = view.get_mut("HostConfig").and_then(Value::as_object_mut) {
         overlay(map, host, HOST_CONFIG);
+        settle(map, host);
     }
     Ok(view)
 }
@@ -31,9 +33,21 @@ fn overlay(view: &mut Map<String, Value>, sent: &Fields, table: &[(&str, Rule)])
     if let Some(log) = view.get_mut("LogConfig") {
         *log = json!({ "Type": "json-file", "Config": {} });
     }
-    if let Some(restart) = view.get_mut("RestartPolicy") {
-        *restart = json!({ "Name": "no", "MaximumRetryCount": 0 });
+}
+
+/// Fields where what is empty says something, or what is not says nothing.
+fn settle(view: &mut Map<String, Value>, sent: &Fields) {
+    for name in ["MaskedPaths", "ReadonlyPaths", "Init"] {
+        let value = sent.get(name);
+        if !value.is_null() {
+            view.insert(name.into(), value.clone());
+        }
     }
+    if view.get("PidsLimit").and_then(Value::as_i64).is_some_and(|limit| limit <= 0) {
+        view.insert("PidsLimit".into(), Value::Null);
+    }
+    // It was discarded, with a warning.
+    view.insert("OomKillDisable".into(), Value::Null);
 }
 
 /// The rest of Config comes from the decided spec.
@@ -73,7 +87,7 @@ fn host_defaults() -> Value {
         "SecurityOpt": null,
         "UTSMode": "",
         "UsernsMode": "",
-        "ShmSize": 64 << 20,
+        "ShmSize": SHM_BYTES_DEFAULT,
         "Runtime": "bulkhead",
         "Isolation": "",
         "CpuShares": 0,
@@ -105,9 +119,8 @@ fn host_defaults() -> Value {
         "CpuPercent": 0,
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
-        // Nothing is masked: there is nothing of the host to hide in a machine.
-        "MaskedPaths": [],
-        "ReadonlyPaths": [],
+        "MaskedPaths": MASKED_PATHS,
+        "ReadonlyPaths": READ_ONLY_PATHS,
     })
 }
 
@@ -125,8 +138,30 @@ mod tests {
         assert_eq!(view["HostConfig"]["NetworkMode"], "none");
         assert_eq!(view["HostConfig"]["MemorySwappiness"], Value::Null);
         assert_eq!(view["Config"]["AttachStdout"], true);
+        assert_eq!(view["HostConfig"]["MaskedPaths"][0], "/proc/acpi");
         let again = json!({"Image": "a", "HostConfig": view["HostConfig"]});
         let request = super::super::read(again.to_string().as_bytes()).unwrap();
         assert_eq!(request.view["HostConfig"], view["HostConfig"]);
+    }
+    fn host_view(sent: Value) -> Value {
+        let host = Fields::of("HostConfig.", sent).unwrap();
+        of(&Fields::of("", Value::Null).unwrap(), &host).unwrap()["HostConfig"].take()
+    }
+
+    #[test]
+    fn what_says_nothing_looks_as_dockers_does() {
+        let view =
+            host_view(json!({"PidsLimit": 0, "OomKillDisable": false, "ShmSize": 0, "MaskedPaths": null}));
+        assert_eq!(view["PidsLimit"], Value::Null);
+        assert_eq!(view["OomKillDisable"], Value::Null);
+        assert_eq!(view["ShmSize"], 64 << 20);
+        assert_eq!(view["ReadonlyPaths"].as_array().unwrap().len(), 5);
+        assert!(view.get("Init").is_none() && view.get("Tmpfs").is_none() && view.get("Sysctls").is_none());
+        let view =
+            host_view(json!({"PidsLimit": -1, "OomKillDisable": true, "MaskedPaths": [], "Init": false}));
+        assert_eq!(view["PidsLimit"], Value::Null);
+        assert_eq!(view["OomKillDisable"], Value::Null);
+        assert_eq!(view["MaskedPaths"], json!([]));
+        assert_eq!(view["Init"], false);
     }
 }

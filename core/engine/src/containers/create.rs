@@ -5,8 +5,8 @@ use crate::admission::{Ask, random};
 use crate::driver::MACHINE_BYTES_MIN;
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::container::resolve;
-use bulkhead_model::lifecycle::{Desired, Goal, Status};
-use bulkhead_model::{Action, Container, ContainerAsk, ContainerId, ContainerSpec, Image, Vch};
+use bulkhead_model::lifecycle::{Desired, Status};
+use bulkhead_model::{Action, Container, ContainerAsk, ContainerId, ContainerSpec, Image, Restarts, Vch};
 use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
 use bulkhead_store::{Record, StoreError};
 
@@ -39,6 +39,7 @@ impl Engine {
         let id = ContainerId::from_random(random()?);
         let spec = resolve(&id, &ask, &image.config, &vch.settings)?;
         self.check_size(&spec)?;
+        let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
         let warnings = warnings(&spec);
 
         let facts = ContainerFacts {
@@ -70,7 +71,7 @@ impl Engine {
             client_view,
             owner: session.caller.name.clone(),
             created_at: self.now(),
-            desired: Desired { goal: Goal::Rest, run: 0 },
+            desired: Desired { restarts, ..Desired::default() },
             status: Status::Created,
         };
         for _ in 0..NAME_TRIES {
@@ -112,7 +113,7 @@ impl Engine {
         })
     }
 
-    fn check_size(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
+    pub(super) fn check_size(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
         let capabilities = self.back_end().machines.capabilities();
         let vcpus = spec.resources.vcpus();
         if vcpus > capabilities.vcpus_max {

@@ -3,7 +3,7 @@
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::Action;
 use bulkhead_model::container::Signal;
-use bulkhead_model::lifecycle::Status;
+use bulkhead_model::lifecycle::{Request, Status};
 use std::time::Duration;
 
 /// SIGKILL is waited for, as clients expect; other signals are not.
@@ -11,11 +11,23 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub async fn kill(&self, session: &Session, text: &str, signal: Signal) -> Result<(), EngineError> {
-        let (_, container, _) = self.admit_container(session, Action::ContainerKill, text).await?;
+        let (_, container, admitted) = self.admit_container(session, Action::ContainerKill, text).await?;
+        // A signal that is meant to end the process ends its restarts, too: any, where the container names none.
+        let image = self.store().image(session.vch, &container.image).await.ok();
+        let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        let of_its_own =
+            named(&container.ask.stop_signal) || image.is_some_and(|image| named(&image.config.stop_signal));
+        let ends = signal == Signal::KILL || !of_its_own || signal == container.spec.stop_signal;
+        if container.desired.paused && !ends {
+            return Err(EngineError::IsPaused(container.id));
+        }
         let Status::Running { run, .. } = container.status else {
             return Err(EngineError::NotRunning(container.id));
         };
         let handle = self.drive(&container);
+        let (_, _, _) = self
+            .change(container, Request::Kill, admitted.audit, |container| container.desired.signalled(ends))
+            .await?;
         handle.signal(signal).await?;
         if signal == Signal::KILL {
             let mut seen = handle.seen();

@@ -4,16 +4,22 @@ pub(crate) mod create;
 mod kill;
 mod list;
 mod names;
+mod pause;
+pub(crate) mod prune;
 mod remove;
+mod rename;
+mod restart;
 mod start;
 mod stop;
+pub(crate) mod update;
 
 use crate::admission::{Admitted, Ask};
 use crate::driver::Handle;
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::event::{EventKind, NewEvent};
 use bulkhead_model::lifecycle::{Answer, Denied, Desired, Request, accept};
-use bulkhead_model::{Action, Container, Vch};
+use bulkhead_model::restart::due;
+use bulkhead_model::{Action, Container, ContainerSpec, Vch};
 use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
 use bulkhead_store::{AuditEntry, Record, StoreError};
 use std::sync::Arc;
@@ -57,14 +63,27 @@ impl Engine {
         action: Action,
         text: &str,
     ) -> Result<(Vch, Container, Admitted), EngineError> {
+        self.admit_container_as(session, action, text, |_| ()).await
+    }
+
+    /// As if it was made otherwise.
+    pub(crate) async fn admit_container_as(
+        &self,
+        session: &Session,
+        action: Action,
+        text: &str,
+        otherwise: impl FnOnce(&mut ContainerSpec),
+    ) -> Result<(Vch, Container, Admitted), EngineError> {
         let vch = self.vch_of(session).await?;
         let container = self.find(session.vch, text).await?;
         let image = self.store().image(session.vch, &container.image).await.ok();
+        let mut spec = container.spec.clone();
+        otherwise(&mut spec);
         let facts = ContainerFacts {
             id: &container.id,
             name: &container.name,
             owner: &container.owner,
-            spec: &container.spec,
+            spec: &spec,
             image: ImageFacts { asked: &container.ask.image, cached: image.as_ref() },
         };
         let ask = Ask {
@@ -95,13 +114,21 @@ impl Engine {
                 Answer::Accepted => {}
             }
             let desired = wish(&container);
-            let record = Record::at(self.now()).audit(audit.clone());
+            let mut record = Record::at(self.now()).audit(audit.clone());
+            // Nothing runs whose end its driver could tell: what ends is the wait for the next run.
+            let between = due(&container.desired, &container.status).is_some();
+            if between && request == Request::Stop {
+                record = record.event(event(&container, "stop", &[]));
+            }
             let set = self
                 .store()
                 .set_desired(container.vch, &container.id, &container.desired, &desired, &record)
                 .await;
             match set {
-                Ok((changed, _)) => {
+                Ok((changed, events)) => {
+                    if !events.is_empty() {
+                        self.0.feed.wake();
+                    }
                     handle.wake();
                     return Ok((Changed::Done, changed, handle));
                 }
@@ -130,5 +157,8 @@ fn denial(denied: Denied, container: &Container) -> EngineError {
         Denied::IsRunning => EngineError::IsRunning(container.id.clone()),
         Denied::NotRunning => EngineError::NotRunning(container.id.clone()),
         Denied::BeingRemoved => EngineError::BeingRemoved(container.id.clone()),
+        Denied::IsPaused => EngineError::IsPaused(container.id.clone()),
+        Denied::NotPaused => EngineError::NotPaused(container.id.clone()),
+        Denied::IsRestarting => EngineError::IsRestarting(container.id.clone()),
     }
 }

@@ -1,7 +1,7 @@
 //! Remove: the wish to be gone, and waiting until it is.
 
 use crate::{Engine, EngineError, Session};
-use bulkhead_model::lifecycle::{Desired, Goal, Request};
+use bulkhead_model::lifecycle::Request;
 use bulkhead_model::{Action, Container};
 
 impl Engine {
@@ -18,10 +18,7 @@ impl Engine {
         audit: bulkhead_store::AuditEntry,
     ) -> Result<(), EngineError> {
         let (_, _, handle) = self
-            .change(container, Request::Remove { force }, audit, |container| Desired {
-                goal: Goal::Gone,
-                run: container.desired.run,
-            })
+            .change(container, Request::Remove { force }, audit, |container| container.desired.gone())
             .await?;
         let mut seen = handle.seen();
         seen.wait_for(|seen| seen.gone).await.map_err(|_| EngineError::Stopping)?;

@@ -1,10 +1,10 @@
 //! Start: the wish, then waiting until its run runs or cannot.
 
 use super::Changed;
-use crate::driver::run_of;
+use crate::driver::Handle;
 use crate::{Engine, EngineError, Session};
-use bulkhead_model::Action;
-use bulkhead_model::lifecycle::{Desired, Goal, Request, Status};
+use bulkhead_model::lifecycle::{Goal, Request, Status};
+use bulkhead_model::{Action, Container};
 use std::time::Duration;
 
 /// The driver has deadlines of its own, which name what is late; this one is for a driver that is no more.
@@ -14,33 +14,59 @@ impl Engine {
     pub async fn start_container(&self, session: &Session, text: &str) -> Result<Changed, EngineError> {
         let (_, container, admitted) = self.admit_container(session, Action::ContainerStart, text).await?;
         let (changed, container, handle) = self
-            .change(container, Request::Start, admitted.audit, |container| Desired {
-                goal: Goal::Run,
-                run: run_of(&container.status) + 1,
+            .change(container, Request::Start, admitted.audit, |container| {
+                container.desired.started(&container.status, false)
             })
             .await?;
-        let run = container.desired.run;
-        let mut seen = handle.seen();
-        let waiting = seen.wait_for(|seen| {
-            seen.gone
-                || seen.last_exit.as_ref().is_some_and(|(over, _)| *over >= run)
-                || seen
-                    .container
-                    .as_ref()
-                    .is_some_and(|c| matches!(c.status, Status::Running { run: now, .. } if now >= run))
-        });
-        let seen = tokio::time::timeout(PATIENCE, waiting)
-            .await
-            .map_err(|_| EngineError::TimedOut(PATIENCE.as_secs()))?
-            .map_err(|_| EngineError::Stopping)?;
-        match &seen.last_exit {
-            Some((over, exit)) if *over == run && exit.started_at.is_none() => {
-                Err(EngineError::StartFailed {
-                    code: exit.code,
-                    message: exit.error.clone().unwrap_or_else(|| "the start was broken off".into()),
-                })
+        begun(&handle, container.desired.run).await?;
+        Ok(changed)
+    }
+}
+
+/// Returns when that run runs or is over; fails if it could not be started, or is not wanted any more.
+pub(super) async fn begun(handle: &Handle, run: u32) -> Result<(), EngineError> {
+    let mut seen = handle.seen();
+    // What is seen may be older than the wish: that it rests means something only after it was seen to run, or with
+    // the run that is waited for already called off.
+    let mut ran = false;
+    let waiting = seen.wait_for(|seen| {
+        let Some(container) = &seen.container else { return seen.gone };
+        let settled = match container.status {
+            Status::Running { run: now, .. } if now >= run => true,
+            Status::Starting { .. } | Status::Running { .. } => {
+                ran = true;
+                false
             }
-            Some(_) | None => Ok(changed),
+            Status::Created | Status::Exited { .. } => {
+                let desired = &container.desired;
+                let called_off = matches!(desired.goal, Goal::Stop { .. }) && !desired.again;
+                called_off && (ran || desired.run >= run)
+            }
+        };
+        settled || seen.gone || seen.last_exit.as_ref().is_some_and(|(over, _)| *over >= run)
+    });
+    let seen = tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .map_err(|_| EngineError::TimedOut(PATIENCE.as_secs()))?
+        .map_err(|_| EngineError::Stopping)?;
+    let failed = match &seen.last_exit {
+        Some((over, exit)) if *over == run && exit.started_at.is_none() => {
+            Some((exit.code, exit.error.clone()))
+        }
+        Some((over, _)) if *over >= run => None,
+        Some((_, exit)) if !runs(seen.container.as_deref(), run) => Some((128, exit.error.clone())),
+        None if !runs(seen.container.as_deref(), run) => Some((128, None)),
+        Some(_) | None => None,
+    };
+    match failed {
+        None => Ok(()),
+        Some((code, why)) => {
+            let message = why.unwrap_or_else(|| "the start was broken off".into());
+            Err(EngineError::StartFailed { code, message })
         }
     }
+}
+
+fn runs(container: Option<&Container>, run: u32) -> bool {
+    container.is_some_and(|container| container.status.run() >= run)
 }

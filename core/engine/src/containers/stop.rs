@@ -3,10 +3,10 @@
 use super::Changed;
 use crate::driver::run_of;
 use crate::{Engine, EngineError, Session};
-use bulkhead_model::Action;
 use bulkhead_model::container::Signal;
-use bulkhead_model::lifecycle::{Desired, Goal, Request};
-use chrono::TimeDelta;
+use bulkhead_model::lifecycle::{Goal, Request, Status};
+use bulkhead_model::{Action, Container};
+use chrono::{DateTime, TimeDelta, Utc};
 
 impl Engine {
     /// Signals the process and kills it at the deadline: `timeout_s` seconds, the container's own without; below 0
@@ -22,16 +22,15 @@ impl Engine {
         let now = self.now();
         let (changed, container, handle) = self
             .change(container, Request::Stop, admitted.audit, |container| {
-                let seconds = timeout_s.unwrap_or(container.spec.stop_timeout_s);
-                // A year is for ever enough, and cannot overflow.
-                let deadline = (seconds >= 0).then(|| now + TimeDelta::seconds(seconds.min(365 * 24 * 3600)));
-                Desired {
-                    goal: Goal::Stop { signal: signal.unwrap_or(container.spec.stop_signal), deadline },
-                    run: container.desired.run,
-                }
+                let signal = signal.unwrap_or(container.spec.stop_signal);
+                container.desired.stopped(signal, deadline(now, container, timeout_s), false)
             })
             .await?;
         if changed == Changed::AlreadySo {
+            return Ok(changed);
+        }
+        if matches!(container.status, Status::Exited { .. }) {
+            // It was between two runs.
             return Ok(changed);
         }
         let run = run_of(&container.status).max(1);
@@ -49,4 +48,15 @@ impl Engine {
         .map_err(|_| EngineError::Stopping)?;
         Ok(changed)
     }
+}
+
+/// When the stop of a container ends in a kill; `None`: never.
+pub(super) fn deadline(
+    now: DateTime<Utc>,
+    container: &Container,
+    timeout_s: Option<i64>,
+) -> Option<DateTime<Utc>> {
+    let seconds = timeout_s.unwrap_or(container.spec.stop_timeout_s);
+    // A year is for ever enough, and cannot overflow.
+    (seconds >= 0).then(|| now + TimeDelta::seconds(seconds.min(365 * 24 * 3600)))
 }

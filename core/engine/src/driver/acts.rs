@@ -1,12 +1,13 @@
 //! What a driver does. Each act may be repeated and may be cut off anywhere.
 
 use super::journal::{start_failed, time_of};
+use super::process::{interior, process};
 use super::{Driver, run_of};
 use crate::EngineError;
 use crate::admission::random;
 use crate::containers::event;
 use crate::guest::{GuestError, Link};
-use bulkhead_guest_protocol::message::{AgentState, Process, ReplyBody, RequestBody, Start};
+use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start, Stdio, TerminalSize};
 use bulkhead_machine::{Condition, MachineSpec};
 use bulkhead_model::Container;
 use bulkhead_model::container::Signal;
@@ -58,16 +59,17 @@ impl Driver {
             Act::StartProcess => self.start_process(container).await,
             Act::RecordRunning { started_at } => {
                 let run = run_of(&container.status);
-                let status = Status::Running { run, started_at: *started_at, stop_signalled: false };
-                self.set_status(&status, None, self.record().event(event(container, "start", &[]))).await
+                let status =
+                    Status::Running { run, started_at: *started_at, stop_signalled: false, paused: false };
+                let mut record = self.record().event(event(container, "start", &[]));
+                if container.desired.again {
+                    record = record.event(event(container, "restart", &[]));
+                }
+                self.set_status(&status, None, record).await
             }
             Act::Signal { signal } => {
                 self.send_signal(*signal, self.patience(&container.desired)).await?;
-                let Status::Running { run, started_at, .. } = &container.status else { return Ok(()) };
-                let status = Status::Running { run: *run, started_at: *started_at, stop_signalled: true };
-                let number = signal.number().to_string();
-                let record = self.record().event(event(container, "kill", &[("signal", &number)]));
-                self.set_status(&status, None, record).await
+                self.record_signal(container, *signal, true).await
             }
             Act::Kill => {
                 let over = matches!(container.status, Status::Exited { .. });
@@ -77,7 +79,13 @@ impl Driver {
                 self.link = None;
                 Ok(back_end.machines.kill(&self.id).await?)
             }
+            Act::Pause => Ok(back_end.machines.pause(&self.id).await?),
+            Act::RecordPaused => self.record_paused(container, true).await,
+            Act::Resume => self.resume().await,
+            Act::RecordResumed => self.record_paused(container, false).await,
             Act::RecordExit { exit } => self.record_exit(container, exit).await,
+            Act::RunAgain => self.run_again(container).await,
+            Act::RestartByPolicy => self.restart_by_policy(container).await,
             Act::DeleteMachine => {
                 self.link = None;
                 self.token = None;
@@ -86,6 +94,7 @@ impl Driver {
             }
             Act::DeleteDisk => Ok(back_end.disks.delete_disk(self.vch, &self.id).await?),
             Act::Forget => {
+                self.engine.0.execs.forget(&self.id);
                 back_end.journals.delete(&self.id).await?;
                 let record = self.record().event(event(container, "destroy", &[]));
                 self.engine
@@ -98,11 +107,11 @@ impl Driver {
         }
     }
 
-    fn record(&self) -> Record {
+    pub(super) fn record(&self) -> Record {
         Record::at(self.engine.now())
     }
 
-    async fn set_status(
+    pub(super) async fn set_status(
         &self,
         status: &Status,
         desired: Option<&Desired>,
@@ -155,8 +164,7 @@ impl Driver {
         let token = self.token.unwrap_or_default();
         if self.link.is_none() {
             let channel = self.engine.back_end().machines.channel(&self.id).await?;
-            let link = Link::open(channel, random()?).await;
-            self.link = Some(self.guest_result(link)?);
+            self.link = Some(Link::open(channel, random()?, &self.engine.0.tasks));
         }
         let Some(link) = self.link.as_mut() else { return Ok(()) };
         match link.greeting(&token, GREET_SLICE).await {
@@ -166,6 +174,8 @@ impl Driver {
                 self.guest = match hello.state {
                     AgentState::Ready => GuestFact::Ready,
                     AgentState::Running { run, started_unix_ns, .. } => {
+                        self.introduce(run);
+                        self.handle.clock_is_due();
                         GuestFact::Process { run, started_at: time_of(started_unix_ns) }
                     }
                     // Its last words are in the journal, which the next look reads.
@@ -199,30 +209,33 @@ impl Driver {
         }
     }
 
+    /// Lets others talk to the agent of this run.
+    fn introduce(&self, run: u32) {
+        let agent = self.link.as_ref().map(|link| (run, link.agent().clone()));
+        self.agent.send_replace(agent);
+    }
+
     async fn start_process(&mut self, container: &Container) -> Result<(), EngineError> {
         let run = run_of(&container.status);
         let spec = &container.spec;
         let journal_offset = self.begin_journal().await?;
         let journal_limit = journal_offset + 2 * self.log_bytes().await?;
-        let vcpus_milli = spec.resources.vcpus() * 1000;
         let start = Start {
             run,
             entropy: random()?,
             unix_ns: u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0),
             hostname: spec.hostname.clone(),
-            layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
-            process: Process {
-                args: [spec.entrypoint.clone(), spec.cmd.clone()].concat(),
-                env: spec.env.clone(),
-                working_dir: spec.working_dir.clone(),
-                user: spec.user.clone(),
-                privileged: spec.privileged,
-                cpu_quota_milli: if spec.resources.cpu_milli < vcpus_milli {
-                    spec.resources.cpu_milli
-                } else {
-                    0
-                },
+            domain_name: spec.process.domain_name.clone(),
+            stdio: Stdio {
+                stdin: spec.stdio.open_stdin,
+                terminal: spec
+                    .stdio
+                    .tty
+                    .then_some(TerminalSize { rows: spec.stdio.rows, columns: spec.stdio.columns }),
             },
+            layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
+            process: process(spec),
+            interior: interior(spec),
             journal_offset,
             journal_limit,
         };
@@ -233,6 +246,7 @@ impl Driver {
         match link.call(RequestBody::Start(Box::new(start)), START_DEADLINE).await {
             Ok(ReplyBody::Started { unix_ns, .. }) => {
                 self.journal.limit = journal_limit;
+                self.introduce(run);
                 self.guest = GuestFact::Process { run, started_at: time_of(unix_ns) };
                 Ok(())
             }
@@ -286,6 +300,9 @@ impl Driver {
         let Status::Running { .. } = container.status else {
             return Err(EngineError::NotRunning(self.id.clone()));
         };
+        if self.standing {
+            self.resume().await?;
+        }
         if self.link.is_none() {
             self.greet(&container).await?;
         }
@@ -299,9 +316,27 @@ impl Driver {
             }
             other => other?,
         }
+        self.record_signal(&container, signal, false).await
+    }
+
+    /// What heard the signal stands still no longer, which is told after it.
+    async fn record_signal(
+        &self,
+        container: &Container,
+        signal: Signal,
+        stops: bool,
+    ) -> Result<(), EngineError> {
+        let Status::Running { run, started_at, stop_signalled, paused } = container.status else {
+            return Ok(());
+        };
+        let stop_signalled = stop_signalled || stops;
+        let status = Status::Running { run, started_at, stop_signalled, paused: false };
         let number = signal.number().to_string();
-        let record = self.record().event(event(&container, "kill", &[("signal", &number)]));
-        self.set_status(&container.status, None, record).await
+        let mut record = self.record().event(event(container, "kill", &[("signal", &number)]));
+        if paused {
+            record = record.event(event(container, "unpause", &[]));
+        }
+        self.set_status(&status, None, record).await
     }
 
     async fn await_power_off(&mut self) -> Result<(), EngineError> {
@@ -321,6 +356,8 @@ impl Driver {
 
     async fn record_exit(&mut self, container: &Container, exit: &Exit) -> Result<(), EngineError> {
         let run = run_of(&container.status);
+        // The guest says when; a restart must not wait for a clock that is ahead.
+        let exit = &Exit { finished_at: exit.finished_at.min(self.engine.now()), ..exit.clone() };
         let code = exit.code.to_string();
         let mut record = self.record();
         // A process that never ran did not die.
@@ -332,8 +369,8 @@ impl Driver {
         if matches!(container.desired.goal, Goal::Stop { .. }) {
             record = record.event(event(container, "stop", &[]));
         }
-        let gone = Desired { goal: Goal::Gone, run: container.desired.run };
-        let desired = container.spec.auto_remove.then_some(&gone);
+        let gone = container.desired.gone();
+        let desired = (container.spec.auto_remove && !container.desired.again).then_some(&gone);
         self.set_status(&Status::Exited { run, exit: exit.clone() }, desired, record).await?;
         self.failed = None;
         self.greet_by = None;

@@ -175,6 +175,7 @@ impl Driver {
         let limit = self.journal.start + 2 * keep;
         // An agent whose process has not begun gets its limit with the start, and refuses one before.
         if limit > self.journal.limit
+            && !self.standing
             && matches!(self.guest, GuestFact::Process { .. })
             && let Some(link) = self.link.as_mut()
         {

@@ -9,12 +9,16 @@
 //! It keeps nothing that matters in memory: a driver that starts after a crash looks at the same facts and goes on.
 
 mod acts;
+mod again;
 mod journal;
+mod pause;
+mod process;
 
 pub(crate) use acts::MACHINE_BYTES_MIN;
 pub(crate) use journal::time_of;
+pub(crate) use process::process;
 
-use crate::guest::Link;
+use crate::guest::{Agent, Link};
 use crate::{Engine, EngineError};
 use bulkhead_machine::Condition;
 use bulkhead_model::container::Signal;
@@ -22,6 +26,7 @@ use bulkhead_model::lifecycle::{Exit, Facts, GuestFact, MachineFact, Status, Ste
 use bulkhead_model::{Container, ContainerId, VchId};
 use bulkhead_store::StoreError;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -51,10 +56,22 @@ pub(crate) struct Handle {
     wake: Notify,
     commands: mpsc::Sender<Command>,
     seen: watch::Receiver<Seen>,
+    /// The agent of the run whose process runs, while the driver is connected to it.
+    pub(crate) agent: watch::Receiver<Option<(u32, Agent)>>,
     pub(crate) pins: journal::Pins,
+    /// The guest's clock has to be set.
+    clock_due: AtomicBool,
 }
 
 impl Handle {
+    pub(crate) fn clock_is_due(&self) {
+        self.clock_due.store(true, Ordering::Relaxed);
+    }
+
+    fn take_clock_due(&self) -> bool {
+        self.clock_due.swap(false, Ordering::Relaxed)
+    }
+
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
@@ -101,8 +118,11 @@ pub(super) struct Driver {
     commands: mpsc::Receiver<Command>,
     seen: watch::Sender<Seen>,
     link: Option<Link>,
+    agent: watch::Sender<Option<(u32, Agent)>>,
     token: Option<[u8; 32]>,
     guest: GuestFact,
+    /// The machine was paused when it was last looked at: nobody in it answers.
+    standing: bool,
     /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
@@ -124,11 +144,14 @@ impl Engine {
             container: Some(Arc::new(container.clone())),
             gone: false,
         });
+        let (agent, introduced) = watch::channel(None);
         let handle = Arc::new(Handle {
             wake: Notify::new(),
             commands,
             seen: watching,
+            agent: introduced,
             pins: journal::Pins::default(),
+            clock_due: AtomicBool::new(false),
         });
         drivers.insert(container.id.clone(), handle.clone());
         let driver = Driver {
@@ -139,8 +162,10 @@ impl Engine {
             commands: inbox,
             seen,
             link: None,
+            agent,
             token: None,
             guest: GuestFact::Unknown,
+            standing: false,
             failed: None,
             greet_by: None,
             journal: journal::Follower::default(),
@@ -160,10 +185,7 @@ fn last_exit(status: &Status) -> Option<(u32, Exit)> {
 
 /// The run that a status speaks of; 0 before the first.
 pub(crate) fn run_of(status: &Status) -> u32 {
-    match status {
-        Status::Created => 0,
-        Status::Starting { run } | Status::Running { run, .. } | Status::Exited { run, .. } => *run,
-    }
+    status.run()
 }
 
 impl Driver {
@@ -252,12 +274,17 @@ impl Driver {
             Some(found) => {
                 self.token = Some(found.token);
                 match found.condition {
-                    Condition::Running { .. } => MachineFact::Running,
+                    Condition::Running { paused: false, .. } => MachineFact::Running,
+                    Condition::Running { paused: true, .. } => MachineFact::Paused,
                     Condition::Ended { reason } => MachineFact::Ended { reason },
                 }
             }
         };
-        if machine != MachineFact::Running {
+        if self.link.as_ref().is_some_and(|link| link.agent().is_closed()) {
+            self.link = None;
+        }
+        self.standing = machine == MachineFact::Paused;
+        if matches!(machine, MachineFact::Absent | MachineFact::Ended { .. }) {
             self.link = None;
             if !matches!(self.guest, GuestFact::Exited { .. }) {
                 self.guest = GuestFact::Unknown;
@@ -274,6 +301,7 @@ impl Driver {
         {
             self.guest = GuestFact::Unknown;
         }
+        self.set_clock(&machine).await;
         let run = run_of(&container.status);
         let guest = match &self.failed {
             Some((of, exit)) if *of == run => GuestFact::Exited { run, exit: exit.clone() },
@@ -289,8 +317,16 @@ impl Driver {
         });
         let journals = self.engine.back_end().journals.clone();
         let beyond = self.journal.end();
+        let agent = self.link.as_ref().map(|link| link.agent().clone());
+        let cut_off = async {
+            match &agent {
+                Some(agent) => agent.closed().await,
+                None => std::future::pending().await,
+            }
+        };
         let command = tokio::select! {
             () = self.handle.wake.notified() => None,
+            () = cut_off => None,
             () = tokio::time::sleep(most) => None,
             () = journals.grown(&self.id, beyond), if live => None,
             command = self.commands.recv() => command,

@@ -3,7 +3,7 @@
 use bulkhead_guest_protocol::frame::{self, Decoder};
 use bulkhead_guest_protocol::journal::{Body, Exited, Reader, Record, StartFailed, Stream};
 use bulkhead_guest_protocol::message::{
-    Event, Exec, Hello, NO_REPLY, Process, Reply, ReplyBody, Request, RequestBody, Start, Stdio,
+    Event, Exec, Hello, Interior, NO_REPLY, Process, Reply, ReplyBody, Request, RequestBody, Start, Stdio,
 };
 use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT, PROTOCOL_MAX, PROTOCOL_MIN};
 use std::fs;
@@ -321,11 +321,23 @@ pub fn start(process: Process, layer_count: u32) -> Start {
         entropy: [5; 32],
         unix_ns: u64::try_from(now.as_nanos()).unwrap(),
         hostname: HOSTNAME.to_owned(),
+        domain_name: String::new(),
         layer_count,
         process,
+        interior: interior(),
         stdio: Stdio::default(),
         journal_offset: 0,
         journal_limit: 1 << 20,
+    }
+}
+
+/// What a container gets that asked for nothing.
+pub fn interior() -> Interior {
+    Interior {
+        shm_bytes: 64 << 20,
+        read_only_paths: vec!["/proc/sys".into()],
+        masked_paths: vec!["/proc/kcore".into(), "/sys/firmware".into()],
+        ..Interior::default()
     }
 }
 
@@ -335,8 +347,12 @@ pub fn process(args: &[&str]) -> Process {
         env: vec!["PATH=/usr/bin:/bin".to_owned()],
         working_dir: String::new(),
         user: String::new(),
-        privileged: false,
-        cpu_quota_milli: 0,
+        groups: Vec::new(),
+        capabilities: 0xa804_25fb,
+        filtered: true,
+        no_new_privileges: false,
+        limits: Vec::new(),
+        oom_score_adj: 0,
     }
 }
 

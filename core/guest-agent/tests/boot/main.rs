@@ -8,12 +8,13 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod interior;
 mod machine;
 mod streams;
 
 use bulkhead_guest_protocol::frame;
 use bulkhead_guest_protocol::journal::{Exited, Stream};
-use bulkhead_guest_protocol::message::{AgentState, ReplyBody, Request, RequestBody};
+use bulkhead_guest_protocol::message::{AgentState, Interior, ReplyBody, Request, RequestBody};
 use machine::{HOSTNAME, Machine, Parts, RUN, exited, failed, make_disk, output, process, run};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -29,7 +30,7 @@ fn make_layers(folder: &Path) -> [PathBuf; 2] {
     fs::copy("/bin/busybox", bottom.join("bin/busybox")).expect("busybox-static is needed");
     for applet in [
         "sh", "cat", "id", "ls", "yes", "head", "mknod", "sleep", "ps", "hostname", "stat", "ip", "tail",
-        "dd", "date", "mount", "mkdir", "seq", "tty", "stty", "wc", "grep",
+        "dd", "date", "mount", "mkdir", "seq", "tr", "tty", "stty", "wc", "grep",
     ] {
         symlink("busybox", bottom.join("bin").join(applet)).unwrap();
     }
@@ -83,8 +84,9 @@ fn a_process_runs_as_its_user_and_its_changes_stay() {
     let mut asked = shell(script);
     asked.user = "web".to_owned();
     asked.working_dir = "/srv/app".to_owned();
-    asked.cpu_quota_milli = 500;
-    let reply = machine.start(asked, 2);
+    let mut start = machine::start(asked, 2);
+    start.interior.cpu_quota_milli = 500;
+    let reply = machine.call(RequestBody::Start(Box::new(start)));
     started(&reply);
     let records = machine.wait_for_end();
     assert_eq!(exited(&records), Exited { code: 7, ..Exited::default() });
@@ -147,8 +149,11 @@ fn a_privileged_container_may_do_everything_in_its_machine() {
                   mkdir /sys/fs/cgroup/mine && echo grouped; mknod /tmp/sda b 8 0 && head -c 0 /tmp/sda && echo opened; \
                   cat /etc/hostname /run/systemd/resolve/stub-resolv.conf /nowhere/hostname";
     let mut asked = shell(script);
-    asked.privileged = true;
-    started(&machine.start(asked, 2));
+    asked.capabilities = u64::MAX;
+    asked.filtered = false;
+    let mut start = machine::start(asked, 2);
+    start.interior = Interior { privileged: true, ..Interior::default() };
+    started(&machine.call(RequestBody::Start(Box::new(start))));
     let records = machine.wait_for_end();
     let expect =
         format!("CapEff: 000001ffffffffff\nmounted\nrenamed\ngrouped\nopened\n{HOSTNAME}\n{HOSTNAME}\n");

@@ -68,8 +68,7 @@ async fn a_panic_is_told_in_the_guests_words_also_if_nobody_listened() {
     let spec = prepare(&fixture, &container(1)).await.unwrap();
     fixture.back_end().machines.start(&spec).await.unwrap();
     let (mut agent, _) = greet(&fixture.back_end(), &spec).await.unwrap();
-    let mut process = shell("sleep 1; echo c > /proc/sysrq-trigger; sleep 1000");
-    process.privileged = true;
+    let process = shell("sleep 1; echo c > /proc/sysrq-trigger; sleep 1000");
     let reply = run(&fixture.back_end(), &spec, &mut agent, process).await.unwrap();
     assert!(matches!(reply, ReplyBody::Started { .. }), "{reply:?}");
     // The server goes away before it happens.

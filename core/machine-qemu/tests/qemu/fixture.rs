@@ -116,8 +116,12 @@ pub fn shell(script: &str) -> Process {
         env: vec!["PATH=/bin".into()],
         working_dir: "/".into(),
         user: String::new(),
-        privileged: false,
-        cpu_quota_milli: 0,
+        groups: Vec::new(),
+        capabilities: 0xa804_25fb,
+        filtered: true,
+        no_new_privileges: false,
+        limits: Vec::new(),
+        oom_score_adj: 0,
     }
 }
 

@@ -120,6 +120,52 @@ pub async fn a_kill_is_final_and_may_be_repeated(fixture: &mut dyn Fixture) -> O
     Ok(())
 }
 
+pub async fn a_paused_machine_stands_still_until_it_is_resumed(fixture: &mut dyn Fixture) -> Outcome {
+    let id = container(1);
+    let nothing = fixture.back_end().machines.pause(&id).await;
+    ensure!(matches!(nothing, Err(MachineError::NoSuchMachine(_))), "there is nothing to pause: {nothing:?}");
+    let spec = prepare(fixture, &id).await?;
+    let mut agent = start_process(fixture, &spec, &[Does::Count(1), Does::Sleep]).await?;
+    first_output(&fixture.back_end(), &spec.id).await?;
+    for _ in 1..=2 {
+        fixture.back_end().machines.pause(&id).await?;
+        ensure!(is_paused(fixture, &id).await? == Some(true), "a pause did not pause it");
+    }
+    let clock = || RequestBody::SetClock { unix_ns: 1_700_000_000_000_000_000 };
+    let silent = agent.call(clock(), Duration::from_millis(700)).await;
+    ensure!(matches!(silent, Err(AgentError::Silent(_))), "somebody in it answers: {silent:?}");
+    drop(agent);
+
+    // The next server finds it as it is.
+    fixture.reopen().await?;
+    ensure!(is_paused(fixture, &id).await? == Some(true), "the next server does not know that it is paused");
+    let machines = fixture.back_end().machines;
+    for _ in 1..=2 {
+        machines.resume(&id).await?;
+        ensure!(is_paused(fixture, &id).await? == Some(false), "a resume did not resume it");
+    }
+    let (mut agent, _) = greet(&fixture.back_end(), &spec).await?;
+    let answer = agent.call(clock(), DEADLINE).await?;
+    ensure!(answer == ReplyBody::Done, "it does not go on: {answer:?}");
+    drop(agent);
+
+    // A paused machine can be ended as any other.
+    machines.pause(&id).await?;
+    machines.kill(&id).await?;
+    ensure!(is_paused(fixture, &id).await?.is_none(), "it did not end");
+    let ended = machines.resume(&id).await;
+    ensure!(matches!(ended, Err(MachineError::NoSuchMachine(_))), "an ended machine was resumed: {ended:?}");
+    Ok(())
+}
+
+/// `None`: it does not run.
+async fn is_paused(fixture: &dyn Fixture, id: &ContainerId) -> Result<Option<bool>, Failure> {
+    Ok(match fixture.back_end().machines.observe(id).await? {
+        Some(MachineFacts { condition: Condition::Running { paused, .. }, .. }) => Some(paused),
+        Some(_) | None => None,
+    })
+}
+
 pub async fn an_end_wakes_whoever_listens(fixture: &mut dyn Fixture) -> Outcome {
     let back_end = fixture.back_end();
     let spec = prepare(fixture, &container(1)).await?;

@@ -67,6 +67,16 @@ impl Machines for Sim {
         Ok(())
     }
 
+    async fn pause(&self, id: &ContainerId) -> Result<(), MachineError> {
+        self.enter(Verb::Pause)?;
+        self.freeze(id, true)
+    }
+
+    async fn resume(&self, id: &ContainerId) -> Result<(), MachineError> {
+        self.enter(Verb::Resume)?;
+        self.freeze(id, false)
+    }
+
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {
         self.enter(Verb::Delete)?;
         let mut world = self.lock();
@@ -109,10 +119,26 @@ impl Machines for Sim {
     }
 }
 
+impl Sim {
+    fn freeze(&self, id: &ContainerId, frozen: bool) -> Result<(), MachineError> {
+        match self.lock().machines.get(id) {
+            Some(machine) if matches!(machine.state, MachineState::Running { .. }) => {
+                machine.guest.frozen.send_replace(frozen);
+            }
+            Some(_) | None => return Err(MachineError::NoSuchMachine(id.clone())),
+        }
+        let _ = self.0.changes.send(id.clone());
+        Ok(())
+    }
+}
+
 fn facts(machine: &Machine) -> Option<MachineFacts> {
     let (run, condition) = match &machine.state {
         MachineState::Absent => return None,
-        MachineState::Running { run, since } => (*run, Condition::Running { pid: None, since: *since }),
+        MachineState::Running { run, since } => {
+            let paused = *machine.guest.frozen.borrow();
+            (*run, Condition::Running { pid: None, since: *since, paused })
+        }
         MachineState::Ended { run, reason } => (*run, Condition::Ended { reason: reason.clone() }),
     };
     Some(MachineFacts {
@@ -120,6 +146,7 @@ fn facts(machine: &Machine) -> Option<MachineFacts> {
         vch: machine.spec.vch,
         server: machine.spec.server,
         run,
+        vcpus: machine.spec.vcpus,
         token: machine.spec.token,
         condition,
     })

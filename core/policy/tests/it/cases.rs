@@ -3,6 +3,8 @@
 
 use crate::support::{World, image, vch};
 use bulkhead_model::caller::Via;
+use bulkhead_model::capability::Capabilities;
+use bulkhead_model::process::Seccomp;
 use bulkhead_model::reason::Rule;
 use bulkhead_model::{Action, Caller, Verdict};
 use bulkhead_policy::{PolicySet, Settings};
@@ -26,6 +28,10 @@ struct Case {
     /// `false`: the image is not in the cache.
     cached: Option<bool>,
     privileged: Option<bool>,
+    #[serde(default)]
+    cap_add: Vec<String>,
+    #[serde(default)]
+    seccomp_unconfined: bool,
     memory_mib: Option<u64>,
     accelerator: Option<String>,
     #[serde(default)]
@@ -66,6 +72,10 @@ impl Case {
             world.image = None;
         }
         world.spec.privileged = self.privileged.unwrap_or(false);
+        world.spec.process.cap_add = Capabilities::parse(&self.cap_add).unwrap();
+        if self.seccomp_unconfined {
+            world.spec.process.seccomp = Seccomp::Unconfined;
+        }
         if let Some(memory) = self.memory_mib {
             world.spec.resources.memory_bytes = memory << 20;
         }

@@ -96,6 +96,8 @@ impl World {
                 resources: Resources { cpu_milli: 1000, memory_bytes: 512 << 20, disk_bytes: 8 << 30 },
                 privileged: false,
                 auto_remove: false,
+                stdio: Default::default(),
+                process: bulkhead_model::ProcessOptions::default(),
             },
             asked: "nginx".into(),
             image: Some(image(&["docker.io/library/nginx"])),
@@ -122,10 +124,16 @@ impl World {
             Action::ContainerInspect
             | Action::ContainerLogs
             | Action::ContainerAttach
+            | Action::ContainerExec
             | Action::ContainerWait
             | Action::ContainerCreate
             | Action::ContainerStart
             | Action::ContainerStop
+            | Action::ContainerRestart
+            | Action::ContainerPause
+            | Action::ContainerUnpause
+            | Action::ContainerRename
+            | Action::ContainerUpdate
             | Action::ContainerKill
             | Action::ContainerRemove => Subject::Container { vch, container },
             Action::ImageInspect
@@ -137,6 +145,7 @@ impl World {
             | Action::SystemEvents
             | Action::RegistryLogin
             | Action::ContainerList
+            | Action::ContainerPrune
             | Action::ImageList
             | Action::ImageLoad
             | Action::NetworkList

@@ -55,6 +55,25 @@ pub(super) async fn insert(
     Ok(())
 }
 
+/// What an update may change.
+pub(super) async fn update(tx: &mut PgConnection, container: &Container) -> Result<(), StoreError> {
+    sqlx::query(
+        "update containers
+         set ask = $2::text::json, spec = $3::text::json, client_view = $4::text::json, memory_bytes = $5,
+             desired = $6::text::json
+         where id = $1",
+    )
+    .bind(container.id.as_str())
+    .bind(to_json(&container.ask)?)
+    .bind(to_json(&container.spec)?)
+    .bind(to_json(&container.client_view)?)
+    .bind(to_i64(container.spec.resources.memory_bytes)?)
+    .bind(to_json(&container.desired)?)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 pub(super) fn goal_name(goal: &Goal) -> &'static str {
     match goal {
         Goal::Rest => "rest",

@@ -14,17 +14,19 @@ macro_rules! live {
 }
 
 pub(super) async fn check_name(tx: &mut PgConnection, container: &Container) -> Result<(), StoreError> {
+    check_name_free(tx, container.vch, &container.name).await
+}
+
+pub(super) async fn check_name_free(tx: &mut PgConnection, vch: VchId, name: &str) -> Result<(), StoreError> {
     let holder: Option<String> =
         sqlx::query_scalar("select id from containers where vch_id = $1 and name = $2")
-            .bind(container.vch.0)
-            .bind(&container.name)
+            .bind(vch.0)
+            .bind(name)
             .fetch_optional(tx)
             .await?;
     match holder {
         None => Ok(()),
-        Some(holder) => {
-            Err(StoreError::NameTaken { kind: "container", name: container.name.clone(), holder })
-        }
+        Some(holder) => Err(StoreError::NameTaken { kind: "container", name: name.into(), holder }),
     }
 }
 

@@ -99,11 +99,15 @@ async fn the_desired_state_changes_only_as_it_was_read() {
     let world = World::new().await;
     let container = world.create("c").await;
     let (store, vch, id) = (&world.store, world.vch.id, &container.id);
-    let run = Desired { goal: Goal::Run, run: 1 };
+    let run = Desired { goal: Goal::Run, run: 1, ..Desired::default() };
     let (after, events) = store.set_desired(vch, id, &rest(), &run, &record("start")).await.unwrap();
     assert_eq!((after.desired.clone(), events.len()), (run.clone(), 1));
     assert_eq!(store.container(vch, id).await.unwrap(), after);
-    let stop = |deadline| Desired { goal: Goal::Stop { signal: Signal::TERM, deadline }, run: 1 };
+    let stop = |deadline| Desired {
+        goal: Goal::Stop { signal: Signal::TERM, deadline },
+        run: 1,
+        ..Desired::default()
+    };
     let stale = store.set_desired(vch, id, &rest(), &stop(None), &record("stop")).await;
     assert!(matches!(stale, Err(StoreError::Conflict { .. })), "{stale:?}");
 
@@ -136,7 +140,7 @@ async fn status_is_recorded_with_what_the_end_wishes() {
         store.set_status(world.fence, vch, id, &status, None, &record("s")).await.unwrap();
         assert_eq!(store.container(vch, id).await.unwrap().status, status);
     }
-    let gone = Desired { goal: Goal::Gone, run: 1 };
+    let gone = Desired { goal: Goal::Gone, run: 1, ..Desired::default() };
     store.set_status(world.fence, vch, id, &exited(1), Some(&gone), &record("die")).await.unwrap();
     let after = store.container(vch, id).await.unwrap();
     assert_eq!((after.status, after.desired), (exited(1), gone));

@@ -32,7 +32,7 @@ async fn memory_of_what_runs_is_limited_in_a_race() {
     for n in 0..10 {
         containers.push(world.create(&format!("c{n}")).await);
     }
-    let run = Desired { goal: Goal::Run, run: 1 };
+    let run = Desired { goal: Goal::Run, run: 1, ..Desired::default() };
     let (wish, record) = (rest(), record("start"));
     let starts =
         containers.iter().map(|c| world.store.set_desired(world.vch.id, &c.id, &wish, &run, &record));
@@ -52,7 +52,7 @@ async fn memory_counts_from_the_wish_to_the_end() {
     let world = World::with(settings).await;
     let one = world.create("one").await;
     let two = world.create("two").await;
-    let run = |run| Desired { goal: Goal::Run, run };
+    let run = |run| Desired { goal: Goal::Run, run, ..Desired::default() };
     let start = async |container: &Container, expect: &Desired, new: &Desired| {
         let outcome =
             world.store.set_desired(world.vch.id, &container.id, expect, new, &record("start")).await;

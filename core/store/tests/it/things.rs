@@ -51,7 +51,7 @@ impl World {
     }
 
     pub async fn want(&self, container: &Container, expect: &Desired, goal: Goal, run: u32) -> Container {
-        let new = Desired { goal, run };
+        let new = Desired { goal, run, ..Desired::default() };
         self.store.set_desired(self.vch.id, &container.id, expect, &new, &record("start")).await.unwrap().0
     }
 
@@ -131,11 +131,11 @@ pub fn container_id() -> ContainerId {
 }
 
 pub fn rest() -> Desired {
-    Desired { goal: Goal::Rest, run: 0 }
+    Desired::default()
 }
 
 pub fn running(run: u32) -> Status {
-    Status::Running { run, started_at: at(5), stop_signalled: false }
+    Status::Running { run, started_at: at(5), stop_signalled: false, paused: false }
 }
 
 pub fn exited(run: u32) -> Status {
@@ -162,6 +162,8 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
             resources: Resources { cpu_milli: 1000, memory_bytes: 512 * MIB, disk_bytes: 8 << 30 },
             privileged: false,
             auto_remove: false,
+            process: bulkhead_model::ProcessOptions::default(),
+            stdio: Default::default(),
         },
         image: image.id.clone(),
         layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),

@@ -116,7 +116,6 @@ async fn what_is_not_there_is_refused_by_name() {
         (&["--tmpfs", "/x"], "HostConfig.Tmpfs"),
         (&["-i"], "is not supported yet (-i"),
         (&["-t"], "Tty is not supported yet (-t)"),
-        (&["--restart", "always"], "HostConfig.RestartPolicy is not supported yet (--restart)"),
         (&["--network", "host"], "HostConfig.NetworkMode"),
         (&["--network", "mine"], "HostConfig.NetworkMode"),
         (&["--pid", "host"], "HostConfig.PidMode"),

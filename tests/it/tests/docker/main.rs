@@ -8,6 +8,8 @@ mod endpoint;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod life;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 #[path = "../it/world.rs"]

@@ -8,6 +8,8 @@ mod faults;
 #[cfg(test)]
 mod journey;
 #[cfg(test)]
+mod life;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod limits;

@@ -1,0 +1,6 @@
+//! Processes beside a container's own.
+
+pub mod create;
+pub mod inspect;
+pub mod resize;
+pub mod start;

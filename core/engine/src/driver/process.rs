@@ -1,0 +1,96 @@
+//! From a decided spec to what the guest is told.
+
+use bulkhead_guest_protocol::message::{Interior, Limit, Process, Tmpfs};
+use bulkhead_model::ContainerSpec;
+use bulkhead_model::process::{self as model, SHM_BYTES_DEFAULT};
+
+/// The container's own process. One beside it differs in its command, and where the user said so.
+pub(crate) fn process(spec: &ContainerSpec) -> Process {
+    let options = &spec.process;
+    Process {
+        args: [spec.entrypoint.clone(), spec.cmd.clone()].concat(),
+        env: env(spec),
+        working_dir: spec.working_dir.clone(),
+        user: spec.user.clone(),
+        groups: options.groups.clone(),
+        capabilities: options.bounding_set(spec.privileged),
+        filtered: options.is_filtered(spec.privileged),
+        no_new_privileges: options.no_new_privileges,
+        limits: options.limits.iter().map(limit).collect(),
+        oom_score_adj: options.oom_score_adj,
+    }
+}
+
+/// With what every process in the container finds there, as in Docker.
+fn env(spec: &ContainerSpec) -> Vec<String> {
+    let has = |name: &str| spec.env.iter().any(|entry| entry.split('=').next() == Some(name));
+    let hostname = (!has("HOSTNAME")).then(|| format!("HOSTNAME={}", spec.hostname));
+    let term = (spec.stdio.tty && !has("TERM")).then(|| "TERM=xterm".to_owned());
+    spec.env.iter().cloned().chain(hostname).chain(term).collect()
+}
+
+pub(crate) fn interior(spec: &ContainerSpec) -> Interior {
+    let (options, resources) = (&spec.process, &spec.resources);
+    let is_part = resources.cpu_milli < resources.vcpus() * 1000;
+    Interior {
+        privileged: spec.privileged,
+        read_only: options.read_only,
+        tmpfs: options.tmpfs.iter().map(tmpfs).collect(),
+        shm_bytes: options.shm_bytes.unwrap_or(SHM_BYTES_DEFAULT),
+        sysctls: options.all_sysctls().into_iter().collect(),
+        masked_paths: options.masked(spec.privileged),
+        read_only_paths: options.unwritable(spec.privileged),
+        pids_max: options.pids_max.unwrap_or(0),
+        cpu_quota_milli: if is_part { resources.cpu_milli } else { 0 },
+        init: options.init,
+    }
+}
+
+fn limit(limit: &model::Limit) -> Limit {
+    let number = |value: Option<u64>| value.unwrap_or(u64::MAX);
+    Limit { resource: limit.resource.number(), soft: number(limit.soft), hard: number(limit.hard) }
+}
+
+fn tmpfs(tmpfs: &model::Tmpfs) -> Tmpfs {
+    let options = [
+        tmpfs.size.as_ref().map(|size| format!("size={size}")),
+        tmpfs.inodes.map(|count| format!("nr_inodes={count}")),
+        tmpfs.mode.map(|mode| format!("mode={mode:o}")),
+        tmpfs.uid.map(|uid| format!("uid={uid}")),
+        tmpfs.gid.map(|gid| format!("gid={gid}")),
+    ];
+    Tmpfs {
+        target: tmpfs.target.clone(),
+        read_only: tmpfs.read_only,
+        executable: tmpfs.executable,
+        set_user_id: tmpfs.set_user_id,
+        devices: tmpfs.devices,
+        options: options.into_iter().flatten().collect::<Vec<_>>().join(","),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_file_system_are_the_kernels() {
+        let asked = model::Tmpfs {
+            target: "/run".into(),
+            size: Some("64m".into()),
+            mode: Some(0o1770),
+            gid: Some(5),
+            executable: true,
+            ..model::Tmpfs::default()
+        };
+        let told = tmpfs(&asked);
+        assert_eq!(told.options, "size=64m,mode=1770,gid=5");
+        assert!(told.executable && !told.devices && !told.read_only);
+    }
+
+    #[test]
+    fn no_limit_is_the_kernels_infinity() {
+        let asked = model::Limit { resource: model::Resource::Core, soft: Some(0), hard: None };
+        assert_eq!(limit(&asked), Limit { resource: 4, soft: 0, hard: u64::MAX });
+    }
+}
