@@ -14,7 +14,7 @@ pub async fn get(call: Call) -> Answer {
     if call.query.flag("size") {
         let usage = call.engine().container_usage(&call.session, container.id.as_str()).await?;
         shape.insert("SizeRw".into(), usage.disk_bytes.into());
-        shape.insert("SizeRootFs".into(), usage.disk_bytes.into());
+        shape.insert("SizeRootFs".into(), (usage.disk_bytes + usage.image_bytes).into());
     }
     reply::ok(&shape)
 }

@@ -44,7 +44,7 @@ pub async fn get(call: Call) -> Answer {
         if sizes && let Some(map) = item.as_object_mut() {
             let usage = call.engine().container_usage(&call.session, container.id.as_str()).await?;
             map.insert("SizeRw".into(), usage.disk_bytes.into());
-            map.insert("SizeRootFs".into(), usage.disk_bytes.into());
+            map.insert("SizeRootFs".into(), (usage.disk_bytes + usage.image_bytes).into());
         }
         list.push(item);
     }

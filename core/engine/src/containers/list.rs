@@ -23,6 +23,11 @@ impl Engine {
     ) -> Result<ContainerUsage, EngineError> {
         let container = self.container(session, text).await?;
         let disk_bytes = self.back_end().disks.disk_used(session.vch, &container.id).await.unwrap_or(0);
-        Ok(ContainerUsage { disk_bytes })
+        let image_bytes = match self.store().image(session.vch, &container.image).await {
+            Ok(image) => image.layers.iter().map(|layer| layer.size_bytes).sum(),
+            Err(bulkhead_store::StoreError::NotFound { .. }) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(ContainerUsage { disk_bytes, image_bytes })
     }
 }

@@ -36,6 +36,8 @@ pub enum Changed {
 pub struct ContainerUsage {
     /// Of its own disk, on the datastore.
     pub disk_bytes: u64,
+    /// Of what its image's layers hold, shared with others of that image.
+    pub image_bytes: u64,
 }
 
 /// Tries of a compare-and-set before it is given up; each loses only to another request on the same container.
