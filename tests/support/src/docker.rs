@@ -1,6 +1,7 @@
 //! The stock docker CLI, pointed at one VCH.
 
-use crate::process::{Output, run};
+use crate::Terminal;
+use crate::process::{Output, run, run_with_input};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,6 +52,16 @@ impl Docker {
     /// `docker ARGS`, run to its end, whatever that is.
     pub fn run(&self, args: &[&str]) -> Result<Output> {
         run(&mut self.command(args), Duration::from_secs(COMMAND_S))
+    }
+
+    /// `docker ARGS` with something on its standard input.
+    pub fn run_with_input(&self, args: &[&str], input: impl Into<Vec<u8>>) -> Result<Output> {
+        run_with_input(&mut self.command(args), input, Duration::from_secs(COMMAND_S))
+    }
+
+    /// `docker ARGS` under a terminal of 24 lines and 80 columns.
+    pub fn terminal(&self, args: &[&str]) -> Result<Terminal> {
+        Terminal::spawn(self.command(args), 24, 80)
     }
 
     /// What `docker ARGS` printed; an error if it failed.

@@ -9,9 +9,11 @@ pub mod postgres;
 mod process;
 pub mod registry;
 mod server;
+mod terminal;
 mod wait;
 
 pub use docker::Docker;
-pub use process::{Output, run};
+pub use process::{Output, run, run_with_input};
 pub use server::{BackEnd, Server, ServerOptions, binary};
+pub use terminal::Terminal;
 pub use wait::wait_for;

@@ -3,7 +3,7 @@
 use crate::wait_for;
 use anyhow::{Context as _, Result, bail};
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -39,11 +39,24 @@ impl fmt::Display for Output {
     }
 }
 
-/// Runs a program to its end; kills it when `limit` has passed.
+/// Runs a program to its end, without input; kills it when `limit` has passed.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
+    command.stdin(Stdio::null());
+    to_end(command, Vec::new(), limit)
+}
+
+/// As [`run`], with something on its standard input, which then ends.
+pub fn run_with_input(command: &mut Command, input: impl Into<Vec<u8>>, limit: Duration) -> Result<Output> {
+    command.stdin(Stdio::piped());
+    to_end(command, input.into(), limit)
+}
+
+fn to_end(command: &mut Command, input: Vec<u8>, limit: Duration) -> Result<Output> {
     let name = format!("{command:?}");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot run {name}"))?;
+    // A program that does not read ends this with an error that says nothing more than its own end.
+    let feeder = child.stdin.take().map(|mut stdin| std::thread::spawn(move || stdin.write_all(&input).ok()));
     // Drained in threads of their own: a full pipe must not hold the program up.
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
@@ -51,6 +64,9 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
     if ended.is_err() {
         child.kill().ok();
         child.wait().ok();
+    }
+    if let Some(feeder) = feeder {
+        feeder.join().ok();
     }
     let output = Output {
         code: ended.as_ref().ok().and_then(|status| status.as_ref().ok()).and_then(|status| status.code()),

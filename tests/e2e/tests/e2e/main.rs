@@ -14,9 +14,11 @@ mod isolation;
 mod lifecycle;
 mod output;
 mod own_database;
+mod process;
 mod refused;
 mod registry;
 mod run;
+mod streams;
 mod survival;
 mod world;
 
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         deny::CASES,
         run::CASES,
         output::CASES,
+        streams::CASES,
+        process::CASES,
         lifecycle::CASES,
         image_commands::CASES,
         refused::CASES,

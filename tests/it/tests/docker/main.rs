@@ -6,11 +6,15 @@ mod cli;
 #[cfg(test)]
 mod endpoint;
 #[cfg(test)]
+mod exec;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod watch;
 #[cfg(test)]
 #[path = "../it/world.rs"]
 #[allow(
