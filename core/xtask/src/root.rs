@@ -34,8 +34,24 @@ pub fn command(program: impl AsRef<OsStr>, why: &str) -> Result<Command> {
     }
     say::note(&format!("sudo: {why}"));
     let mut command = Command::new("sudo");
-    command.arg(program);
+    command.args(keep_proxies(|name| std::env::var_os(name).is_some())).arg(program);
     Ok(command)
+}
+
+/// sudo forgets the environment; packages and images come through the user's proxies all the same.
+fn keep_proxies(is_set: impl Fn(&str) -> bool) -> Option<String> {
+    let names = [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+        "NO_PROXY",
+        "no_proxy",
+    ];
+    let set: Vec<&str> = names.into_iter().filter(|name| is_set(name)).collect();
+    (!set.is_empty()).then(|| format!("--preserve-env={}", set.join(",")))
 }
 
 /// Runs a command with its output on stderr (stdout is reserved), and fails with what to look at.
@@ -71,4 +87,16 @@ pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_are_kept_if_there_are_any() {
+        assert_eq!(keep_proxies(|_| false), None);
+        let kept = keep_proxies(|name| name == "https_proxy" || name == "NO_PROXY");
+        assert_eq!(kept.as_deref(), Some("--preserve-env=https_proxy,NO_PROXY"));
+    }
 }

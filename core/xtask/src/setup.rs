@@ -136,6 +136,13 @@ pub const NEEDS: &[Need] = &[
         needed_for: For::Testing,
     },
     Need {
+        package: "python3-docker",
+        why: "the SDK of Docker for Python, a client of the tests",
+        there: There::File("/usr/lib/python3/dist-packages/docker/__init__.py"),
+        how: How::Apt,
+        needed_for: For::Testing,
+    },
+    Need {
         package: "apache2-utils",
         why: "`htpasswd`, for a registry with a password",
         there: There::Program("htpasswd"),

@@ -11,6 +11,7 @@ mod harness;
 mod image_commands;
 mod images;
 mod isolation;
+mod life;
 mod lifecycle;
 mod output;
 mod own_database;
@@ -18,6 +19,7 @@ mod process;
 mod refused;
 mod registry;
 mod run;
+mod sdk;
 mod streams;
 mod survival;
 mod world;
@@ -31,8 +33,10 @@ fn main() -> ExitCode {
         run::CASES,
         output::CASES,
         streams::CASES,
+        sdk::CASES,
         process::CASES,
         lifecycle::CASES,
+        life::CASES,
         image_commands::CASES,
         refused::CASES,
         isolation::CASES,

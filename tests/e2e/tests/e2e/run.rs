@@ -129,7 +129,9 @@ fn python_in_many_layers(world: &mut World) -> Result<()> {
 
 fn exit_codes(world: &mut World) -> Result<()> {
     code(&world.busybox_run(&["--rm"], &["sh", "-c", "exit 7"])?, 7)?;
-    code(&world.busybox_run(&["--rm"], &["true"])?, 0)
+    code(&world.busybox_run(&["--rm"], &["true"])?, 0)?;
+    // The first process of a container is deaf to its own SIGKILL, as in Docker; under an init it is not the first.
+    code(&world.busybox_run(&["--rm", "--init"], &["sh", "-c", "kill -9 $$"])?, 137)
 }
 
 fn what_cannot_be_started(world: &mut World) -> Result<()> {
