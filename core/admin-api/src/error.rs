@@ -104,6 +104,7 @@ impl From<EngineError> for Problem {
             | E::NotPaused(_)
             | E::IsRestarting(_)
             | E::InputClosed
+            | E::LogNotKept
             | E::Conflict(_)
             | E::ImageInUse { .. }
             | E::ImageHasNames(_) => (StatusCode::CONFLICT, code::CONFLICT),

@@ -73,6 +73,7 @@ impl From<EngineError> for ApiError {
                 (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
             }
             EngineError::NoSuchVch(_) | EngineError::NoSuchDecision(_) => (Is::NOT_FOUND, error.to_string()),
+            EngineError::LogNotKept => (Is::NOT_IMPLEMENTED, error.to_string()),
             EngineError::NameInUse { name, holder } => (
                 Is::CONFLICT,
                 format!(

@@ -53,6 +53,8 @@ routes! {
     POST   "/exec/{}/resize"           => ExecResize,       exec::resize::post;
     GET    "/exec/{}/json"             => ExecInspect,      exec::inspect::get;
     GET    "/containers/{}/logs"       => ContainerLogs,    containers::logs::get;
+    GET    "/containers/{}/top"        => ContainerTop,     containers::top::get;
+    GET    "/containers/{}/stats"      => ContainerStats,   containers::stats::get;
     DELETE "/containers/{}"            => ContainerRemove,  containers::remove::delete;
     DELETE "/containers/{}/{}"         => LinkRemove,       containers::remove::delete_link;
     POST   "/containers/prune"         => ContainerPrune,   containers::prune::post;

@@ -33,10 +33,8 @@ macro_rules! operations {
 use Kind::{Experimental, Later, NoPlugin, NoSwarm, NotInSwarm};
 
 operations! {
-    GET    "/containers/{}/top"            Later("top");
     GET    "/containers/{}/changes"        Later("diff");
     GET    "/containers/{}/export"         Later("export");
-    GET    "/containers/{}/stats"          Later("stats");
     GET    "/containers/{}/attach/ws"      Later("attach by websocket");
     HEAD   "/containers/{}/archive"        Later("cp");
     GET    "/containers/{}/archive"        Later("cp");

@@ -52,6 +52,8 @@ pub enum EngineError {
     NotPaused(ContainerId),
     #[error("container {0} is restarting, wait until the container is running")]
     IsRestarting(ContainerId),
+    #[error("configured logging driver does not support reading")]
+    LogNotKept,
     /// Two things that were asked for exclude each other.
     #[error("{0}")]
     Conflict(String),

@@ -32,6 +32,7 @@ mod system;
 mod vchs;
 mod wait;
 
+mod watch;
 pub use archives::{Loaded, Saved};
 pub use containers::create::Created;
 pub use containers::prune::Pruned;
@@ -42,7 +43,7 @@ pub use exec::{ExecAsk, ExecFacts, ExecSession};
 pub use feed::EventQuery;
 pub use images::RemovedImage;
 pub use input::{Input, Size};
-pub use log::{LogLine, LogQuery};
+pub use log::{Log, LogLine, LogQuery};
 pub use output::{Output, OutputStream};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
@@ -50,8 +51,10 @@ pub use vchs::{NewVch, VchUsage};
 pub use wait::{WaitFor, Waiting};
 
 // What callers need of it, so that they need not know the crate.
+pub use watch::{Sample, Stats};
 pub use bulkhead_image::registry::Credentials;
 pub use bulkhead_image::{ImageError, PullProgress, Stage};
+pub use bulkhead_guest_protocol::watch::{DeviceUsage, Process, Processes, Usage};
 
 use bulkhead_image::convert::Converter;
 use bulkhead_image::registry::Registries;

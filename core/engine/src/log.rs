@@ -4,12 +4,12 @@ use crate::driver::time_of;
 use crate::output::{Cursor, OutputStream, current_or_next_run};
 use crate::{Engine, EngineError, Session};
 use bulkhead_guest_protocol::journal::{Body, Record};
-use bulkhead_model::Action;
-use bulkhead_model::lifecycle::Status;
+use bulkhead_model::lifecycle::{Goal, Status};
+use bulkhead_model::{Action, LogDriver};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Longer lines come in pieces; only the last has the newline.
 const LINE_BYTES_MAX: usize = 16 << 10;
@@ -35,6 +35,21 @@ pub struct LogLine {
     pub stream: OutputStream,
     /// With its newline, where it has one.
     pub data: Bytes,
+}
+
+/// A container's log, as it was asked for.
+pub struct Log {
+    pub lines: BoxStream<'static, Result<LogLine, EngineError>>,
+    /// It is of a terminal: one stream.
+    pub terminal: bool,
+    /// Told beside each line, to whoever asks for details.
+    pub details: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("terminal", &self.terminal).finish_non_exhaustive()
+    }
 }
 
 /// Puts pieces of output together to lines.
@@ -94,19 +109,27 @@ struct Tail {
     query: LogQuery,
     /// Lines that were there already, cut to the wanted number.
     backlog: VecDeque<LogLine>,
+    /// A line came that is later than any that is wanted.
+    past: bool,
 }
 
 impl Engine {
-    pub async fn logs(
-        &self,
-        session: &Session,
-        text: &str,
-        query: LogQuery,
-    ) -> Result<BoxStream<'static, Result<LogLine, EngineError>>, EngineError> {
+    pub async fn logs(&self, session: &Session, text: &str, query: LogQuery) -> Result<Log, EngineError> {
         let (_, container, _) = self.admit_container(session, Action::ContainerLogs, text).await?;
+        if container.desired.goal == Goal::Gone {
+            return Err(EngineError::Conflict(
+                "can not get logs from container which is dead or marked for removal".into(),
+            ));
+        }
+        let (spec, terminal) = (&container.spec, container.spec.stdio.tty);
+        if spec.log.driver == LogDriver::None {
+            return Err(EngineError::LogNotKept);
+        }
+        let details = spec.log.details(&spec.labels, &spec.env);
         let live = matches!(container.status, Status::Starting { .. } | Status::Running { .. });
         let follow = query.follow && live;
-        let mut tail = Tail { cursor: None, lines: Lines::default(), query, backlog: VecDeque::new() };
+        let mut tail =
+            Tail { cursor: None, lines: Lines::default(), query, backlog: VecDeque::new(), past: false };
         match query.tail {
             None => {
                 let last_run = follow.then(|| current_or_next_run(&container));
@@ -120,7 +143,7 @@ impl Engine {
                         tail.remember(line, count);
                     }
                 }
-                if follow {
+                if follow && !tail.past {
                     cursor.follow(current_or_next_run(&container));
                     tail.cursor = Some(cursor);
                 } else {
@@ -131,11 +154,12 @@ impl Engine {
                 }
             }
         }
-        Ok(stream::unfold(tail, |mut tail| async move {
+        let lines = stream::unfold(tail, |mut tail| async move {
             let item = tail.next().await.transpose()?;
             Some((item, tail))
         })
-        .boxed())
+        .boxed();
+        Ok(Log { lines, terminal, details })
     }
 }
 
@@ -150,6 +174,7 @@ impl Tail {
 
     fn remember(&mut self, line: LogLine, count: u64) {
         let early = self.query.until.is_none_or(|until| line.at <= until);
+        self.past |= !early;
         if !early || !self.wanted(&line) {
             return;
         }

@@ -6,7 +6,7 @@ use bulkhead_guest_protocol::journal::{Body, Reader, Record, Stream};
 use bulkhead_machine::Journals;
 use bulkhead_model::lifecycle::Status;
 use bulkhead_model::restart::due;
-use bulkhead_model::{Action, Container, ContainerId};
+use bulkhead_model::{Action, Container, ContainerId, LogDriver};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::collections::VecDeque;
@@ -189,6 +189,9 @@ impl Engine {
         }
         if due(&container.desired, &container.status).is_some() {
             return Err(EngineError::IsRestarting(container.id));
+        }
+        if replay && container.spec.log.driver == LogDriver::None {
+            return Err(EngineError::LogNotKept);
         }
         let last_run = stream.then(|| current_or_next_run(&container));
         let cursor = self.cursor(&container, replay, last_run, stream).await?;

@@ -10,7 +10,7 @@ use crate::failure::{Doing, Failure};
 use crate::journal::{CHUNK_BYTES_MAX, Journal};
 use crate::process::{self, Place, Spawned};
 use crate::streams::{Beside, Input};
-use crate::{boot, cgroup, disks, rootfs, stdio, sys};
+use crate::{boot, cgroup, disks, rootfs, stdio, sys, watch};
 use bulkhead_guest_protocol::journal::{Exited, StartFailed, Stream};
 use bulkhead_guest_protocol::message::{
     AgentState, Event, Exec, Hello, MAIN_STREAM, NO_REPLY, ReplyBody, Request, RequestBody, Start,
@@ -183,6 +183,8 @@ impl Agent {
             RequestBody::Signal { number } => self.signal(number),
             RequestBody::JournalLimit { offset } => self.raise_limit(offset),
             RequestBody::SetClock { unix_ns } => done(sys::set_clock(unix_ns).doing("set the clock")),
+            RequestBody::Processes => self.watch(|| Ok(ReplyBody::Processes(Box::new(watch::processes()?)))),
+            RequestBody::Usage => self.watch(|| Ok(ReplyBody::Usage(Box::new(watch::usage()?)))),
             RequestBody::PowerOff => {
                 self.channel.reply(request.id, ReplyBody::Done);
                 return self.shut_down();
@@ -318,6 +320,15 @@ impl Agent {
         match &mut self.running {
             Some(running) => done(running.journal.raise_limit(offset).doing("write the journal")),
             None => refused("no process runs"),
+        }
+    }
+
+    fn watch(&self, look: impl FnOnce() -> std::io::Result<ReplyBody>) -> ReplyBody {
+        match &self.running {
+            Some(running) if running.status.is_none() => {
+                look().doing("look").unwrap_or_else(|failure| refused(failure.message))
+            }
+            _ => refused("no process runs"),
         }
     }
 

@@ -4,8 +4,10 @@
 use crate::failure::{Doing, Failure};
 use crate::sys;
 use bulkhead_guest_protocol::message::Interior;
+use bulkhead_guest_protocol::watch::{DeviceUsage, FIGURES_MAX, Usage};
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const ROOT: &str = "/cgroup/unified";
 const WORKLOAD: &str = "/cgroup/unified/container";
@@ -14,6 +16,7 @@ const DEVICES: &str = "/cgroup/devices/container";
 const MEMORY_RESERVE_BYTES: u64 = 8 << 20;
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
 const PERIOD_US: u64 = 100_000;
+const FREEZE_MAX: Duration = Duration::from_secs(5);
 
 /// What a container may open without privileges; nodes of any kind may be made, as in Docker.
 const DEVICES_ALLOWED: [&str; 10] = [
@@ -39,16 +42,20 @@ pub struct Entrances {
 pub fn prepare(interior: &Interior) -> Result<Entrances, Failure> {
     mount("cgroup2", ROOT, "")?;
     fs::write(format!("{ROOT}/cgroup.subtree_control"), "+memory +cpu +pids").doing("use the controllers")?;
+    // Only counts: a kernel without it has a container without these figures.
+    if let Err(error) = fs::write(format!("{ROOT}/cgroup.subtree_control"), "+io") {
+        eprintln!("bulkhead agent: no figures of disks: {error}");
+    }
     fs::create_dir_all(WORKLOAD).doing("make the container's group")?;
-    let available = available_bytes(&fs::read_to_string("/proc/meminfo").doing("read the memory's size")?);
+    let available =
+        meminfo_bytes(&fs::read_to_string("/proc/meminfo").doing("read the memory's size")?, "MemAvailable:");
     let limit = available.saturating_sub(MEMORY_RESERVE_BYTES).max(MEMORY_BYTES_MIN);
     set("memory.max", &limit.to_string())?;
     if interior.pids_max > 0 {
         set("pids.max", &interior.pids_max.to_string())?;
     }
     if interior.cpu_quota_milli > 0 {
-        let quota_us = u64::from(interior.cpu_quota_milli) * PERIOD_US / 1000;
-        set("cpu.max", &format!("{quota_us} {PERIOD_US}"))?;
+        set_cpu_quota(interior.cpu_quota_milli)?;
     }
     let mut files = vec![entrance(WORKLOAD)?];
     if !interior.privileged {
@@ -64,9 +71,36 @@ pub fn prepare(interior: &Interior) -> Result<Entrances, Failure> {
     Ok(Entrances { files })
 }
 
+/// In thousandths of a vCPU; 0: none.
+pub fn set_cpu_quota(milli: u32) -> Result<(), Failure> {
+    set("cpu.max", &cpu_max(milli))
+}
+
+fn cpu_max(milli: u32) -> String {
+    let quota = if milli == 0 { "max".to_owned() } else { (u64::from(milli) * PERIOD_US / 1000).to_string() };
+    format!("{quota} {PERIOD_US}")
+}
+
 /// Whether the kernel killed something in the container for want of memory.
 pub fn oom_killed() -> bool {
     fs::read_to_string(format!("{WORKLOAD}/memory.events")).is_ok_and(|events| counted_oom(&events))
+}
+
+/// Lets the container's processes stand still, or go on. What does not obey, in time, is a matter of chance anyway.
+pub fn freeze(still: bool) -> Result<(), Failure> {
+    set("cgroup.freeze", if still { "1" } else { "0" })
+}
+
+/// Returns when they stand still, or do not within a while.
+pub fn await_frozen() {
+    let start = Instant::now();
+    let frozen = || {
+        let events = fs::read_to_string(format!("{WORKLOAD}/cgroup.events")).unwrap_or_default();
+        events.lines().any(|line| line == "frozen 1")
+    };
+    while !frozen() && start.elapsed() < FREEZE_MAX {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn counted_oom(events: &str) -> bool {
@@ -87,8 +121,63 @@ fn entrance(group: &str) -> Result<File, Failure> {
     OpenOptions::new().write(true).open(format!("{group}/cgroup.procs")).doing("open the container's group")
 }
 
-fn available_bytes(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+/// What the container's group has taken.
+pub fn usage(usage: &mut Usage) -> std::io::Result<()> {
+    let read = |name: &str| fs::read_to_string(format!("{WORKLOAD}/{name}"));
+    let cpu = read("cpu.stat")?;
+    let nanoseconds = |name| figure(&cpu, name).saturating_mul(1000);
+    (usage.cpu_ns, usage.user_ns) = (nanoseconds("usage_usec"), nanoseconds("user_usec"));
+    (usage.kernel_ns, usage.throttled_ns) = (nanoseconds("system_usec"), nanoseconds("throttled_usec"));
+    (usage.periods, usage.throttled_periods) = (figure(&cpu, "nr_periods"), figure(&cpu, "nr_throttled"));
+    usage.memory_bytes = number(&read("memory.current")?);
+    usage.memory_limit_bytes = number(&read("memory.max")?);
+    usage.memory = figures(&read("memory.stat")?).take(FIGURES_MAX).collect();
+    usage.pids = number(&read("pids.current")?);
+    usage.pids_limit = number(&read("pids.max")?);
+    usage.devices = devices(&read("io.stat").unwrap_or_default());
+    Ok(())
+}
+
+/// `max` is 0.
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or(0)
+}
+
+/// Lines of a name and a number.
+fn figures(text: &str) -> impl Iterator<Item = (String, u64)> {
+    text.lines().filter_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        Some((name.to_owned(), value.trim().parse().ok()?))
+    })
+}
+
+fn figure(text: &str, wanted: &str) -> u64 {
+    figures(text).find(|(name, _)| name == wanted).map_or(0, |(_, value)| value)
+}
+
+/// `8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`.
+fn devices(text: &str) -> Vec<DeviceUsage> {
+    let device = |line: &str| {
+        let (numbers, rest) = line.split_once(' ')?;
+        let (major, minor) = numbers.split_once(':')?;
+        let value = |name: &str| {
+            let values = rest.split_whitespace().filter_map(|word| word.split_once('='));
+            values.filter(|(found, _)| *found == name).find_map(|(_, value)| value.parse().ok()).unwrap_or(0)
+        };
+        Some(DeviceUsage {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+            read_bytes: value("rbytes"),
+            write_bytes: value("wbytes"),
+            reads: value("rios"),
+            writes: value("wios"),
+        })
+    };
+    text.lines().filter_map(device).take(FIGURES_MAX).collect()
+}
+
+pub fn meminfo_bytes(meminfo: &str, name: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kib.unwrap_or(0).saturating_mul(1024)
 }
@@ -98,9 +187,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_quota_is_a_part_of_a_period() {
+        assert_eq!(cpu_max(500), "50000 100000");
+        assert_eq!(cpu_max(1500), "150000 100000");
+        assert_eq!(cpu_max(0), "max 100000");
+    }
+
+    #[test]
     fn figures_of_the_kernel_are_read() {
-        assert_eq!(available_bytes("MemTotal:  999 kB\nMemAvailable:     484 kB\n"), 484 * 1024);
-        assert_eq!(available_bytes(""), 0);
+        let meminfo = "MemTotal:  999 kB\nMemAvailable:     484 kB\n";
+        assert_eq!(meminfo_bytes(meminfo, "MemAvailable:"), 484 * 1024);
+        assert_eq!(meminfo_bytes("", "MemTotal:"), 0);
+        assert_eq!((number("max\n"), number("12\n")), (0, 12));
+        assert_eq!(figure("usage_usec 7\nuser_usec 3\n", "user_usec"), 3);
+        let expect = DeviceUsage { major: 8, minor: 16, read_bytes: 1, write_bytes: 2, reads: 3, writes: 4 };
+        let text = "8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n8:0\n";
+        assert_eq!(devices(text), [expect]);
         assert!(counted_oom("low 0\noom 2\noom_kill 2\noom_group_kill 0\n"));
         assert!(!counted_oom("low 0\noom 2\noom_kill 0\n"));
     }

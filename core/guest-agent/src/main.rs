@@ -26,6 +26,7 @@ mod streams;
 mod sys;
 mod user;
 
+mod watch;
 use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT};
 use failure::Failure;
 

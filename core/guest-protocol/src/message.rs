@@ -12,6 +12,7 @@
 
 use crate::journal::{Exited, Stream};
 use serde::{Deserialize, Serialize};
+use crate::watch::{Processes, Usage};
 
 /// Id of requests that get no reply, and of what the agent says unasked.
 pub const NO_REPLY: u32 = u32::MAX;
@@ -85,6 +86,10 @@ pub enum RequestBody {
         stream: u32,
     },
 }
+    /// The container's processes.
+    Processes,
+    /// What the container takes.
+    Usage,
 
 /// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +230,8 @@ pub enum ReplyBody {
 }
 
 /// What the agent says unasked.
+    Processes(Box<Processes>),
+    Usage(Box<Usage>),
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     Output {

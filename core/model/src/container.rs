@@ -4,6 +4,7 @@ use crate::digest::Digest;
 use crate::ids::{ContainerId, VchId};
 use crate::image::ImageConfig;
 use crate::lifecycle::{Desired, Status};
+use crate::log::LogOptions;
 use crate::process::ProcessOptions;
 use crate::restart::RestartPolicy;
 use crate::vch::VchSettings;
@@ -34,6 +35,7 @@ pub struct ContainerAsk {
     pub restart: RestartPolicy,
     pub stdio: StdioOptions,
     pub process: ProcessOptions,
+    pub log: LogOptions,
 }
 
 /// What a process has for input and output besides its log.
@@ -75,6 +77,8 @@ pub struct ContainerSpec {
     /// Rows of before there was any of it have none.
     #[serde(default)]
     pub process: ProcessOptions,
+    #[serde(default)]
+    pub log: LogOptions,
 }
 
 /// What a machine gets.
@@ -226,6 +230,7 @@ pub fn resolve(
         auto_remove: ask.auto_remove,
         stdio: ask.stdio,
         process: ask.process.clone(),
+        log: ask.log.clone(),
     })
 }
 

@@ -150,6 +150,7 @@ fn add_container(
         privileged,
         auto_remove,
         stdio: _,
+        log: _,
         process,
     } = container.spec;
     // Where it is not in the schema, it takes something away, or bounds what the memory's size bounds already.

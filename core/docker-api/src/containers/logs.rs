@@ -7,6 +7,7 @@ use crate::{reply, time};
 use bulkhead_engine::{EngineError, LogLine, LogQuery};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use std::collections::BTreeMap;
 
 pub async fn get(call: Call) -> Answer {
     let query = LogQuery {
@@ -21,26 +22,67 @@ pub async fn get(call: Call) -> Answer {
     if !query.stdout && !query.stderr {
         return Err(ApiError::bad("Bad parameters: you must choose at least one stream"));
     }
-    let stamps = call.query.flag("timestamps");
-    let lines = call.engine().logs(&call.session, &call.name, query).await?;
-    let frames = lines.map(move |line| frame(line, stamps));
-    Ok(reply::stream(&call, framing::content_type(call.version, true), frames))
+    let (stamps, with_details) = (call.query.flag("timestamps"), call.query.flag("details"));
+    let log = call.engine().logs(&call.session, &call.name, query).await?;
+    let shape = Shape { framed: !log.terminal, stamps, details: with_details.then(|| details(&log.details)) };
+    let content_type = framing::content_type(call.version, shape.framed);
+    let frames = log.lines.map(move |line| shape.piece(line));
+    Ok(reply::stream(&call, content_type, frames))
 }
 
-/// A line is a frame; its stamp lies inside.
-fn frame(line: Result<LogLine, EngineError>, stamps: bool) -> Bytes {
-    match line {
-        Ok(line) if stamps => {
-            let stamp = time::log_stamp(line.at);
-            framing::frame(line.stream.into(), &[stamp.as_bytes(), b" ", &line.data])
-        }
-        Ok(line) => framing::frame(line.stream.into(), &[&line.data]),
-        Err(error) => {
-            tracing::warn!(error = %chain(&error), "logs broke off");
-            let message = ApiError::from(error).message;
-            framing::frame(Channel::EngineError, &[b"Error grabbing logs: ", message.as_bytes(), b"\n"])
+/// How lines are written.
+struct Shape {
+    /// A line is a frame, and all that stands before it lies inside; else it goes out as it is.
+    framed: bool,
+    stamps: bool,
+    /// Empty where there are none: the space after it comes all the same.
+    details: Option<String>,
+}
+
+impl Shape {
+    fn piece(&self, line: Result<LogLine, EngineError>) -> Bytes {
+        match line {
+            Ok(line) => {
+                let mut before = String::new();
+                if self.stamps {
+                    before = time::log_stamp(line.at) + " ";
+                }
+                if let Some(details) = &self.details {
+                    before.extend([details.as_str(), " "]);
+                }
+                self.put(line.stream.into(), &[before.as_bytes(), &line.data])
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "logs broke off");
+                let message = ApiError::from(error).message;
+                let parts = [b"Error grabbing logs: ".as_slice(), message.as_bytes(), b"\n"];
+                self.put(Channel::EngineError, &parts)
+            }
         }
     }
+
+    fn put(&self, channel: Channel, parts: &[&[u8]]) -> Bytes {
+        if self.framed { framing::frame(channel, parts) } else { parts.concat().into() }
+    }
+}
+
+/// `name=value,…`, sorted, each encoded as in a form.
+fn details(details: &BTreeMap<String, String>) -> String {
+    let pairs = details.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+fn encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            b' ' => encoded.push('+'),
+            _ => encoded += &format!("%{byte:02X}"),
+        }
+        encoded
+    })
 }
 
 #[cfg(test)]
@@ -53,11 +95,27 @@ mod tests {
     fn stamps_lie_inside_the_frame() {
         let at = Clock::fixed(1_700_000_000).now();
         let line = || Ok(LogLine { at, stream: OutputStream::Stderr, data: Bytes::from_static(b"oops\n") });
-        assert_eq!(&frame(line(), false)[..], b"\x02\0\0\0\0\0\0\x05oops\n");
-        let stamped = frame(line(), true);
+        let shape = |stamps| Shape { framed: true, stamps, details: None };
+        assert_eq!(&shape(false).piece(line())[..], b"\x02\0\0\0\0\0\0\x05oops\n");
+        let stamped = shape(true).piece(line());
         assert_eq!(&stamped[8..], b"2023-11-14T22:13:20.000000000Z oops\n");
         assert_eq!(stamped[7], 36);
-        let broken = frame(Err(EngineError::Stopping), false);
+        let broken = shape(false).piece(Err(EngineError::Stopping));
         assert_eq!(broken[0], 3);
+    }
+
+    #[test]
+    fn details_stand_between_stamp_and_line() {
+        let at = Clock::fixed(1_700_000_000).now();
+        let line = || Ok(LogLine { at, stream: OutputStream::Stdout, data: Bytes::from_static(b"hi\n") });
+        let told = |pairs: &[(&str, &str)]| {
+            details(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        };
+        let raw = |stamps, details| Shape { framed: false, stamps, details: Some(details) };
+        let both = told(&[("z", "1"), ("a b", "c=d,é")]);
+        assert_eq!(&raw(false, both).piece(line())[..], b"a+b=c%3Dd%2C%C3%A9,z=1 hi\n");
+        assert_eq!(&raw(false, told(&[])).piece(line())[..], b" hi\n");
+        let stamped = raw(true, told(&[("a", "1")])).piece(line());
+        assert_eq!(&stamped[..], b"2023-11-14T22:13:20.000000000Z a=1 hi\n");
     }
 }

@@ -1,6 +1,6 @@
 //! From the body to [`ContainerAsk`].
 
-use super::{cpu, fields, process, restart, view};
+use super::{cpu, fields, log, process, restart, view};
 use crate::error::ApiError;
 use crate::json::{self, Fields};
 use crate::query::clip;
@@ -59,6 +59,7 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
         restart: restart::policy("HostConfig.", &host)?.unwrap_or_default(),
         stdio: stdio(&config, &host)?,
         process: process::options(&config, &host, &mut warnings)?,
+        log: log::options(&host, &mut warnings)?,
     };
     if ask.image.is_empty() {
         return Err(ApiError::bad("Config.Image is empty: which image should the container run?"));
@@ -140,7 +141,7 @@ fn is_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bulkhead_model::{ProcessOptions, RestartPolicy};
+    use bulkhead_model::{LogOptions, ProcessOptions, RestartPolicy};
     use serde_json::json;
 
     fn check(body: Value) -> Result<CreateRequest, String> {
@@ -174,6 +175,7 @@ mod tests {
             restart: RestartPolicy::No,
             stdio: StdioOptions::default(),
             process: ProcessOptions::default(),
+            log: LogOptions::default(),
         };
         assert_eq!(request.ask, expect);
         assert_eq!(request.view["HostConfig"]["Memory"], 67_108_864);

@@ -92,10 +92,7 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("Binds", Refused("is not supported yet (-v): volumes and binds come later")),
     // Written by the client, on its own side.
     ("ContainerIDFile", Kept),
-    (
-        "LogConfig",
-        Only(json_file, "is not supported yet: only the log driver json-file, without options, is"),
-    ),
+    ("LogConfig", Mapped),
     ("NetworkMode", Only(plain_network, NETWORKS)),
     ("PortBindings", Refused("is not supported yet (-p): a container has a loopback interface only")),
     ("RestartPolicy", Mapped),
@@ -218,10 +215,6 @@ fn object(value: &Value, test: impl Fn(&str, &Value) -> bool) -> bool {
     })
 }
 
-fn json_file(value: &Value) -> bool {
-    object(value, |key, value| key == "type" && is_one_of(value, &["json-file"]))
-}
-
 fn no_health_check(value: &Value) -> bool {
     object(value, |key, value| {
         let none =
@@ -264,10 +257,6 @@ mod tests {
             (json!({"Binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet (-v)"),
             (json!({"binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet"),
             (json!({"NetworkMode": "host"}), "loopback interface only: got `host`"),
-            (
-                json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}}}),
-                "HostConfig.LogConfig",
-            ),
             (json!({"Teleport": true}), "bulkhead: HostConfig.Teleport is not known"),
             (json!({"CpuShares": 2}), "HostConfig.CpuShares"),
         ] {
@@ -281,7 +270,6 @@ mod tests {
         for body in [
             json!({"Teleport": null, "Future": 0, "Else": {}, "More": []}),
             json!({"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}),
-            json!({"LogConfig": {"Type": "json-file", "Config": {}}}),
             json!({"MemorySwappiness": -1}),
             json!({"ConsoleSize": [24, 80]}),
         ] {

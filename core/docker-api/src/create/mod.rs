@@ -4,6 +4,7 @@
 pub mod ask;
 pub mod cpu;
 pub mod fields;
+mod log;
 mod process;
 pub mod restart;
 mod tmpfs;

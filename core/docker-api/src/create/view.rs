@@ -2,6 +2,7 @@
 //! in.
 
 use super::fields::{CONFIG, HOST_CONFIG, Rule};
+use super::log;
 use crate::error::ApiError;
 use crate::json::{Fields, is_empty};
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, SHM_BYTES_DEFAULT};
@@ -15,7 +16,7 @@ pub fn of(config: &Fields, host: &Fields) -> Result<Value, ApiError> {
     }
     if let Some(map) = view.get_mut("HostConfig").and_then(Value::as_object_mut) {
         overlay(map, host, HOST_CONFIG);
-        settle(map, host);
+        settle(map, host)?;
     }
     Ok(view)
 }
@@ -29,14 +30,10 @@ fn overlay(view: &mut Map<String, Value>, sent: &Fields, table: &[(&str, Rule)])
             view.insert((*name).to_owned(), value.clone());
         }
     }
-    // The type may come empty beside empty options.
-    if let Some(log) = view.get_mut("LogConfig") {
-        *log = json!({ "Type": "json-file", "Config": {} });
-    }
 }
 
 /// Fields where what is empty says something, or what is not says nothing.
-fn settle(view: &mut Map<String, Value>, sent: &Fields) {
+fn settle(view: &mut Map<String, Value>, sent: &Fields) -> Result<(), ApiError> {
     for name in ["MaskedPaths", "ReadonlyPaths", "Init"] {
         let value = sent.get(name);
         if !value.is_null() {
@@ -46,8 +43,10 @@ fn settle(view: &mut Map<String, Value>, sent: &Fields) {
     if view.get("PidsLimit").and_then(Value::as_i64).is_some_and(|limit| limit <= 0) {
         view.insert("PidsLimit".into(), Value::Null);
     }
+    view.insert("LogConfig".into(), log::view(sent)?);
     // It was discarded, with a warning.
     view.insert("OomKillDisable".into(), Value::Null);
+    Ok(())
 }
 
 /// The rest of Config comes from the decided spec.

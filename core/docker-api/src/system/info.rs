@@ -38,7 +38,7 @@ fn info(facts: &SystemFacts, now: chrono::DateTime<chrono::Utc>) -> Value {
         "LoggingDriver": "json-file",
         "CgroupDriver": "none",
         "CgroupVersion": limits,
-        "Plugins": { "Volume": [], "Network": ["null"], "Authorization": null, "Log": ["json-file"] },
+        "Plugins": { "Volume": [], "Network": ["null"], "Authorization": null, "Log": ["json-file", "local"] },
         "MemoryLimit": true,
         "SwapLimit": false,
         "CpuCfsPeriod": true,
@@ -93,7 +93,7 @@ fn info(facts: &SystemFacts, now: chrono::DateTime<chrono::Utc>) -> Value {
         "ContainerdCommit": { "ID": "" },
         "RuncCommit": { "ID": "" },
         "InitCommit": { "ID": "" },
-        "SecurityOptions": ["name=vm"],
+        "SecurityOptions": ["name=vm", "name=seccomp,profile=builtin", "name=cgroupns"],
         "CDISpecDirs": [],
         "Warnings": warnings(facts),
     })

@@ -153,7 +153,7 @@ impl Driver {
             layers: container.layers.clone(),
             token: random()?,
             run: run_of(&container.status),
-            journal_bytes_max: 2 * self.log_bytes().await?,
+            journal_bytes_max: 2 * self.log_bytes(container).await?,
         })
     }
 
@@ -219,7 +219,7 @@ impl Driver {
         let run = run_of(&container.status);
         let spec = &container.spec;
         let journal_offset = self.begin_journal().await?;
-        let journal_limit = journal_offset + 2 * self.log_bytes().await?;
+        let journal_limit = journal_offset + 2 * self.log_bytes(container).await?;
         let start = Start {
             run,
             entropy: random()?,

@@ -116,12 +116,12 @@ impl Driver {
             for record in told {
                 self.take(record, container);
             }
-            self.keep_log_small().await?;
+            self.keep_log_small(container).await?;
         }
         // A reader that was waited for may have moved on, and an agent may just have been greeted.
         let writes = matches!(self.guest, GuestFact::Process { .. });
         if writes && self.link.is_some() && self.journal.is_crowded() {
-            self.keep_log_small().await?;
+            self.keep_log_small(container).await?;
         }
         Ok(())
     }
@@ -162,8 +162,8 @@ impl Driver {
     }
 
     /// Gives up the oldest part of the log where it has grown too long, and lets the guest write on.
-    async fn keep_log_small(&mut self) -> Result<(), EngineError> {
-        let keep = self.log_bytes().await?;
+    async fn keep_log_small(&mut self, container: &Container) -> Result<(), EngineError> {
+        let keep = self.log_bytes(container).await?;
         let end = self.journal.end();
         if end - self.journal.start.min(end) > keep + keep / 4 {
             let target = (end - keep).min(self.handle.pins.lowest().unwrap_or(u64::MAX));
@@ -194,9 +194,10 @@ impl Driver {
         Ok(())
     }
 
-    /// Log space of this container, as its VCH is set now.
-    pub(super) async fn log_bytes(&self) -> Result<u64, EngineError> {
-        Ok(self.engine.store().vch(self.vch).await?.settings.log_bytes.max(1 << 20))
+    /// Log space of this container, as it asked for and as its VCH is set now.
+    pub(super) async fn log_bytes(&self, container: &Container) -> Result<u64, EngineError> {
+        let allowed = self.engine.store().vch(self.vch).await?.settings.log_bytes.max(1 << 20);
+        Ok(container.spec.log.bytes_kept(allowed))
     }
 
     pub(super) async fn begin_journal(&mut self) -> Result<u64, EngineError> {

@@ -1,8 +1,8 @@
 //! The simulated agent: the real protocol, and processes that are scripts.
 
 use super::process::{Process, Streams};
-use super::script;
 use super::{Shared, Sim};
+use super::{facts, script};
 use crate::MachineSpec;
 use bulkhead_guest_protocol::frame::{self, Decoder};
 use bulkhead_guest_protocol::journal::{StartFailed, Started, Writer};
@@ -37,10 +37,17 @@ pub(super) struct Inside {
 
 impl Guest {
     pub(super) fn new(spec: &MachineSpec) -> Self {
+    /// Of the container's own process.
+    pub(super) args: Vec<String>,
         Self {
             id: spec.id.clone(),
             token: spec.token,
-            inside: Mutex::new(Inside { state: AgentState::Ready, answer: None, pending: Vec::new() }),
+            inside: Mutex::new(Inside {
+                state: AgentState::Ready,
+                answer: None,
+                args: Vec::new(),
+                pending: Vec::new(),
+            }),
             signals: Notify::new(),
             limit: watch::Sender::new(0),
             streams: Streams::default(),
@@ -201,6 +208,8 @@ fn start_process(
 ) -> ReplyBody {
     let mut inside = guest.lock();
     if let Some(answer) = &inside.answer {
+        RequestBody::Processes => facts::processes(guest),
+        RequestBody::Usage => facts::usage(guest),
         return answer.clone();
     }
     guest.limit.send_replace(start.journal_limit);
@@ -240,6 +249,7 @@ fn start_process(
     inside.answer = Some(answer.clone());
     answer
 }
+            inside.args = start.process.args;
 
 fn exec_process(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, exec: Exec) -> ReplyBody {
     let running = matches!(guest.lock().state, AgentState::Running { .. });

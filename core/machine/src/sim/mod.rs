@@ -6,6 +6,7 @@
 
 mod agent;
 mod disks;
+mod facts;
 mod journals;
 mod machines;
 mod process;

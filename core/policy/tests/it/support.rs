@@ -98,6 +98,7 @@ impl World {
                 auto_remove: false,
                 stdio: Default::default(),
                 process: bulkhead_model::ProcessOptions::default(),
+                log: Default::default(),
             },
             asked: "nginx".into(),
             image: Some(image(&["docker.io/library/nginx"])),

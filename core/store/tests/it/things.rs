@@ -163,6 +163,7 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
             privileged: false,
             auto_remove: false,
             process: bulkhead_model::ProcessOptions::default(),
+            log: Default::default(),
             stdio: Default::default(),
         },
         image: image.id.clone(),

@@ -144,7 +144,7 @@ impl User {
     }
 
     async fn log(&self) -> Result<Vec<String>, EngineError> {
-        let stream = self.engine.logs(&self.session, self.id.as_str(), whole_log()).await?;
+        let stream = self.engine.logs(&self.session, self.id.as_str(), whole_log()).await?.lines;
         within("log", stream.map_ok(|line| text(&line)).try_collect()).await
     }
 

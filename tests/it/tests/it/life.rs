@@ -134,7 +134,7 @@ async fn waits_follows_and_attachments_end_with_the_run() {
     let id = with_policy(&world, "print one ; sleep", ALWAYS).await;
     let waiting = world.engine.wait(&world.session, id.as_str(), WaitFor::NotRunning).await.unwrap();
     let query = LogQuery { stdout: true, stderr: true, follow: true, ..LogQuery::default() };
-    let log = world.engine.logs(&world.session, id.as_str(), query).await.unwrap();
+    let log = world.engine.logs(&world.session, id.as_str(), query).await.unwrap().lines;
     world.sim.crash_machine(&id);
     assert_eq!(within("wait", waiting.done()).await.unwrap().code, 137);
     let lines: Vec<_> = within("follow", log.collect()).await;

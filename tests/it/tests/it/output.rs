@@ -84,12 +84,12 @@ async fn following_ends_when_the_container_does() {
     let world = World::new().await;
     let id = world.run("count 5 ; sleep").await;
     let all = LogQuery { follow: true, ..whole_log() };
-    let mut log = world.engine.logs(&world.session, id.as_str(), all).await.unwrap();
+    let mut log = world.engine.logs(&world.session, id.as_str(), all).await.unwrap().lines;
     for line in counted(5) {
         assert_eq!(text(&within("a line", log.next()).await.unwrap().unwrap()), line);
     }
     let tail = LogQuery { follow: true, tail: Some(2), ..whole_log() };
-    let mut last = world.engine.logs(&world.session, id.as_str(), tail).await.unwrap();
+    let mut last = world.engine.logs(&world.session, id.as_str(), tail).await.unwrap().lines;
     assert_eq!(text(&within("a line", last.next()).await.unwrap().unwrap()), "line 4");
     assert_eq!(text(&within("a line", last.next()).await.unwrap().unwrap()), "line 5");
     world.stop(&id, None).await.unwrap();

@@ -133,7 +133,7 @@ impl World {
     }
 
     pub async fn log_lines(&self, id: &ContainerId, query: LogQuery) -> Vec<LogLine> {
-        let stream = self.engine.logs(&self.session, id.as_str(), query).await.unwrap();
+        let stream = self.engine.logs(&self.session, id.as_str(), query).await.unwrap().lines;
         within("log", stream.map(Result::unwrap).collect()).await
     }
 
