@@ -360,6 +360,9 @@ impl Driver {
         let exit = &Exit { finished_at: exit.finished_at.min(self.engine.now()), ..exit.clone() };
         let code = exit.code.to_string();
         let mut record = self.record();
+        if exit.oom_killed {
+            record = record.event(event(container, "oom", &[]));
+        }
         // A process that never ran did not die.
         if let Some(started_at) = exit.started_at {
             let seconds = (exit.finished_at - started_at).num_seconds().max(0).to_string();

@@ -1,12 +1,12 @@
 //! A driver's eyes on the journal: how the process began and ended, and how much of the log is kept.
 
-use super::{Driver, run_of};
+use super::{Driver, MACHINE_BYTES_MIN, run_of};
 use crate::EngineError;
 use crate::guest::printable;
 use bulkhead_guest_protocol::journal::{Body, Reader, Record};
 use bulkhead_guest_protocol::message::RequestBody;
-use bulkhead_model::Container;
 use bulkhead_model::lifecycle::{Exit, GuestFact, Status};
+use bulkhead_model::{Container, ContainerSpec};
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -145,6 +145,7 @@ impl Driver {
                 };
                 let seen = self.journal.started.filter(|(of, _)| *of == run).map(|(_, at)| at);
                 let error = Some(printable(&exited.error)).filter(|text| !text.is_empty());
+                let error = error.or_else(|| memory_advice(exited.oom_killed, exited.code, &container.spec));
                 let exit = Exit {
                     code: exited.code,
                     error,
@@ -206,6 +207,15 @@ impl Driver {
         self.journal.reader = Some(Reader::new(extent.end));
         Ok(extent.end)
     }
+}
+
+/// Whoever was ended for want of memory learns what to ask for.
+fn memory_advice(oom_killed: bool, code: i32, spec: &ContainerSpec) -> Option<String> {
+    let mib = spec.resources.memory_bytes.max(MACHINE_BYTES_MIN) >> 20;
+    (oom_killed && code != 0).then(|| {
+        let more = 2 * mib;
+        format!("out of memory: the container's machine has {mib} MiB; give it more with -m (--memory), such as -m {more}m")
+    })
 }
 
 pub(super) fn start_failed(code: i32, message: &str, at: DateTime<Utc>) -> Exit {

@@ -14,7 +14,6 @@ pub const CASES: &[Case] = &[
     ("refused::host_network", |world| by_name(world, &["--network", "host"], "host")),
     ("refused::processes_of_another", |world| by_name(world, &["--pid", "container:x"], "PidMode")),
     ("refused::profiles", |world| by_name(world, &["--security-opt", "apparmor=mine"], "apparmor=mine")),
-    ("refused::restart_policies", |world| by_name(world, &["--restart", "always"], "estart")),
 ];
 
 /// A create with this option fails, names it, and leaves nothing.
