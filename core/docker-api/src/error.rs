@@ -3,7 +3,7 @@
 //! Clients match on statuses and on some texts (the CLI pulls after a 404 `No such image: …`, and makes its exit
 //! code out of words in a start error), so both are part of the API.
 
-use bulkhead_engine::{EngineError, ImageError};
+use bulkhead_engine::{EngineError, FileFault, ImageError};
 use http::StatusCode;
 
 /// An answer that is not the result.
@@ -40,6 +40,17 @@ impl ApiError {
     }
 }
 
+/// Names, as dockerd does, what a paused container has to be unpaused for.
+pub fn before(action: &'static str) -> impl FnOnce(EngineError) -> ApiError {
+    move |error| match error {
+        EngineError::IsPaused(id) => ApiError::new(
+            StatusCode::CONFLICT,
+            format!("container {id} is paused, unpause the container before {action}"),
+        ),
+        error => error.into(),
+    }
+}
+
 /// An error with all that is beneath it, on one line.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -62,6 +73,17 @@ impl From<EngineError> for ApiError {
         let (status, message) = match &error {
             EngineError::NoSuchContainer(text) => (Is::NOT_FOUND, format!("No such container: {text}")),
             EngineError::NoSuchExec(text) => (Is::NOT_FOUND, format!("No such exec instance: {text}")),
+            EngineError::NoSuchFile { path, container } => {
+                (Is::NOT_FOUND, format!("Could not find the file {path} in container {container}"))
+            }
+            EngineError::Files { why, message } => match why {
+                FileFault::Other => (Is::INTERNAL_SERVER_ERROR, message.clone()),
+                FileFault::NotFound => (Is::NOT_FOUND, message.clone()),
+                FileFault::NotFolder | FileFault::ReadOnly | FileFault::BadArchive | FileFault::OtherKind => {
+                    (Is::BAD_REQUEST, message.clone())
+                }
+            },
+            EngineError::LogNotKept => (Is::NOT_IMPLEMENTED, error.to_string()),
             EngineError::InputClosed => (Is::CONFLICT, error.to_string()),
             EngineError::AmbiguousContainer(text) => {
                 (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
@@ -73,7 +95,6 @@ impl From<EngineError> for ApiError {
                 (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
             }
             EngineError::NoSuchVch(_) | EngineError::NoSuchDecision(_) => (Is::NOT_FOUND, error.to_string()),
-            EngineError::LogNotKept => (Is::NOT_IMPLEMENTED, error.to_string()),
             EngineError::NameInUse { name, holder } => (
                 Is::CONFLICT,
                 format!(
@@ -100,7 +121,6 @@ impl From<EngineError> for ApiError {
             EngineError::BeingRemoved(id) => {
                 (Is::CONFLICT, format!("removal of container {id} is already in progress"))
             }
-            // As attaching to one and starting one are refused.
             EngineError::IsPaused(id) => {
                 (Is::CONFLICT, format!("container {id} is paused, unpause the container first"))
             }

@@ -18,7 +18,8 @@ macro_rules! routes {
 
         pub async fn run(endpoint: Endpoint, call: Call) -> Answer {
             match endpoint {
-                $(Endpoint::$name => $handler(call).await,)+
+                // Each on the heap: together they would need more stack than a thread has.
+                $(Endpoint::$name => Box::pin($handler(call)).await,)+
                 Endpoint::Unsupported(operation) => unsupported::refuse(operation, &call.name),
             }
         }
@@ -55,6 +56,12 @@ routes! {
     GET    "/containers/{}/logs"       => ContainerLogs,    containers::logs::get;
     GET    "/containers/{}/top"        => ContainerTop,     containers::top::get;
     GET    "/containers/{}/stats"      => ContainerStats,   containers::stats::get;
+    HEAD   "/containers/{}/archive"    => ArchiveStat,      containers::archive::head;
+    GET    "/containers/{}/archive"    => ArchiveGet,       containers::archive::get;
+    PUT    "/containers/{}/archive"    => ArchivePut,       containers::archive::put;
+    GET    "/containers/{}/export"     => ContainerExport,  containers::export::get;
+    GET    "/containers/{}/changes"    => ContainerChanges, containers::changes::get;
+    POST   "/commit"                   => Commit,           images::commit::post;
     DELETE "/containers/{}"            => ContainerRemove,  containers::remove::delete;
     DELETE "/containers/{}/{}"         => LinkRemove,       containers::remove::delete_link;
     POST   "/containers/prune"         => ContainerPrune,   containers::prune::post;

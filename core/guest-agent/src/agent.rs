@@ -10,7 +10,8 @@ use crate::failure::{Doing, Failure};
 use crate::journal::{CHUNK_BYTES_MAX, Journal};
 use crate::process::{self, Place, Spawned};
 use crate::streams::{Beside, Input};
-use crate::{boot, cgroup, disks, rootfs, stdio, sys, watch};
+use crate::{boot, cgroup, disks, files, rootfs, stdio, sys, watch};
+use bulkhead_guest_protocol::files::{Assemble, FileTask, Files};
 use bulkhead_guest_protocol::journal::{Exited, StartFailed, Stream};
 use bulkhead_guest_protocol::message::{
     AgentState, Event, Exec, Hello, MAIN_STREAM, NO_REPLY, ReplyBody, Request, RequestBody, Start,
@@ -45,11 +46,16 @@ pub struct Agent {
     journal_port: Option<File>,
     running: Option<Running>,
     beside: Vec<Beside>,
+    /// How many layers there are, once disks are assembled without a process.
+    assembled: Option<u32>,
+    /// Tasks that want the container's processes to stand still.
+    freezing: Vec<libc::pid_t>,
     greeted: bool,
 }
 
 struct Running {
     run: u32,
+    layer_count: u32,
     pid: libc::pid_t,
     started_unix_ns: u64,
     journal: Journal,
@@ -79,6 +85,8 @@ impl Agent {
             journal_port: Some(journal_port),
             running: None,
             beside: Vec::new(),
+            assembled: None,
+            freezing: Vec::new(),
             greeted: false,
         })
     }
@@ -157,6 +165,12 @@ impl Agent {
             if let Some(one) = self.beside.iter_mut().find(|one| one.pid == pid) {
                 one.ended = Some((status, Instant::now()));
             }
+            if let Some(at) = self.freezing.iter().position(|one| *one == pid) {
+                self.freezing.swap_remove(at);
+                if self.freezing.is_empty() {
+                    report(cgroup::freeze(false).map_err(|failure| std::io::Error::other(failure.message)));
+                }
+            }
         }
     }
 
@@ -172,6 +186,8 @@ impl Agent {
             }
             _ if !self.greeted => refused("hello comes first"),
             RequestBody::Exec(exec) => self.exec(&exec),
+            RequestBody::Files(files) => self.files(&files),
+            RequestBody::Assemble(assemble) => done(self.assemble(&assemble)),
             RequestBody::Resize { stream, size } => done(self.resize(stream, size).doing("resize")),
             RequestBody::Input { stream, data } => return self.with_input(stream, |input| input.push(&data)),
             RequestBody::InputEnd { stream } => return self.with_input(stream, Input::end),
@@ -182,6 +198,7 @@ impl Agent {
             RequestBody::Start(start) => return self.start(request.id, &start),
             RequestBody::Signal { number } => self.signal(number),
             RequestBody::JournalLimit { offset } => self.raise_limit(offset),
+            RequestBody::Limits { cpu_quota_milli } => done(cgroup::set_cpu_quota(cpu_quota_milli)),
             RequestBody::SetClock { unix_ns } => done(sys::set_clock(unix_ns).doing("set the clock")),
             RequestBody::Processes => self.watch(|| Ok(ReplyBody::Processes(Box::new(watch::processes()?)))),
             RequestBody::Usage => self.watch(|| Ok(ReplyBody::Usage(Box::new(watch::usage()?)))),
@@ -230,6 +247,9 @@ impl Agent {
             };
             return self.channel.reply(id, reply);
         }
+        if self.assembled.is_some() {
+            return self.channel.reply(id, refused("this machine runs no process"));
+        }
         let Some(port) = self.journal_port.take() else { return };
         let mut journal = Journal::new(port, start.run, start.journal_offset, start.journal_limit);
         match become_container(start) {
@@ -238,6 +258,7 @@ impl Agent {
                 report(journal.started(unix_ns, pid.unsigned_abs()));
                 self.running = Some(Running {
                     run: start.run,
+                    layer_count: start.layer_count,
                     pid,
                     started_unix_ns: unix_ns,
                     journal,
@@ -264,11 +285,8 @@ impl Agent {
         let Some(running) = self.running.as_ref().filter(|running| running.status.is_none()) else {
             return refused("no process runs");
         };
-        if exec.stream == MAIN_STREAM || self.beside.iter().any(|one| one.stream == exec.stream) {
-            return refused(format!("stream {} is in use", exec.stream));
-        }
-        if self.beside.len() >= BESIDE_MAX {
-            return refused(format!("{BESIDE_MAX} processes run beside the container's own already"));
+        if let Some(refusal) = self.refusal(exec.stream) {
+            return refusal;
         }
         match process::spawn(&exec.process, exec.stdio, Place::Beside(running.pid), &running.entrances) {
             Ok(spawned) => {
@@ -278,6 +296,58 @@ impl Agent {
             }
             Err(Failure { code, message }) => ReplyBody::StartFailed { code, message },
         }
+    }
+
+    /// Why there cannot be one more beside the container's own.
+    fn refusal(&self, stream: u32) -> Option<ReplyBody> {
+        if stream == MAIN_STREAM || self.beside.iter().any(|one| one.stream == stream) {
+            return Some(refused(format!("stream {stream} is in use")));
+        }
+        let full = self.beside.len() >= BESIDE_MAX;
+        full.then(|| refused(format!("{BESIDE_MAX} processes run beside the container's own already")))
+    }
+
+    fn files(&mut self, files: &Files) -> ReplyBody {
+        let running = self.running.as_ref().filter(|running| running.status.is_none());
+        let (first, layer_count) = match (running, self.assembled) {
+            (Some(running), _) => (Some(running.pid), running.layer_count),
+            (None, Some(layer_count)) => (None, layer_count),
+            (None, None) => return refused("no process runs"),
+        };
+        if let Some(refusal) = self.refusal(files.stream) {
+            return refusal;
+        }
+        let freezes = first.is_some() && matches!(files.task, FileTask::Layer { freeze: true, .. });
+        if freezes && let Err(failure) = cgroup::freeze(true) {
+            return refused(failure.message);
+        }
+        match files::spawn(&files.task, first, layer_count) {
+            Ok(spawned) => {
+                let pid = spawned.pid;
+                self.freezing.extend(freezes.then_some(pid));
+                self.beside.push(Beside::task(files.stream, spawned, files.window));
+                ReplyBody::Started { pid: pid.unsigned_abs(), unix_ns: sys::unix_ns() }
+            }
+            Err(failure) => {
+                if freezes && self.freezing.is_empty() {
+                    report(cgroup::freeze(false).map_err(|failure| std::io::Error::other(failure.message)));
+                }
+                refused(failure.message)
+            }
+        }
+    }
+
+    fn assemble(&mut self, asked: &Assemble) -> Result<(), Failure> {
+        if self.assembled.is_some() {
+            return Ok(());
+        }
+        if self.running.is_some() {
+            return Err(Failure::internal("this machine runs a process"));
+        }
+        sys::set_clock(asked.unix_ns).doing("set the clock")?;
+        disks::assemble(asked.layer_count)?;
+        self.assembled = Some(asked.layer_count);
+        Ok(())
     }
 
     fn resize(&self, stream: u32, size: TerminalSize) -> std::io::Result<()> {
@@ -334,7 +404,10 @@ impl Agent {
 
     /// A process that still runs is killed; its end is written like any other.
     fn shut_down(&mut self) {
-        let Some(running) = &mut self.running else { self.power_off() };
+        let Some(running) = &mut self.running else {
+            self.beside.iter_mut().for_each(Beside::leave);
+            self.power_off()
+        };
         running.hurry = true;
         if running.status.is_none() {
             report(sys::kill(running.pid, libc::SIGKILL));

@@ -4,7 +4,7 @@
 use crate::failure::{Doing, Failure};
 use crate::sys;
 use bulkhead_guest_protocol::message::Interior;
-use bulkhead_guest_protocol::watch::{DeviceUsage, FIGURES_MAX, Usage};
+use bulkhead_guest_protocol::watch::{FIGURES_MAX, Usage};
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -42,10 +42,6 @@ pub struct Entrances {
 pub fn prepare(interior: &Interior) -> Result<Entrances, Failure> {
     mount("cgroup2", ROOT, "")?;
     fs::write(format!("{ROOT}/cgroup.subtree_control"), "+memory +cpu +pids").doing("use the controllers")?;
-    // Only counts: a kernel without it has a container without these figures.
-    if let Err(error) = fs::write(format!("{ROOT}/cgroup.subtree_control"), "+io") {
-        eprintln!("bulkhead agent: no figures of disks: {error}");
-    }
     fs::create_dir_all(WORKLOAD).doing("make the container's group")?;
     let available =
         meminfo_bytes(&fs::read_to_string("/proc/meminfo").doing("read the memory's size")?, "MemAvailable:");
@@ -134,7 +130,6 @@ pub fn usage(usage: &mut Usage) -> std::io::Result<()> {
     usage.memory = figures(&read("memory.stat")?).take(FIGURES_MAX).collect();
     usage.pids = number(&read("pids.current")?);
     usage.pids_limit = number(&read("pids.max")?);
-    usage.devices = devices(&read("io.stat").unwrap_or_default());
     Ok(())
 }
 
@@ -153,27 +148,6 @@ fn figures(text: &str) -> impl Iterator<Item = (String, u64)> {
 
 fn figure(text: &str, wanted: &str) -> u64 {
     figures(text).find(|(name, _)| name == wanted).map_or(0, |(_, value)| value)
-}
-
-/// `8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`.
-fn devices(text: &str) -> Vec<DeviceUsage> {
-    let device = |line: &str| {
-        let (numbers, rest) = line.split_once(' ')?;
-        let (major, minor) = numbers.split_once(':')?;
-        let value = |name: &str| {
-            let values = rest.split_whitespace().filter_map(|word| word.split_once('='));
-            values.filter(|(found, _)| *found == name).find_map(|(_, value)| value.parse().ok()).unwrap_or(0)
-        };
-        Some(DeviceUsage {
-            major: major.parse().ok()?,
-            minor: minor.parse().ok()?,
-            read_bytes: value("rbytes"),
-            write_bytes: value("wbytes"),
-            reads: value("rios"),
-            writes: value("wios"),
-        })
-    };
-    text.lines().filter_map(device).take(FIGURES_MAX).collect()
 }
 
 pub fn meminfo_bytes(meminfo: &str, name: &str) -> u64 {
@@ -200,9 +174,6 @@ mod tests {
         assert_eq!(meminfo_bytes("", "MemTotal:"), 0);
         assert_eq!((number("max\n"), number("12\n")), (0, 12));
         assert_eq!(figure("usage_usec 7\nuser_usec 3\n", "user_usec"), 3);
-        let expect = DeviceUsage { major: 8, minor: 16, read_bytes: 1, write_bytes: 2, reads: 3, writes: 4 };
-        let text = "8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n8:0\n";
-        assert_eq!(devices(text), [expect]);
         assert!(counted_oom("low 0\noom 2\noom_kill 2\noom_group_kill 0\n"));
         assert!(!counted_oom("low 0\noom 2\noom_kill 0\n"));
     }

@@ -10,9 +10,10 @@
 //!
 //! The container's own process is [`MAIN_STREAM`]; its output goes to the journal instead.
 
+use crate::files::{Assemble, Files};
 use crate::journal::{Exited, Stream};
-use serde::{Deserialize, Serialize};
 use crate::watch::{Processes, Usage};
+use serde::{Deserialize, Serialize};
 
 /// Id of requests that get no reply, and of what the agent says unasked.
 pub const NO_REPLY: u32 = u32::MAX;
@@ -85,11 +86,19 @@ pub enum RequestBody {
     Leave {
         stream: u32,
     },
-}
+    /// Other limits for what runs; 0: none.
+    Limits {
+        cpu_quota_milli: u32,
+    },
     /// The container's processes.
     Processes,
     /// What the container takes.
     Usage,
+    /// Work on the container's files, while its process runs or after [`RequestBody::Assemble`].
+    Files(Box<Files>),
+    /// Disks only: this machine runs no process. Answered when they are in place.
+    Assemble(Assemble),
+}
 
 /// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +230,8 @@ pub enum ReplyBody {
         message: String,
     },
     Done,
+    Processes(Box<Processes>),
+    Usage(Box<Usage>),
     /// The request was understood and could not be carried out.
     Refused {
         message: String,
@@ -230,8 +241,6 @@ pub enum ReplyBody {
 }
 
 /// What the agent says unasked.
-    Processes(Box<Processes>),
-    Usage(Box<Usage>),
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     Output {

@@ -303,8 +303,14 @@ pub fn next(desired: &Desired, status: &Status, facts: &Facts, now: DateTime<Utc
                     Some(_) => Step::Do(Act::Kill),
                     None => Step::Idle,
                 },
+                // What was killed at the deadline cannot tell how it ended, and there is nothing to wonder about.
+                Step::Do(Act::RecordExit { exit })
+                    if is_over(*deadline, now) && is_lost(&facts.guest, *run) =>
+                {
+                    Step::Do(Act::RecordExit { exit: Exit { error: None, ..exit } })
+                }
                 // An agent that does not answer must not outlive the deadline.
-                Step::Do(Act::Greet) if deadline.is_some_and(|at| at <= now) => Step::Do(Act::Kill),
+                Step::Do(Act::Greet) if is_over(*deadline, now) => Step::Do(Act::Kill),
                 step => step,
             }
         }
@@ -316,6 +322,15 @@ pub fn next(desired: &Desired, status: &Status, facts: &Facts, now: DateTime<Utc
             (MachineFact::Absent, false) => Step::Do(Act::Forget),
         },
     }
+}
+
+fn is_over(deadline: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    deadline.is_some_and(|at| at <= now)
+}
+
+/// Whether the guest told nothing of this run's end.
+fn is_lost(guest: &GuestFact, run: u32) -> bool {
+    !matches!(guest, GuestFact::Exited { run: over, .. } if *over == run)
 }
 
 fn starting(run: u32, facts: &Facts, now: DateTime<Utc>) -> Step {

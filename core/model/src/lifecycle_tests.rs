@@ -314,6 +314,9 @@ fn stop_signals_once_waits_and_kills() {
     assert_eq!(world.step(), Step::Wait(at(10)));
     world.now = 10;
     assert_eq!(world.step(), Step::Do(Act::Kill));
+    world.perform(Act::Kill);
+    let Step::Do(Act::RecordExit { exit }) = world.step() else { panic!("{:?}", world.step()) };
+    assert_eq!((exit.code, exit.error), (137, None), "as after SIGKILL");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use crate::call::{Answer, Call};
 use crate::detach::DetachKeys;
-use crate::error::{ApiError, chain};
+use crate::error::{ApiError, before, chain};
 use crate::framing::{self, Channel};
 use crate::hijack::{self, AtEnd, Duplex};
 use crate::reply;
@@ -19,7 +19,8 @@ pub async fn post(mut call: Call) -> Answer {
     let keys = DetachKeys::parse(query.text("detachKeys"))?;
     let container = call.engine().container(&call.session, &call.name).await?;
     let stdio = container.spec.stdio;
-    let output = call.engine().attach(&call.session, &call.name, stdout, stderr, replay, stream).await?;
+    let output = call.engine().attach(&call.session, &call.name, stdout, stderr, replay, stream).await;
+    let output = output.map_err(before("attach"))?;
     let input = if stdin && stream { call.engine().input(&call.session, &call.name).await? } else { None };
     let at_end = match (&input, stdio.stdin_once && !stdio.tty) {
         (None, _) => AtEnd::Nothing,

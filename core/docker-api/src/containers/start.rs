@@ -13,7 +13,8 @@ pub async fn post(mut call: Call) -> Answer {
     }
     match call.engine().start_container(&call.session, &call.name).await {
         Ok(Changed::Done) => reply::empty(StatusCode::NO_CONTENT),
-        Ok(Changed::AlreadySo) => reply::empty(StatusCode::NOT_MODIFIED),
+        // Also what is being stopped has not stopped yet.
+        Ok(Changed::AlreadySo) | Err(EngineError::IsRunning(_)) => reply::empty(StatusCode::NOT_MODIFIED),
         Err(EngineError::IsPaused(_)) => {
             Err(ApiError::new(StatusCode::CONFLICT, "cannot start a paused container, try unpause instead"))
         }

@@ -4,7 +4,7 @@ use crate::body;
 use crate::call::{Answer, Call};
 use crate::create::fields::{self, Rule};
 use crate::detach::DetachKeys;
-use crate::error::ApiError;
+use crate::error::{ApiError, before};
 use crate::json::{self, Fields};
 use crate::reply;
 use bulkhead_engine::ExecAsk;
@@ -32,7 +32,7 @@ const FIELDS: &[(&str, Rule)] = &[
 pub async fn post(mut call: Call) -> Answer {
     let bytes = body::json(&mut call).await?;
     let ask = read(&bytes)?;
-    let id = call.engine().exec_create(&call.session, &call.name, ask).await?;
+    let id = call.engine().exec_create(&call.session, &call.name, ask).await.map_err(before("exec"))?;
     reply::json(StatusCode::CREATED, &json!({ "Id": id }))
 }
 

@@ -13,6 +13,7 @@ use bulkhead_model::Container;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::{Act, Desired, Exit, Goal, GuestFact, Status};
 use bulkhead_store::Record;
+use chrono::{DateTime, Utc};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,12 +21,12 @@ use tokio::time::Instant;
 const BOOT_DEADLINE: Duration = Duration::from_secs(30);
 const BOOT_DEADLINE_EMULATED: Duration = Duration::from_secs(180);
 /// Attaching disks, mounting them, starting the process.
-const START_DEADLINE: Duration = Duration::from_secs(120);
-const CALL_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const START_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// An agent that is well answers within this, whatever the deadline of the stop.
 const SIGNAL_PATIENCE_MIN: Duration = Duration::from_millis(500);
 /// How long a greeting is waited for before the driver looks whether it is still wanted.
-const GREET_SLICE: Duration = Duration::from_millis(250);
+pub(super) const GREET_SLICE: Duration = Duration::from_millis(250);
 /// A machine whose process is over powers itself off; it gets this long before it is made to.
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(10);
 /// Below this the guest's kernel does not come up.
@@ -136,12 +137,12 @@ impl Driver {
         self.failed = Some((run_of(&container.status), start_failed(code, message, self.engine.now())));
     }
 
-    fn boot_deadline(&self) -> Duration {
+    pub(super) fn boot_deadline(&self) -> Duration {
         let hardware = self.engine.back_end().machines.capabilities().hardware_isolation;
         if hardware { BOOT_DEADLINE } else { BOOT_DEADLINE_EMULATED }
     }
 
-    async fn machine_spec(&self, container: &Container) -> Result<MachineSpec, EngineError> {
+    pub(super) async fn machine_spec(&self, container: &Container) -> Result<MachineSpec, EngineError> {
         let resources = &container.spec.resources;
         Ok(MachineSpec {
             id: self.id.clone(),
@@ -176,6 +177,7 @@ impl Driver {
                     AgentState::Running { run, started_unix_ns, .. } => {
                         self.introduce(run);
                         self.handle.clock_is_due();
+                        self.quota = None;
                         GuestFact::Process { run, started_at: time_of(started_unix_ns) }
                     }
                     // Its last words are in the journal, which the next look reads.
@@ -220,6 +222,8 @@ impl Driver {
         let spec = &container.spec;
         let journal_offset = self.begin_journal().await?;
         let journal_limit = journal_offset + 2 * self.log_bytes(container).await?;
+        let interior = interior(spec);
+        self.quota = Some(interior.cpu_quota_milli);
         let start = Start {
             run,
             entropy: random()?,
@@ -235,7 +239,7 @@ impl Driver {
             },
             layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
             process: process(spec),
-            interior: interior(spec),
+            interior,
             journal_offset,
             journal_limit,
         };
@@ -339,7 +343,7 @@ impl Driver {
         self.set_status(&status, None, record).await
     }
 
-    async fn await_power_off(&mut self) -> Result<(), EngineError> {
+    pub(super) async fn await_power_off(&mut self) -> Result<(), EngineError> {
         let until = Instant::now() + POWER_OFF_PATIENCE;
         while Instant::now() < until {
             match self.engine.back_end().machines.observe(&self.id).await? {
@@ -365,6 +369,10 @@ impl Driver {
         }
         // A process that never ran did not die.
         if let Some(started_at) = exit.started_at {
+            if let Some(number) = killed_by(container, exit, self.engine.now()) {
+                let number = number.to_string();
+                record = record.event(event(container, "kill", &[("signal", &number)]));
+            }
             let seconds = (exit.finished_at - started_at).num_seconds().max(0).to_string();
             record =
                 record.event(event(container, "die", &[("exitCode", &code), ("execDuration", &seconds)]));
@@ -382,6 +390,22 @@ impl Driver {
 
     fn guest_result<T>(&self, result: Result<T, GuestError>) -> Result<T, EngineError> {
         result.map_err(|error| unreachable_agent(&error.to_string(), self))
+    }
+}
+
+/// The signal that made an end of it and was not told yet: a kill for its removal or at a stop's deadline, or a stop's
+/// signal that arrived although its answer was lost.
+fn killed_by(container: &Container, exit: &Exit, now: DateTime<Utc>) -> Option<u8> {
+    let kill = Signal::KILL.number();
+    match (&container.desired.goal, &container.status) {
+        (Goal::Gone, _) => Some(kill),
+        (Goal::Stop { deadline: Some(at), .. }, _) if exit.code == 137 && *at <= now => Some(kill),
+        (Goal::Stop { signal, .. }, Status::Running { stop_signalled: false, .. })
+            if exit.code == 128 + i32::from(signal.number()) =>
+        {
+            Some(signal.number())
+        }
+        (Goal::Rest | Goal::Run | Goal::Stop { .. }, _) => None,
     }
 }
 

@@ -11,12 +11,15 @@
 mod acts;
 mod again;
 mod journal;
+mod limits;
 mod pause;
 mod process;
+mod workbench;
 
 pub(crate) use acts::MACHINE_BYTES_MIN;
 pub(crate) use journal::time_of;
 pub(crate) use process::process;
+pub(crate) use workbench::Bench;
 
 use crate::guest::{Agent, Link};
 use crate::{Engine, EngineError};
@@ -48,6 +51,7 @@ pub(crate) struct Seen {
 
 pub(crate) enum Command {
     Signal { signal: Signal, done: oneshot::Sender<Result<(), EngineError>> },
+    Workbench { done: oneshot::Sender<Result<Bench, EngineError>> },
 }
 
 /// How others reach a driver.
@@ -123,6 +127,11 @@ pub(super) struct Driver {
     guest: GuestFact,
     /// The machine was paused when it was last looked at: nobody in it answers.
     standing: bool,
+    workbench: Option<workbench::Workbench>,
+    /// The machine was started with so many.
+    vcpus: u32,
+    /// What the guest was told of its CPU quota.
+    quota: Option<u32>,
     /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
@@ -166,6 +175,9 @@ impl Engine {
             token: None,
             guest: GuestFact::Unknown,
             standing: false,
+            workbench: None,
+            vcpus: 0,
+            quota: None,
             failed: None,
             greet_by: None,
             journal: journal::Follower::default(),
@@ -241,7 +253,11 @@ impl Driver {
         let container = self.engine.store().container(self.vch, &self.id).await?;
         let facts = self.look(&container).await?;
         self.publish(&container);
-        let step = next(&container.desired, &container.status, &facts, self.engine.now());
+        let mut step = next(&container.desired, &container.status, &facts, self.engine.now());
+        if self.put_away(&step).await? {
+            let facts = self.look(&container).await?;
+            step = next(&container.desired, &container.status, &facts, self.engine.now());
+        }
         if let Step::Do(act) = &step {
             tracing::debug!(act = act.name(), "acts");
             self.perform(act, &container).await?;
@@ -267,12 +283,13 @@ impl Driver {
     }
 
     async fn look(&mut self, container: &Container) -> Result<Facts, EngineError> {
-        let back_end = self.engine.back_end();
+        let back_end = self.engine.back_end().clone();
         // The machine first, its journal after: a machine that had ended has nothing more to write.
         let machine = match back_end.machines.observe(&self.id).await? {
             None => MachineFact::Absent,
             Some(found) => {
                 self.token = Some(found.token);
+                self.vcpus = found.vcpus;
                 match found.condition {
                     Condition::Running { paused: false, .. } => MachineFact::Running,
                     Condition::Running { paused: true, .. } => MachineFact::Paused,
@@ -280,6 +297,7 @@ impl Driver {
                 }
             }
         };
+        let machine = self.without_workbench(machine);
         if self.link.as_ref().is_some_and(|link| link.agent().is_closed()) {
             self.link = None;
         }
@@ -302,6 +320,7 @@ impl Driver {
             self.guest = GuestFact::Unknown;
         }
         self.set_clock(&machine).await;
+        self.set_limits(&machine, container).await;
         let run = run_of(&container.status);
         let guest = match &self.failed {
             Some((of, exit)) if *of == run => GuestFact::Exited { run, exit: exit.clone() },
@@ -327,7 +346,7 @@ impl Driver {
         let command = tokio::select! {
             () = self.handle.wake.notified() => None,
             () = cut_off => None,
-            () = tokio::time::sleep(most) => None,
+            () = tokio::time::sleep(most.min(self.workbench_rest())) => None,
             () = journals.grown(&self.id, beyond), if live => None,
             command = self.commands.recv() => command,
         };
@@ -343,8 +362,17 @@ impl Driver {
     }
 
     async fn obey(&mut self, command: Command) {
-        let Command::Signal { signal, done } = command;
         // Nobody to tell is fine: the client left, the signal stands.
-        let _ = done.send(self.signal(signal).await);
+        match command {
+            Command::Signal { signal, done } => drop(done.send(self.signal(signal).await)),
+            Command::Workbench { done } => {
+                let stop = self.engine.0.stop.clone();
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    bench = self.workbench() => drop(done.send(bench)),
+                }
+            }
+        }
     }
 }

@@ -4,9 +4,10 @@
 use super::Driver;
 use crate::EngineError;
 use crate::containers::event;
+use crate::guest::GuestError;
 use bulkhead_guest_protocol::message::RequestBody;
 use bulkhead_model::Container;
-use bulkhead_model::lifecycle::{MachineFact, Status};
+use bulkhead_model::lifecycle::{GuestFact, MachineFact, Status};
 use std::time::Duration;
 
 const CLOCK_DEADLINE: Duration = Duration::from_secs(5);
@@ -28,15 +29,22 @@ impl Driver {
 
     /// Tells the guest the time, if that is due and somebody is there to be told.
     pub(super) async fn set_clock(&mut self, machine: &MachineFact) {
-        if *machine != MachineFact::Running || self.link.is_none() || !self.handle.take_clock_due() {
+        // Before its process begins, a guest gets the time with its start.
+        let runs = matches!(self.guest, GuestFact::Process { .. });
+        if *machine != MachineFact::Running || !runs || self.link.is_none() || !self.handle.take_clock_due() {
             return;
         }
         let unix_ns = u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0);
         let Some(link) = self.link.as_mut() else { return };
-        if let Err(error) = link.call(RequestBody::SetClock { unix_ns }, CLOCK_DEADLINE).await {
-            tracing::warn!(%error, "the guest's clock was not set");
-            self.link = None;
-            self.handle.clock_is_due();
+        match link.call(RequestBody::SetClock { unix_ns }, CLOCK_DEADLINE).await {
+            Ok(_) => {}
+            // Said once; it would say the same again.
+            Err(error @ GuestError::Refused(_)) => tracing::warn!(%error, "the guest keeps its clock"),
+            Err(error) => {
+                tracing::warn!(%error, "the guest's clock was not set");
+                self.link = None;
+                self.handle.clock_is_due();
+            }
         }
     }
 }

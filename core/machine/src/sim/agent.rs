@@ -11,6 +11,7 @@ use bulkhead_guest_protocol::message::{
 };
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use bulkhead_model::ContainerId;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -27,18 +28,22 @@ pub(super) struct Guest {
     pub(super) streams: Streams,
     /// Its vCPUs stand still.
     pub(super) frozen: watch::Sender<bool>,
+    /// As it was last told.
+    pub(super) cpu_quota_milli: AtomicU32,
+    /// How often its clock was set.
+    pub(super) clock_sets: AtomicU32,
 }
 
 pub(super) struct Inside {
     pub(super) state: AgentState,
     answer: Option<ReplyBody>,
+    /// Of the container's own process.
+    pub(super) args: Vec<String>,
     pub(super) pending: Vec<u8>,
 }
 
 impl Guest {
     pub(super) fn new(spec: &MachineSpec) -> Self {
-    /// Of the container's own process.
-    pub(super) args: Vec<String>,
         Self {
             id: spec.id.clone(),
             token: spec.token,
@@ -52,6 +57,8 @@ impl Guest {
             limit: watch::Sender::new(0),
             streams: Streams::default(),
             frozen: watch::Sender::new(false),
+            cpu_quota_milli: AtomicU32::new(0),
+            clock_sets: AtomicU32::new(0),
         }
     }
 
@@ -169,7 +176,14 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
                 ReplyBody::Refused { message: "no process runs".into() }
             }
         },
-        RequestBody::SetClock { .. } => ReplyBody::Done,
+        RequestBody::SetClock { .. } => {
+            guest.clock_sets.fetch_add(1, Ordering::Relaxed);
+            ReplyBody::Done
+        }
+        RequestBody::Limits { cpu_quota_milli } => {
+            guest.cpu_quota_milli.store(cpu_quota_milli, Ordering::Relaxed);
+            ReplyBody::Done
+        }
         RequestBody::Exec(exec) => exec_process(sim, guest, power, *exec),
         RequestBody::Resize { stream, size } => match guest.streams.resize(stream, size) {
             true => ReplyBody::Done,
@@ -191,6 +205,10 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
             guest.streams.leave(stream);
             ReplyBody::Done
         }
+        RequestBody::Processes => facts::processes(guest),
+        RequestBody::Usage => facts::usage(guest),
+        RequestBody::Assemble(_) => ReplyBody::Done,
+        RequestBody::Files(_) => ReplyBody::Refused { message: "a simulated guest has no files".into() },
         RequestBody::PowerOff => {
             if let Some(shared) = sim.upgrade() {
                 Sim(shared).end(&guest.id, "guest powered off");
@@ -208,10 +226,9 @@ fn start_process(
 ) -> ReplyBody {
     let mut inside = guest.lock();
     if let Some(answer) = &inside.answer {
-        RequestBody::Processes => facts::processes(guest),
-        RequestBody::Usage => facts::usage(guest),
         return answer.clone();
     }
+    guest.cpu_quota_milli.store(start.interior.cpu_quota_milli, Ordering::Relaxed);
     guest.limit.send_replace(start.journal_limit);
     let at = now_ns();
     let mut writer = Writer::new(start.run);
@@ -229,6 +246,7 @@ fn start_process(
         Ok(steps) => {
             writer.started(at, &Started { pid: 1 }, &mut bytes);
             inside.state = AgentState::Running { run: start.run, pid: 1, started_unix_ns: at };
+            inside.args = start.process.args;
             let end = this.append(&guest.id, &bytes);
             guest.streams.open(MAIN_STREAM, start.stdio, 0);
             let process = Process::first(sim.clone(), guest.clone(), writer, end);
@@ -249,7 +267,6 @@ fn start_process(
     inside.answer = Some(answer.clone());
     answer
 }
-            inside.args = start.process.args;
 
 fn exec_process(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, exec: Exec) -> ReplyBody {
     let running = matches!(guest.lock().state, AgentState::Running { .. });

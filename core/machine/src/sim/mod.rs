@@ -177,6 +177,14 @@ impl Sim {
         (world.machines.len(), world.journals.len(), world.disks.len(), world.layers.len())
     }
 
+    /// What the guest of a machine was last told of its CPU quota, and how often its clock was set since it started.
+    pub fn told(&self, id: &ContainerId) -> Option<(u32, u32)> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let world = self.lock();
+        let guest = &world.machines.get(id)?.guest;
+        Some((guest.cpu_quota_milli.load(Relaxed), guest.clock_sets.load(Relaxed)))
+    }
+
     /// The machine ends without a word, as when its hypervisor crashes.
     pub fn crash_machine(&self, id: &ContainerId) {
         self.end(id, "the simulated hypervisor crashed");

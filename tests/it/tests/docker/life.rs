@@ -172,7 +172,10 @@ async fn pause_and_unpause() {
     }
     let attach = vch.send("POST", "/containers/web/attach?stream=1&stdout=1", &[], "").await;
     assert_eq!(attach.status, 409);
-    assert!(attach.message().contains("is paused, unpause the container"), "{}", attach.message());
+    assert_eq!(attach.message(), format!("container {id} is paused, unpause the container before attach"));
+    let exec = vch.post_json("/containers/web/exec", r#"{"Cmd":["sim"]}"#).await;
+    assert_eq!(exec.status, 409);
+    assert_eq!(exec.message(), format!("container {id} is paused, unpause the container before exec"));
     vch.docker_ok(&["unpause", "web"]).await;
     let not = vch.docker_fails(&["unpause", "web"]).await;
     assert!(not.contains(&format!("Container {id} is not paused")), "{not}");

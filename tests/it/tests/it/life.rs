@@ -1,7 +1,7 @@
 //! Restart, restart policies, pause, rename, prune.
 
 use crate::world::{World, ask, until, until_running, within};
-use bulkhead_engine::{EngineError, LogQuery, WaitFor};
+use bulkhead_engine::{EngineError, LogQuery, Update, WaitFor};
 use bulkhead_machine::sim::Verb;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::Status;
@@ -90,7 +90,8 @@ async fn a_restart_is_carried_through_by_the_next_server() {
     world.restart().await;
     within("the one who asked", asked).await.unwrap().unwrap_err();
     until_run(&world, &id, 2).await;
-    assert_eq!(world.story(&id).await, ["create", "start", "kill", "die", "stop", "start", "restart"]);
+    let story = ["create", "start", "kill", "kill", "die", "stop", "start", "restart"];
+    assert_eq!(world.story(&id).await, story);
 }
 
 #[tokio::test]
@@ -365,4 +366,52 @@ async fn prune_removes_what_rests() {
     let event = world.events().await.into_iter().rfind(|event| event.action == "prune").unwrap();
     assert_eq!(event.actor, "");
     assert_eq!(event.attributes["reclaimed"], pruned.reclaimed_bytes.to_string());
+}
+
+#[tokio::test]
+async fn an_update_of_cpus_reaches_the_guest() {
+    let mut world = World::new().await;
+    let ask = ContainerAsk { cpu_milli: Some(1500), ..ask("sleep") };
+    let id = world.create_as(None, ask).await.unwrap().id;
+    world.start(&id).await.unwrap();
+    let quota = |world: &World| world.sim.told(&id).unwrap().0;
+    assert_eq!(quota(&world), 1500);
+    let update = |cpu_milli| Update { cpu_milli: Some(cpu_milli), ..Update::default() };
+    for (milli, expect) in [(250, 250), (2000, 0), (1000, 1000)] {
+        within("update", world.engine.update(&world.session, id.as_str(), &update(milli))).await.unwrap();
+        until("told", || async { quota(&world) == expect }).await;
+    }
+    let error = within("update", world.engine.update(&world.session, id.as_str(), &update(2001))).await;
+    assert!(matches!(error, Err(EngineError::Conflict(_))), "{error:?}");
+    // What an update changed holds for the next server and for the next run.
+    world.restart().await;
+    restart(&world, &id).await.unwrap();
+    assert_eq!(quota(&world), 0, "a machine of one vCPU needs none");
+}
+
+#[tokio::test]
+async fn a_guest_that_stood_still_is_told_the_time() {
+    let mut world = World::new().await;
+    let id = world.run("sleep").await;
+    let sets = |world: &World| world.sim.told(&id).unwrap().1;
+    assert_eq!(sets(&world), 0, "it got the time with its start");
+    pause(&world, &id).await.unwrap();
+    unpause(&world, &id).await.unwrap();
+    until("told", || async { sets(&world) == 1 }).await;
+    // The host may have slept while no server was there.
+    world.restart().await;
+    until("told again", || async { sets(&world) == 2 }).await;
+}
+
+#[tokio::test]
+async fn a_kill_that_nobody_asked_for_by_name_is_told_too() {
+    let world = World::new().await;
+    let stopped = world.run("ignore-term ; sleep").await;
+    world.stop(&stopped, Some(0)).await.unwrap();
+    let exit = world.exit(&stopped).await;
+    assert_eq!((exit.code, exit.error), (137, None));
+    assert_eq!(world.story(&stopped).await, ["create", "start", "kill", "kill", "die", "stop"]);
+    let removed = world.run("sleep").await;
+    world.remove(&removed, true).await.unwrap();
+    assert_eq!(world.story(&removed).await, ["create", "start", "kill", "die", "destroy"]);
 }

@@ -146,7 +146,7 @@ async fn what_runs_is_removed_by_force_only() {
     assert!(world.is_gone(&id).await);
     assert!(world.nothing_left());
     let story = world.story(&id).await;
-    assert_eq!(story, ["create", "start", "die", "destroy"]);
+    assert_eq!(story, ["create", "start", "kill", "die", "destroy"]);
 }
 
 #[tokio::test]

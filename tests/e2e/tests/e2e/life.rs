@@ -1,0 +1,113 @@
+//! Restart, restart policies, pause and update, on machines that really stop and boot.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bulkhead_test_support::wait_for;
+
+use crate::harness::Case;
+use crate::world::{World, has, same};
+
+pub const CASES: &[Case] = &[
+    ("life::restart_keeps_the_disk", restart),
+    ("life::a_restart_policy_starts_it_again", restart_policy),
+    ("life::a_paused_one_stands_still_and_knows_the_time_after", pause),
+    ("life::an_update_changes_the_quota_of_what_runs", update),
+];
+
+/// For a boot under emulation on a busy machine.
+const BOOT: Duration = Duration::from_secs(60);
+
+fn restart(world: &mut World) -> Result<()> {
+    let docker = &world.dev;
+    let script = "echo boot >> /boots; cat /boots; trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    docker.ok(&["run", "--detach", "--name", "again", &world.busybox(), "sh", "-c", script])?;
+    docker.ok(&["restart", "again"])?;
+    same(
+        docker.ok(&["inspect", "--format", "{{.State.Status}} {{.RestartCount}}", "again"])?,
+        "running 0".to_owned(),
+    )?;
+    wait_for("the second run writes", BOOT, || {
+        docker.ok(&["logs", "again"]).ok().filter(|logs| logs.lines().count() == 3)
+    })?;
+    docker.ok(&["rm", "--force", "again"]).map(drop)
+}
+
+fn restart_policy(world: &mut World) -> Result<()> {
+    let script = "echo run; if [ -e /once ]; then exit 0; fi; touch /once; exit 3";
+    world.dev.ok(&[
+        "run",
+        "--detach",
+        "--name",
+        "tries",
+        "--restart",
+        "on-failure:3",
+        &world.busybox(),
+        "sh",
+        "-c",
+        script,
+    ])?;
+    let format = "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}";
+    wait_for("the second run is over", BOOT, || {
+        world.dev.ok(&["inspect", "--format", format, "tries"]).ok().filter(|state| state == "exited 0 1")
+    })?;
+    same(world.dev.ok(&["logs", "tries"])?, "run\nrun".to_owned())?;
+    world.dev.ok(&["rm", "tries"]).map(drop)
+}
+
+fn pause(world: &mut World) -> Result<()> {
+    let script = "n=0; while true; do n=$((n+1)); echo $n $(date +%s); sleep 0.2; done";
+    world.dev.ok(&["run", "--detach", "--name", "still", &world.busybox(), "sh", "-c", script])?;
+    let last = |world: &World| -> Result<(u64, i64)> {
+        let line = world.dev.ok(&["logs", "--tail", "1", "still"])?;
+        let (count, seconds) = line.split_once(' ').context("no line yet")?;
+        Ok((count.parse()?, seconds.parse()?))
+    };
+    wait_for("it counts", BOOT, || last(world).ok().filter(|(count, _)| *count > 2))?;
+    world.dev.ok(&["pause", "still"])?;
+    let paused = last(world)?;
+    has(&world.dev.ok(&["ps", "--format", "{{.Names}} {{.Status}}"])?, "(Paused)")?;
+    has(&world.dev.fails(&["exec", "still", "true"])?, "is paused, unpause the container before exec")?;
+    // The next server finds it as it was left.
+    world.server.kill_9()?;
+    world.server.restart()?;
+    same(world.dev.ok(&["inspect", "--format", "{{.State.Status}}", "still"])?, "paused".to_owned())?;
+    same(last(world)?, paused)?;
+    world.dev.ok(&["unpause", "still"])?;
+    let after = wait_for("it goes on counting", BOOT, || {
+        last(world).ok().filter(|(count, _)| *count > paused.0 + 10)
+    })?;
+    let behind = unix_now() - after.1;
+    ensure!((-2..=3).contains(&behind), "the guest's clock is {behind} s behind");
+    world.dev.ok(&["pause", "still"])?;
+    world.dev.ok(&["kill", "still"])?;
+    same(world.dev.ok(&["wait", "still"])?, "137".to_owned())?;
+    world.dev.ok(&["rm", "still"]).map(drop)
+}
+
+fn unix_now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The counter in a loop runs slower by far after the update.
+fn update(world: &mut World) -> Result<()> {
+    let docker = &world.dev;
+    docker.ok(&["run", "--detach", "--name", "slower", &world.busybox(), "sleep", "600"])?;
+    let burn = || -> Result<f64> {
+        let script = "s=$(cut -d' ' -f1 /proc/uptime); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; \
+                      e=$(cut -d' ' -f1 /proc/uptime); echo $s $e";
+        let said = docker.ok(&["exec", "slower", "sh", "-c", script])?;
+        let (start, end) = said.split_once(' ').context("two times")?;
+        Ok(end.parse::<f64>()? - start.parse::<f64>()?)
+    };
+    let before = burn()?;
+    docker.ok(&["update", "--cpus", "0.1", "slower"])?;
+    let after = burn()?;
+    ensure!(after > 3.0 * before, "it took {before} s before and {after} s after");
+    has(
+        &docker.fails(&["update", "--memory", "1g", "slower"])?,
+        "the memory of a running container cannot be changed",
+    )?;
+    docker.ok(&["rm", "--force", "slower"]).map(drop)
+}
