@@ -85,11 +85,13 @@ impl From<EngineError> for Problem {
             E::NoSuchContainer(_)
             | E::NoSuchExec(_)
             | E::NoSuchImage(_)
+            | E::NoSuchFile { .. }
             | E::NoSuchVch(_)
             | E::NoSuchDecision(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
             E::AmbiguousContainer(_)
             | E::AmbiguousImage(_)
             | E::InvalidName(_)
+            | E::Files { .. }
             | E::WrongPlatform { .. }
             | E::Spec(_)
             | E::Reference(_)

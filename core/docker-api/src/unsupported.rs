@@ -33,13 +33,7 @@ macro_rules! operations {
 use Kind::{Experimental, Later, NoPlugin, NoSwarm, NotInSwarm};
 
 operations! {
-    GET    "/containers/{}/changes"        Later("diff");
-    GET    "/containers/{}/export"         Later("export");
     GET    "/containers/{}/attach/ws"      Later("attach by websocket");
-    HEAD   "/containers/{}/archive"        Later("cp");
-    GET    "/containers/{}/archive"        Later("cp");
-    PUT    "/containers/{}/archive"        Later("cp");
-    POST   "/commit"                       Later("commit");
     POST   "/build"                        Later("build");
     POST   "/build/prune"                  Later("builder prune");
     POST   "/build/cancel"                 Later("build");
@@ -146,9 +140,9 @@ mod tests {
     fn refusals_name_the_call() {
         check(
             Method::GET,
-            "/containers/x/top",
+            "/containers/x/attach/ws",
             501,
-            "bulkhead: GET /containers/{id}/top (top) is not supported yet",
+            "bulkhead: GET /containers/{id}/attach/ws (attach by websocket) is not supported yet",
         );
         check(
             Method::GET,

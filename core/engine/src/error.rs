@@ -54,6 +54,11 @@ pub enum EngineError {
     IsRestarting(ContainerId),
     #[error("configured logging driver does not support reading")]
     LogNotKept,
+    #[error("could not find `{path}` in container {container}")]
+    NoSuchFile { path: String, container: String },
+    /// Work on a container's files that failed in its guest.
+    #[error("{message}")]
+    Files { why: crate::FileFault, message: String },
     /// Two things that were asked for exclude each other.
     #[error("{0}")]
     Conflict(String),

@@ -57,6 +57,27 @@ pub fn release() {
     }
 }
 
+/// Makes a root in `stage`, for this process alone, with nothing but the container's own disk as `upper`, its image as
+/// `lower` and what both make as `root`.
+pub fn stage(stage: &Path, layer_count: u32) -> Result<(), Failure> {
+    fs::create_dir_all(stage).doing("make a mount point")?;
+    sys::unshare(libc::CLONE_NEWNS).doing("part from the agent's mounts")?;
+    sys::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
+        .doing("part from the agent's mounts")?;
+    sys::mount("stage", stage, "tmpfs", libc::MS_NODEV | libc::MS_NOSUID, "mode=0700,size=65536")
+        .doing("mount a root")?;
+    let place = |name: &str| {
+        let path = stage.join(name);
+        fs::create_dir(&path).doing("make a mount point").map(|()| path)
+    };
+    for (source, name) in [(format!("{DISK}/upper"), "upper"), (ROOT.to_owned(), "root")] {
+        sys::mount(&source, &place(name)?, "", libc::MS_BIND, "").doing(format!("place {name}"))?;
+    }
+    // An overlay that cannot be written needs two layers.
+    let options = format!("lowerdir=/layer/none:{}", lower(layer_count));
+    sys::mount("overlay", &place("lower")?, "overlay", libc::MS_RDONLY, &options).doing("stack the image")
+}
+
 fn scsi_host() -> Result<u32, Failure> {
     let start = Instant::now();
     loop {
@@ -150,11 +171,14 @@ fn mount_overlay(layer_count: u32) -> Result<(), Failure> {
 
 /// The top layer comes first.
 fn overlay_options(layer_count: u32) -> String {
-    let lower = match layer_count {
+    format!("lowerdir={},upperdir={DISK}/upper,workdir={DISK}/work,index=off", lower(layer_count))
+}
+
+fn lower(layer_count: u32) -> String {
+    match layer_count {
         0 => "/layer/none".to_owned(),
         _ => (0..layer_count).rev().map(|lun| format!("/layer/{lun}")).collect::<Vec<_>>().join(":"),
-    };
-    format!("lowerdir={lower},upperdir={DISK}/upper,workdir={DISK}/work,index=off")
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod cgroup;
 mod channel;
 mod disks;
 mod failure;
+mod files;
 mod init;
 mod journal;
 mod lookup;
@@ -25,8 +26,8 @@ mod stdio;
 mod streams;
 mod sys;
 mod user;
-
 mod watch;
+
 use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT};
 use failure::Failure;
 

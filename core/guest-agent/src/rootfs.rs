@@ -20,7 +20,7 @@ const NOTHING: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXE
 const LINKS_MAX: usize = 40;
 
 /// Files that the agent writes at each start. They live beside the image's files, as it is nobody's change.
-const OWN_FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
+pub const OWN_FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
 /// Character devices: name, major, minor. OCI runtime specification, default devices.
 const DEVICES: [(&str, u32, u32); 6] =

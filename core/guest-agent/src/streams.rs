@@ -96,6 +96,8 @@ pub struct Beside {
     credit: u32,
     /// Nobody listens: output is read and thrown away.
     left: bool,
+    /// Done for whoever listens, and for nobody else.
+    is_task: bool,
 }
 
 impl Beside {
@@ -111,7 +113,13 @@ impl Beside {
             is_terminal: stdio.is_terminal,
             credit,
             left: false,
+            is_task: false,
         }
+    }
+
+    /// Work of the agent's own.
+    pub fn task(stream: u32, spawned: Spawned, credit: u32) -> Self {
+        Self { is_task: true, ..Self::new(stream, spawned, credit) }
     }
 
     pub fn add_credit(&mut self, bytes: u32) {
@@ -122,6 +130,10 @@ impl Beside {
     pub fn leave(&mut self) {
         self.left = true;
         self.input.end();
+        if self.is_task && self.ended.is_none() {
+            // One that has just ended does not mind.
+            let _ = crate::sys::kill(self.pid, libc::SIGKILL);
+        }
     }
 
     pub fn resize(&self, size: TerminalSize) -> std::io::Result<()> {

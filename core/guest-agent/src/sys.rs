@@ -515,6 +515,49 @@ pub fn set_process_name(name: &CStr) -> Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor from this number on.
+pub fn close_from(number: libc::c_uint) -> Result<()> {
+    // SAFETY: whoever has one of them is not called any more in this process.
+    check(unsafe { libc::syscall(libc::SYS_close_range, number, libc::c_uint::MAX, 0) })?;
+    Ok(())
+}
+
+/// An extended attribute of what is at the path, not of where it leads; `None`: it has none of this name.
+pub fn attribute(path: &Path, name: &CStr) -> Result<Option<Vec<u8>>> {
+    let path = c_path(path)?;
+    let mut value = vec![0; 1024];
+    // SAFETY: strings that end in zero; pointer and length of the same buffer.
+    let length =
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    match check(i64::try_from(length).unwrap_or(-1)) {
+        Ok(length) => {
+            value.truncate(usize::try_from(length).unwrap_or(0));
+            Ok(Some(value))
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::ENOTSUP)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub fn set_attribute(path: &Path, name: &CStr, value: &[u8]) -> Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: strings that end in zero; pointer and length of the same slice.
+    check(unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })?;
+    Ok(())
+}
+
+/// When it was last changed, in seconds since 1970; of a link itself.
+pub fn set_mtime(path: &Path, seconds: i64) -> Result<()> {
+    let path = c_path(path)?;
+    let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = [time, time];
+    // SAFETY: a string that ends in zero, and two times.
+    check(unsafe {
+        libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+    })?;
+    Ok(())
+}
+
 /// Ends this process at once.
 pub fn exit_now(code: libc::c_int) -> ! {
     // SAFETY: no memory is involved.

@@ -8,11 +8,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod files;
 pub mod frame;
 pub mod journal;
 pub mod message;
-
 pub mod watch;
+
 /// Protocol versions that this build speaks, oldest and newest.
 pub const PROTOCOL_MIN: u16 = 1;
 pub const PROTOCOL_MAX: u16 = 1;

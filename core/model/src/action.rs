@@ -26,6 +26,11 @@ actions! {
     ContainerAttach = "container.attach",
     ContainerExec = "container.exec",
     ContainerWait = "container.wait",
+    ContainerDiff = "container.diff",
+    ContainerExport = "container.export",
+    ContainerArchiveRead = "container.archive.read",
+    ContainerArchiveWrite = "container.archive.write",
+    ContainerCommit = "container.commit",
     ContainerCreate = "container.create",
     ContainerStart = "container.start",
     ContainerStop = "container.stop",
@@ -63,6 +68,7 @@ impl Action {
             | Action::ContainerInspect
             | Action::ContainerLogs
             | Action::ContainerWait
+            | Action::ContainerDiff
             | Action::ImageList
             | Action::ImageInspect
             | Action::NetworkList
@@ -73,6 +79,10 @@ impl Action {
             Action::RegistryLogin
             | Action::ContainerAttach
             | Action::ContainerExec
+            | Action::ContainerExport
+            | Action::ContainerArchiveRead
+            | Action::ContainerArchiveWrite
+            | Action::ContainerCommit
             | Action::ContainerCreate
             | Action::ContainerStart
             | Action::ContainerStop

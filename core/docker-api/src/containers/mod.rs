@@ -1,7 +1,10 @@
 //! Containers.
 
+pub mod archive;
 pub mod attach;
+pub mod changes;
 pub mod create;
+pub mod export;
 pub mod inspect;
 pub mod kill;
 pub mod list;

@@ -1,5 +1,6 @@
 //! Images.
 
+pub mod commit;
 pub mod create;
 pub mod history;
 pub mod import;

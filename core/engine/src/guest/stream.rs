@@ -1,6 +1,7 @@
 //! Input and output of one process in a guest, at the pace of whoever uses them.
 
 use super::{Agent, GuestError};
+use bulkhead_guest_protocol::files::{FileTask, Files};
 use bulkhead_guest_protocol::journal::{Exited, Stream};
 use bulkhead_guest_protocol::message::{
     DATA_BYTES_MAX, Event, Exec, INPUT_WINDOW, MAIN_STREAM, Process, ReplyBody, RequestBody, Stdio,
@@ -99,6 +100,17 @@ impl Agent {
                 Ok(Err((code, super::printable(&message))))
             }
             other => Err(GuestError::Protocol(format!("{other:?} instead of a process"))),
+        }
+    }
+
+    /// Begins work on the container's files.
+    pub(crate) async fn files(&self, task: FileTask, deadline: Duration) -> Result<GuestStream, GuestError> {
+        let stream = self.next_id();
+        let guest_stream = self.open_stream(stream);
+        let files = Files { stream, task, window: OUTPUT_WINDOW };
+        match self.call(RequestBody::Files(Box::new(files)), deadline).await? {
+            ReplyBody::Started { .. } => Ok(guest_stream),
+            other => Err(GuestError::Protocol(format!("{other:?} instead of a task"))),
         }
     }
 

@@ -8,6 +8,7 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod files;
 mod interior;
 mod machine;
 mod streams;
@@ -30,7 +31,7 @@ fn make_layers(folder: &Path) -> [PathBuf; 2] {
     fs::copy("/bin/busybox", bottom.join("bin/busybox")).expect("busybox-static is needed");
     for applet in [
         "sh", "cat", "id", "ls", "yes", "head", "mknod", "sleep", "ps", "hostname", "stat", "ip", "tail",
-        "dd", "date", "mount", "mkdir", "seq", "tr", "tty", "stty", "wc", "grep",
+        "dd", "date", "mount", "mkdir", "seq", "tr", "tty", "stty", "wc", "grep", "ln", "rm",
     ] {
         symlink("busybox", bottom.join("bin").join(applet)).unwrap();
     }

@@ -9,7 +9,7 @@ use bulkhead_guest_protocol::message::{
 
 const TERMINAL: Stdio = Stdio { stdin: true, terminal: Some(TerminalSize { rows: 24, columns: 80 }) };
 const PIPES: Stdio = Stdio { stdin: true, terminal: None };
-const NONE: Stdio = Stdio { stdin: false, terminal: None };
+pub const NONE: Stdio = Stdio { stdin: false, terminal: None };
 
 fn input(machine: &mut Machine, stream: u32, text: &str) {
     machine.tell(RequestBody::Input { stream, data: text.as_bytes().to_vec() });

@@ -126,6 +126,11 @@ impl World {
             | Action::ContainerLogs
             | Action::ContainerAttach
             | Action::ContainerExec
+            | Action::ContainerDiff
+            | Action::ContainerExport
+            | Action::ContainerArchiveRead
+            | Action::ContainerArchiveWrite
+            | Action::ContainerCommit
             | Action::ContainerWait
             | Action::ContainerCreate
             | Action::ContainerStart

@@ -7,6 +7,7 @@
 
 mod api;
 mod deny;
+mod files;
 mod harness;
 mod image_commands;
 mod images;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         run::CASES,
         output::CASES,
         streams::CASES,
+        files::CASES,
         sdk::CASES,
         process::CASES,
         lifecycle::CASES,

@@ -1,0 +1,180 @@
+//! Files of a container that does not run: its machine is started without its process, and put away once nobody has
+//! used it for a moment, or when anything else is to be done with the container.
+//!
+//! It is in nobody's records. After a crash it is a machine that runs while its container rests, which the next driver
+//! ends as any such.
+
+use super::acts::{CALL_DEADLINE, GREET_SLICE, START_DEADLINE};
+use super::{Command, Driver, Handle};
+use crate::EngineError;
+use crate::admission::random;
+use crate::guest::{Agent, GuestError, Link};
+use bulkhead_guest_protocol::files::Assemble;
+use bulkhead_guest_protocol::message::{AgentState, RequestBody};
+use bulkhead_machine::MachineError;
+use bulkhead_model::Container;
+use bulkhead_model::lifecycle::{Facts, GuestFact, MachineFact, Status, Step, next};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Several tasks in a row, as `docker cp` asks for, find it there.
+const IDLE_MAX: Duration = Duration::from_secs(2);
+
+/// The agent of a machine without a process; the machine stays while it is held.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) agent: Agent,
+    hold: Option<Arc<()>>,
+    handle: Arc<Handle>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.hold = None;
+        self.handle.wake();
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Workbench {
+    link: Link,
+    held: Arc<()>,
+    idle_since: Option<Instant>,
+}
+
+impl Handle {
+    /// The container's machine without its process. `Conflict`: the container is about to do something else.
+    pub(crate) async fn workbench(&self) -> Result<Bench, EngineError> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command::Workbench { done }).await.map_err(|_| EngineError::Stopping)?;
+        answer.await.map_err(|_| EngineError::Stopping)?
+    }
+}
+
+impl Driver {
+    pub(super) async fn workbench(&mut self) -> Result<Bench, EngineError> {
+        // What is left of a run goes first.
+        while let Step::Do(_) = self.step().await? {}
+        if self.workbench.is_none() {
+            let container = self.engine.store().container(self.vch, &self.id).await?;
+            let link = match self.set_up(&container).await {
+                Ok(link) => link,
+                Err(error) => {
+                    self.clear_away().await?;
+                    return Err(error);
+                }
+            };
+            self.workbench = Some(Workbench { link, held: Arc::new(()), idle_since: None });
+        }
+        match &mut self.workbench {
+            Some(workbench) => {
+                workbench.idle_since = None;
+                Ok(Bench {
+                    agent: workbench.link.agent().clone(),
+                    hold: Some(workbench.held.clone()),
+                    handle: self.handle.clone(),
+                })
+            }
+            None => Err(EngineError::Stopping),
+        }
+    }
+
+    async fn set_up(&mut self, container: &Container) -> Result<Link, EngineError> {
+        self.check_rests(container)?;
+        let back_end = self.engine.back_end().clone();
+        if !back_end.disks.has_disk(self.vch, &self.id).await? {
+            back_end.disks.create_disk(self.vch, &self.id, container.spec.resources.disk_bytes).await?;
+        }
+        let spec = self.machine_spec(container).await?;
+        back_end.machines.start(&spec).await?;
+        let channel = back_end.machines.channel(&self.id).await?;
+        let mut link = Link::open(channel, random()?, &self.engine.0.tasks);
+        let deadline = self.boot_deadline();
+        let by = Instant::now() + deadline;
+        let state = loop {
+            match link.greeting(&spec.token, GREET_SLICE).await.map_err(|error| self.broken(&error))? {
+                Some(hello) => break hello.state,
+                None if Instant::now() > by => return Err(EngineError::TimedOut(deadline.as_secs())),
+                // Whoever wants to start it need not wait for the boot.
+                None => self.check_rests(&self.engine.store().container(self.vch, &self.id).await?)?,
+            }
+        };
+        if state != AgentState::Ready {
+            return Err(self.broken(&GuestError::Protocol(format!("{state:?} at its start"))));
+        }
+        let assemble = Assemble {
+            unix_ns: u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0),
+            layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
+        };
+        let done = link.call(RequestBody::Assemble(assemble), START_DEADLINE).await;
+        done.map_err(|error| self.broken(&error))?;
+        Ok(link)
+    }
+
+    fn broken(&self, error: &GuestError) -> EngineError {
+        MachineError::Channel { id: self.id.clone(), why: error.to_string() }.into()
+    }
+
+    fn check_rests(&self, container: &Container) -> Result<(), EngineError> {
+        let facts = Facts { disk: true, machine: MachineFact::Absent, guest: GuestFact::Unknown };
+        let idle =
+            !matches!(next(&container.desired, &container.status, &facts, self.engine.now()), Step::Do(_));
+        match container.status {
+            Status::Created | Status::Exited { .. } if idle => Ok(()),
+            _ => Err(EngineError::Conflict(format!(
+                "container {} is on its way to another state",
+                self.id.short()
+            ))),
+        }
+    }
+
+    /// What the machine is to the container's life: a workbench is none.
+    pub(super) fn without_workbench(&mut self, machine: MachineFact) -> MachineFact {
+        match (&self.workbench, machine) {
+            (Some(workbench), MachineFact::Running) if !workbench.link.agent().is_closed() => {
+                MachineFact::Absent
+            }
+            (_, machine) => {
+                self.workbench = None;
+                machine
+            }
+        }
+    }
+
+    /// Puts the workbench away if the container is to do something, or nobody uses it. Whether it did.
+    pub(super) async fn put_away(&mut self, step: &Step) -> Result<bool, EngineError> {
+        let Some(workbench) = &mut self.workbench else { return Ok(false) };
+        match Arc::strong_count(&workbench.held) {
+            1 => drop(workbench.idle_since.get_or_insert_with(Instant::now)),
+            _ => workbench.idle_since = None,
+        }
+        let idle = workbench.idle_since.is_some_and(|since| since.elapsed() >= IDLE_MAX);
+        if !idle && !matches!(step, Step::Do(_)) {
+            return Ok(false);
+        }
+        let Some(workbench) = self.workbench.take() else { return Ok(false) };
+        // So that its disk is clean; one that does not answer is cut off.
+        match workbench.link.call(RequestBody::PowerOff, CALL_DEADLINE).await {
+            Ok(_) => self.await_power_off().await?,
+            Err(error) => tracing::debug!(%error, "a machine without a process did not power off"),
+        }
+        self.clear_away().await?;
+        Ok(true)
+    }
+
+    async fn clear_away(&self) -> Result<(), EngineError> {
+        let machines = &self.engine.back_end().machines;
+        machines.kill(&self.id).await?;
+        Ok(machines.delete(&self.id).await?)
+    }
+
+    /// By when it has to be looked at again.
+    pub(super) fn workbench_rest(&self) -> Duration {
+        match &self.workbench {
+            Some(Workbench { idle_since: Some(since), .. }) => IDLE_MAX.saturating_sub(since.elapsed()),
+            Some(_) | None => Duration::MAX,
+        }
+    }
+}
