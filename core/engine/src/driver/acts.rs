@@ -77,6 +77,9 @@ impl Driver {
                 if over && container.desired.goal != Goal::Gone {
                     self.await_power_off().await?;
                 }
+                if !over && matches!(container.desired.goal, Goal::Stop { .. }) {
+                    self.kill_from_within().await?;
+                }
                 self.link = None;
                 Ok(back_end.machines.kill(&self.id).await?)
             }
@@ -341,6 +344,24 @@ impl Driver {
             record = record.event(event(container, "unpause", &[]));
         }
         self.set_status(&status, None, record).await
+    }
+
+    /// A machine whose power is cut loses what its kernel had not written yet. An agent that answers ends the process
+    /// and leaves a whole disk behind; one that does not is not waited for.
+    async fn kill_from_within(&mut self) -> Result<(), EngineError> {
+        if self.standing || self.link.is_none() {
+            return Ok(());
+        }
+        match self.send_signal(Signal::KILL, SIGNAL_PATIENCE_MIN).await {
+            Ok(()) => self.await_power_off().await,
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the agent does not answer: power off"
+                );
+                Ok(())
+            }
+        }
     }
 
     pub(super) async fn await_power_off(&mut self) -> Result<(), EngineError> {
