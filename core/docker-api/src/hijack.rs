@@ -14,7 +14,7 @@ use axum::body::Body;
 use bulkhead_engine::{EngineError, Input};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use http::{HeaderValue, StatusCode, Version, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -51,18 +51,33 @@ pub struct Duplex {
 
 /// Answers with the stream.
 pub fn answer(call: &mut Call, duplex: Duplex) -> axum::response::Response {
+    let framed = duplex.framed;
+    answer_then(call, framed, std::future::ready(duplex))
+}
+
+/// Answers, and only then begins. Output that comes in one piece with the answer's head is lost on clients that read
+/// the two by different means, as Docker's SDK for Python does.
+pub fn answer_then(
+    call: &mut Call,
+    framed: bool,
+    begin: impl Future<Output = Duplex> + Send + 'static,
+) -> axum::response::Response {
     match call.upgrade.take() {
         Some(upgrade) if wants_upgrade(call) => {
-            let response = switching(call, duplex.framed);
-            call.state.tasks.spawn(serve(upgrade, duplex));
+            let response = switching(call, framed);
+            call.state.tasks.spawn(serve(upgrade, begin));
             response
         }
         _ => {
-            let body = std::mem::take(&mut call.body);
-            if let Some(input) = duplex.input {
-                call.state.tasks.spawn(feed_body(body, input, duplex.at_end));
-            }
-            plain(duplex.frames)
+            let (body, tasks) = (std::mem::take(&mut call.body), call.state.tasks.clone());
+            let begun = async move {
+                let duplex = begin.await;
+                if let Some(input) = duplex.input {
+                    tasks.spawn(feed_body(body, input, duplex.at_end));
+                }
+                duplex.frames
+            };
+            plain(stream::once(begun).flatten().boxed())
         }
     }
 }
@@ -106,9 +121,10 @@ async fn feed_body(body: Body, mut input: Input, at_end: AtEnd) {
     }
 }
 
-async fn serve(upgrade: OnUpgrade, duplex: Duplex) {
+async fn serve(upgrade: OnUpgrade, begin: impl Future<Output = Duplex>) {
     match upgrade.await {
         Ok(upgraded) => {
+            let duplex = begin.await;
             let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
             if let Err(error) = pump(reader, writer, duplex).await {
                 tracing::debug!(error = %error, "attached client left");
@@ -237,7 +253,6 @@ async fn pass_on(input: &mut Option<Input>, data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::stream;
     use tokio::net::UnixStream;
 
     fn output(frames: BoxStream<'static, Bytes>) -> Duplex {

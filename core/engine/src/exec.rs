@@ -137,6 +137,27 @@ impl Exec {
         matches!(*self.state.borrow(), State::Over { .. })
     }
 
+    fn check_made(&self) -> Result<(), EngineError> {
+        let what = match &*self.state.borrow() {
+            State::Made => return Ok(()),
+            State::Starting | State::Running { .. } => "is already running",
+            State::Over { .. } => "has already run",
+        };
+        Err(EngineError::Conflict(format!("exec {} {what}", self.id)))
+    }
+
+    /// It runs once, whoever asks first.
+    fn take(&self) -> Result<(), EngineError> {
+        let taken = self.state.send_if_modified(|state| {
+            let free = matches!(state, State::Made);
+            if free {
+                *state = State::Starting;
+            }
+            free
+        });
+        if taken { Ok(()) } else { self.check_made() }
+    }
+
     fn facts(&self) -> ExecFacts {
         let (running, exit_code, pid) = match &*self.state.borrow() {
             State::Made | State::Starting => (false, None, 0),
@@ -189,6 +210,15 @@ impl Engine {
         Ok(id)
     }
 
+    /// What was made, if it may be started now.
+    pub async fn exec_check(&self, session: &Session, id: &str) -> Result<ExecFacts, EngineError> {
+        let exec = self.exec(session, id)?;
+        let (_, container, _) = self.admit_exec(session, exec.container.as_str(), &exec.ask).await?;
+        check_runs(&container)?;
+        exec.check_made()?;
+        Ok(exec.facts())
+    }
+
     /// Runs it. Its output is kept for nobody else; a client that leaves leaves the process running.
     pub async fn exec_start(
         &self,
@@ -199,22 +229,7 @@ impl Engine {
         let exec = self.exec(session, id)?;
         let (_, container, _) = self.admit_exec(session, exec.container.as_str(), &exec.ask).await?;
         check_runs(&container)?;
-        let mut before = State::Starting;
-        exec.state.send_if_modified(|state| {
-            before = state.clone();
-            let free = matches!(state, State::Made);
-            if free {
-                *state = State::Starting;
-            }
-            free
-        });
-        match before {
-            State::Made => {}
-            State::Starting | State::Running { .. } => {
-                return Err(EngineError::Conflict(format!("exec {id} is already running")));
-            }
-            State::Over { .. } => return Err(EngineError::Conflict(format!("exec {id} has already run"))),
-        }
+        exec.take()?;
         match self.exec_begin(&container, &exec, size).await {
             Ok(session) => Ok(session),
             Err(error) => {
@@ -322,7 +337,7 @@ fn check_runs(container: &Container) -> Result<(), EngineError> {
 }
 
 /// As the container's own, but for what was asked otherwise.
-fn process_of(container: &Container, ask: &ExecAsk) -> Process {
+pub(crate) fn process_of(container: &Container, ask: &ExecAsk) -> Process {
     let mut spec = container.spec.clone();
     spec.privileged |= ask.privileged;
     spec.entrypoint = Vec::new();

@@ -4,11 +4,12 @@ use crate::body;
 use crate::call::{Answer, Call};
 use crate::create::ask::console_size;
 use crate::detach::DetachKeys;
+use crate::error::ApiError;
 use crate::framing::{self, Channel};
 use crate::hijack::{self, AtEnd, Duplex};
 use crate::json::{self, Fields};
 use crate::reply;
-use bulkhead_engine::{EngineError, ExecSession, Size};
+use bulkhead_engine::{EngineError, ExecAsk, ExecSession, OutputStream, Size};
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
 
@@ -18,58 +19,64 @@ pub async fn post(mut call: Call) -> Answer {
         [] => Fields::of("", serde_json::json!({}))?,
         bytes => Fields::of("", json::parse(bytes)?)?,
     };
-    let detach = fields.flag("Detach")?;
     let size = console_size(&fields)?.map(|(rows, columns)| Size { rows, columns });
-    let facts = call.engine().exec_facts(&call.session, &call.name).await?;
-    let (tty, wants) = (facts.ask.tty, (facts.ask.stdout, facts.ask.stderr));
-    let started = call.engine().exec_start(&call.session, &call.name, size).await;
-    if detach {
-        return match started {
+    let keys = DetachKeys::parse(call.query.text("detachKeys"))?;
+    let facts = call.engine().exec_check(&call.session, &call.name).await?;
+    let (engine, session, id) = (call.engine().clone(), call.session.clone(), call.name.clone());
+    if fields.flag("Detach")? {
+        return match engine.exec_start(&session, &id, size).await {
             Ok(_) => reply::empty(StatusCode::OK),
             // As dockerd words it: what cannot run is the client's mistake.
-            Err(EngineError::StartFailed { message, .. }) => Err(crate::error::ApiError::bad(message)),
+            Err(EngineError::StartFailed { message, .. }) => Err(ApiError::bad(message)),
             Err(error) => Err(error.into()),
         };
     }
-    let session = match started {
-        Ok(session) => session,
-        // The connection is promised; the reason comes as output, the code by inspect.
-        Err(EngineError::StartFailed { message, .. }) => {
-            let text = format!("{message}\r\n");
-            let frame = if tty { text.into() } else { framing::frame(Channel::Stdout, &[text.as_bytes()]) };
-            let duplex = Duplex {
-                frames: stream::iter([frame]).boxed(),
-                input: None,
-                at_end: AtEnd::Nothing,
-                detach: None,
-                framed: !tty,
-            };
-            return Ok(hijack::answer(&mut call, duplex));
-        }
-        Err(error) => return Err(error.into()),
+    let (tty, stop) = (facts.ask.tty, call.state.stop.clone());
+    let begin = async move {
+        let duplex = match engine.exec_start(&session, &id, size).await {
+            Ok(begun) => duplex(begun, &facts.ask, keys),
+            // The connection is promised; the reason comes as output, the code by inspect.
+            Err(error) => failure(error, tty),
+        };
+        Duplex { frames: duplex.frames.take_until(stop.cancelled_owned()).boxed(), ..duplex }
     };
-    let ExecSession { output, input } = session;
+    Ok(hijack::answer_then(&mut call, !tty, begin))
+}
+
+fn duplex(begun: ExecSession, ask: &ExecAsk, keys: DetachKeys) -> Duplex {
+    let ExecSession { output, input } = begun;
+    let (tty, stdout, stderr) = (ask.tty, ask.stdout, ask.stderr);
     let frames = output.filter_map(move |output| {
         let wanted = match output.stream {
-            bulkhead_engine::OutputStream::Stdout => wants.0,
-            bulkhead_engine::OutputStream::Stderr => wants.1,
+            OutputStream::Stdout => stdout,
+            OutputStream::Stderr => stderr,
         };
         let frame = match tty {
             true => output.data,
             false => framing::frame(output.stream.into(), &[&output.data]),
         };
-        futures_util::future::ready(wanted.then_some(frame))
+        std::future::ready(wanted.then_some(frame))
     });
-    let duplex = Duplex {
-        frames: reply::until_stop(&call, frames),
-        at_end: match (&input, tty) {
-            (None, _) => AtEnd::Nothing,
-            (Some(_), false) => AtEnd::EndsInput,
-            (Some(_), true) => AtEnd::EndsStream,
-        },
-        input,
-        detach: tty.then(|| DetachKeys::parse(call.query.text("detachKeys"))).transpose()?,
-        framed: !tty,
+    let at_end = match (&input, tty) {
+        (None, _) => AtEnd::Nothing,
+        (Some(_), false) => AtEnd::EndsInput,
+        (Some(_), true) => AtEnd::EndsStream,
     };
-    Ok(hijack::answer(&mut call, duplex))
+    Duplex { frames: frames.boxed(), input, at_end, detach: tty.then_some(keys), framed: !tty }
+}
+
+fn failure(error: EngineError, tty: bool) -> Duplex {
+    let message = match error {
+        EngineError::StartFailed { message, .. } => message,
+        other => ApiError::from(other).message,
+    };
+    let text = format!("{message}\r\n");
+    let frame = if tty { text.into() } else { framing::frame(Channel::Stdout, &[text.as_bytes()]) };
+    Duplex {
+        frames: stream::iter([frame]).boxed(),
+        input: None,
+        at_end: AtEnd::Nothing,
+        detach: None,
+        framed: !tty,
+    }
 }

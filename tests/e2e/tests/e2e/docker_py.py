@@ -77,7 +77,7 @@ def beside():
         same(b"".join(stream), b"a\nb\n")
         code, output = container.exec_run("no-such-program")
         same(code, 127)
-        code, output = container.exec_run(["tty"], tty=True)
+        code, output = container.exec_run(["busybox", "tty"], tty=True)
         assert output.startswith(b"/dev/pts/"), output
     finally:
         container.remove(force=True)

@@ -14,6 +14,7 @@ mod images;
 mod isolation;
 mod life;
 mod lifecycle;
+mod load;
 mod output;
 mod own_database;
 mod process;
@@ -23,6 +24,7 @@ mod run;
 mod sdk;
 mod streams;
 mod survival;
+mod watch;
 mod world;
 
 use std::process::ExitCode;
@@ -35,7 +37,9 @@ fn main() -> ExitCode {
         output::CASES,
         streams::CASES,
         files::CASES,
+        watch::CASES,
         sdk::CASES,
+        load::CASES,
         process::CASES,
         lifecycle::CASES,
         life::CASES,
