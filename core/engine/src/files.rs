@@ -11,7 +11,7 @@ use bulkhead_guest_protocol::journal::Stream;
 use bulkhead_image::archive::{self, CommitOptions};
 use bulkhead_model::lifecycle::Status;
 use bulkhead_model::{Action, Container, ContainerId, Digest, Reference};
-use bulkhead_store::Record;
+use bulkhead_store::{Record, StoreError};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::{Map, Value, json};
@@ -360,6 +360,9 @@ impl Engine {
                     Err(error) => broken(&container.id, &error),
                 },
                 Err(error @ (EngineError::Conflict(_) | EngineError::NotRunning(_))) => error,
+                Err(EngineError::Store(StoreError::NotFound { .. })) => {
+                    return Err(EngineError::NoSuchContainer(container.id.to_string()));
+                }
                 Err(error) => return Err(error),
             };
             // It may just have begun or ended; if not, the next answer is the same.

@@ -59,6 +59,8 @@ impl Driver {
         while let Step::Do(_) = self.step().await? {}
         if self.workbench.is_none() {
             let container = self.engine.store().container(self.vch, &self.id).await?;
+            // A machine that is there now is not ours to clear away.
+            self.check_rests(&container)?;
             let link = match self.set_up(&container).await {
                 Ok(link) => link,
                 Err(error) => {
@@ -82,7 +84,6 @@ impl Driver {
     }
 
     async fn set_up(&mut self, container: &Container) -> Result<Link, EngineError> {
-        self.check_rests(container)?;
         let back_end = self.engine.back_end().clone();
         if !back_end.disks.has_disk(self.vch, &self.id).await? {
             back_end.disks.create_disk(self.vch, &self.id, container.spec.resources.disk_bytes).await?;

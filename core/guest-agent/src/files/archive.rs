@@ -49,7 +49,7 @@ impl<'a, W: Write> Archive<'a, W> {
         let slashed = [name, b"/"].concat();
         let entry = Entry { name, kind: b'0', size: 0, link: b"", device: 0, records: Vec::new() };
         if kind.is_file() {
-            return self.add_file(path, name);
+            self.add_file(path, name)
         } else if kind.is_dir() {
             self.head(&found, Entry { name: &slashed, kind: b'5', ..entry })
         } else if kind.is_symlink() {

@@ -31,6 +31,7 @@ use std::path::Path;
 
 /// More than a tar header, a path and the list of folders whose times are set last ever take.
 const MEMORY_BYTES_MAX: libc::rlim_t = 256 << 20;
+const OPEN_FILES_MAX: libc::rlim_t = 8192;
 const BUFFER_BYTES: usize = 64 << 10;
 /// Root of the tasks that look at the disks.
 const STAGE: &str = "/stage";
@@ -117,6 +118,8 @@ fn settle(theirs: &Theirs) -> io::Result<()> {
     sys::close_from(3)?;
     sys::umask(0);
     fs::write("/proc/self/oom_score_adj", "1000")?;
+    // One for each folder on the way down.
+    sys::set_limit(libc::RLIMIT_NOFILE, OPEN_FILES_MAX, OPEN_FILES_MAX)?;
     sys::set_limit(libc::RLIMIT_AS, MEMORY_BYTES_MAX, MEMORY_BYTES_MAX)
 }
 

@@ -6,6 +6,8 @@ mod events;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod journey;
 #[cfg(test)]
 mod life;
