@@ -21,6 +21,7 @@ mod exec;
 mod feed;
 mod files;
 mod guest;
+mod health;
 mod images;
 mod input;
 mod layers;
@@ -32,8 +33,8 @@ mod recovery;
 mod system;
 mod vchs;
 mod wait;
-
 mod watch;
+
 pub use archives::{Loaded, Saved};
 pub use containers::create::Created;
 pub use containers::prune::Pruned;
@@ -51,13 +52,13 @@ pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
 pub use vchs::{NewVch, VchUsage};
 pub use wait::{WaitFor, Waiting};
+pub use watch::{Sample, Stats};
 
 // What callers need of it, so that they need not know the crate.
-pub use watch::{Sample, Stats};
-pub use bulkhead_image::registry::Credentials;
-pub use bulkhead_image::{ImageError, PullProgress, Stage};
 pub use bulkhead_guest_protocol::files::PathStat;
 pub use bulkhead_guest_protocol::watch::{DeviceUsage, Process, Processes, Usage};
+pub use bulkhead_image::registry::Credentials;
+pub use bulkhead_image::{ImageError, PullProgress, Stage};
 
 use bulkhead_image::convert::Converter;
 use bulkhead_image::registry::Registries;

@@ -194,6 +194,9 @@ impl Agent {
             RequestBody::Credit { stream, bytes } => {
                 return self.with_beside(stream, |one| one.add_credit(bytes));
             }
+            RequestBody::Kill { stream } => {
+                return self.with_beside(stream, |one| report(one.kill()));
+            }
             RequestBody::Leave { stream } => return self.with_beside(stream, Beside::leave),
             RequestBody::Start(start) => return self.start(request.id, &start),
             RequestBody::Signal { number } => self.signal(number),

@@ -4,7 +4,7 @@
 //! window of it, and output stays in its pipe while there is no credit.
 
 use crate::process::Spawned;
-use crate::stdio;
+use crate::{stdio, sys};
 use bulkhead_guest_protocol::journal::{Exited, Stream};
 use bulkhead_guest_protocol::message::{DATA_BYTES_MAX, Event, INPUT_WINDOW, TerminalSize, output_cost};
 use std::collections::VecDeque;
@@ -127,6 +127,11 @@ impl Beside {
     }
 
     /// Its input ends with whoever wrote it.
+    /// Its children, if it has any, go on.
+    pub fn kill(&self) -> std::io::Result<()> {
+        if self.ended.is_some() { Ok(()) } else { sys::kill(self.pid, libc::SIGKILL) }
+    }
+
     pub fn leave(&mut self) {
         self.left = true;
         self.input.end();

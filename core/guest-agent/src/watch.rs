@@ -2,16 +2,20 @@
 
 use crate::{cgroup, sys};
 use bulkhead_guest_protocol::watch::{
-    COMMAND_BYTES_MAX, COMMANDS_BYTES_MAX, PROCESSES_MAX, Process, Processes, Usage,
+    COMMAND_BYTES_MAX, COMMANDS_BYTES_MAX, DeviceUsage, FIGURES_MAX, PROCESSES_MAX, Process, Processes, Usage,
 };
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 /// What the kernel counts time in for programs, always (`USER_HZ`).
 const TICKS_PER_S: u32 = 100;
 const NS_PER_TICK: u64 = 1_000_000_000 / TICKS_PER_S as u64;
 const PAGE_BYTES: u64 = 4096;
+/// What the kernel counts a disk's data in, always.
+const SECTOR_BYTES: u64 = 512;
 
 /// All that are in the container, and nothing of the agent.
 pub fn processes() -> std::io::Result<Processes> {
@@ -115,17 +119,45 @@ fn uptime_ticks(uptime: &str) -> u64 {
 
 /// The container's group and the machine it is alone in, read at one time.
 pub fn usage() -> std::io::Result<Usage> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let mut usage = Usage { system_ns: system_ns(&stat), cpus: cpus(&stat), ..Usage::default() };
+    let mut usage = Usage { cpus: cpus(&fs::read_to_string("/proc/stat")?), ..Usage::default() };
     cgroup::usage(&mut usage)?;
+    usage.system_ns = uptime_ns()?.saturating_mul(u64::from(usage.cpus));
+    usage.devices = disks(&fs::read_to_string("/proc/diskstats")?);
     Ok(usage)
 }
 
-/// User, nice, system, idle, iowait, irq and softirq of all CPUs.
-fn system_ns(stat: &str) -> u64 {
-    let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
-    let ticks = line.split_whitespace().take(7).filter_map(|word| word.parse::<u64>().ok());
-    ticks.fold(0, u64::saturating_add).saturating_mul(NS_PER_TICK)
+/// Of the machine, which is the container's alone: its group does not count what is written back later.
+fn disks(diskstats: &str) -> Vec<DeviceUsage> {
+    let disk = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [major, minor, name, numbers @ ..] = words.as_slice() else { return None };
+        let number = |at: usize| numbers.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        let (reads, writes) = (number(0), number(4));
+        let whole = name.starts_with("sd") && !name.ends_with(|c: char| c.is_ascii_digit());
+        (whole && reads + writes > 0).then_some(DeviceUsage {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+            read_bytes: number(2).saturating_mul(SECTOR_BYTES),
+            write_bytes: number(6).saturating_mul(SECTOR_BYTES),
+            reads,
+            writes,
+        })
+    };
+    diskstats.lines().filter_map(disk).take(FIGURES_MAX).collect()
+}
+
+/// The clock by which the kernel counts the CPU time of groups. The sums in /proc/stat are not of that clock: they count
+/// ticks, and a machine whose host is busy loses some.
+fn uptime_ns() -> std::io::Result<u64> {
+    static FIRST: OnceLock<(u64, Instant)> = OnceLock::new();
+    let (base_ns, first) = match FIRST.get() {
+        Some(first) => *first,
+        None => {
+            let base_ns = uptime_ticks(&fs::read_to_string("/proc/uptime")?) * NS_PER_TICK;
+            *FIRST.get_or_init(|| (base_ns, Instant::now()))
+        }
+    };
+    Ok(base_ns.saturating_add(u64::try_from(first.elapsed().as_nanos()).unwrap_or(u64::MAX)))
 }
 
 fn cpus(stat: &str) -> u32 {
@@ -164,9 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn disks_are_counted_whole() {
+        let text = " 8 16 sdb 3 0 2 0 4 0 6 0 0 0 0\n 8 17 sdb1 3 0 2 0 4 0 6 0 0 0 0\n 8 0 sda 0 0 0 0 0 0 0\n 7 0 loop0 1 0 2\n";
+        let expect =
+            DeviceUsage { major: 8, minor: 16, read_bytes: 1024, write_bytes: 3072, reads: 3, writes: 4 };
+        assert_eq!(disks(text), [expect]);
+    }
+
+    #[test]
     fn times_of_the_machine() {
-        let stat = "cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\ncpu1 0 0\nintr 9\n";
-        assert_eq!((system_ns(stat), cpus(stat)), (280_000_000, 2));
+        assert_eq!(cpus("cpu  1 2 3\ncpu0 1 2 3\ncpu1 0 0\nintr 9\n"), 2);
+        let before = uptime_ns().unwrap();
+        assert!(before > 0 && uptime_ns().unwrap() >= before);
         assert_eq!(uptime_ticks("12.34 5.00\n"), 1234);
         assert_eq!(uptime_ticks(""), 0);
     }

@@ -90,6 +90,10 @@ pub enum RequestBody {
     Limits {
         cpu_quota_milli: u32,
     },
+    /// Ends a process beside the container's own, at once. No reply.
+    Kill {
+        stream: u32,
+    },
     /// The container's processes.
     Processes,
     /// What the container takes.

@@ -3,6 +3,7 @@
 
 use crate::error::ImageError;
 use crate::registry::LAYERS_MAX;
+use bulkhead_model::health::HealthAsk;
 use bulkhead_model::image::History;
 use bulkhead_model::{Digest, ImageConfig};
 use chrono::{DateTime, Utc};
@@ -43,6 +44,19 @@ struct RawConfig {
     stop_signal: Option<String>,
     exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
     volumes: Option<BTreeMap<String, IgnoredAny>>,
+    healthcheck: Option<RawHealth>,
+}
+
+/// Of Docker's, not in the specification.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct RawHealth {
+    test: Option<Vec<String>>,
+    interval: Option<i64>,
+    timeout: Option<i64>,
+    start_period: Option<i64>,
+    start_interval: Option<i64>,
+    retries: Option<i64>,
 }
 
 /// A list; some old tools wrote one string.
@@ -103,9 +117,23 @@ pub fn parse(bytes: &[u8]) -> Result<ImageConfig, ImageError> {
         stop_signal: config.stop_signal.filter(|signal| !signal.is_empty() && signal.len() <= 64),
         exposed_ports: names("an exposed port", config.exposed_ports)?,
         volumes: names("a volume", config.volumes)?,
+        health: health(config.healthcheck.unwrap_or_default())?,
         diff_ids: diff_ids.map_err(|error| wrong(error.to_string()))?,
         history: history(raw.history.unwrap_or_default())?,
     })
+}
+
+/// One that cannot be carried out is none: the image runs all the same.
+fn health(raw: RawHealth) -> Result<HealthAsk, ImageError> {
+    let ask = HealthAsk {
+        test: words("the health check", raw.test.map(Words::Many))?,
+        interval_ns: raw.interval.unwrap_or(0),
+        timeout_ns: raw.timeout.unwrap_or(0),
+        start_period_ns: raw.start_period.unwrap_or(0),
+        start_interval_ns: raw.start_interval.unwrap_or(0),
+        retries: raw.retries.unwrap_or(0),
+    };
+    Ok(if ask.fault().is_none() { ask } else { HealthAsk::default() })
 }
 
 /// Times that cannot be read are no reason to refuse an image.

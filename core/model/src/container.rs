@@ -1,6 +1,7 @@
 //! Containers: what was asked for, what was decided, what is.
 
 use crate::digest::Digest;
+use crate::health::{HealthAsk, HealthCheck};
 use crate::ids::{ContainerId, VchId};
 use crate::image::ImageConfig;
 use crate::lifecycle::{Desired, Status};
@@ -36,6 +37,7 @@ pub struct ContainerAsk {
     pub stdio: StdioOptions,
     pub process: ProcessOptions,
     pub log: LogOptions,
+    pub health: HealthAsk,
 }
 
 /// What a process has for input and output besides its log.
@@ -79,6 +81,8 @@ pub struct ContainerSpec {
     pub process: ProcessOptions,
     #[serde(default)]
     pub log: LogOptions,
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
 }
 
 /// What a machine gets.
@@ -231,6 +235,7 @@ pub fn resolve(
         stdio: ask.stdio,
         process: ask.process.clone(),
         log: ask.log.clone(),
+        health: ask.health.over(&image.health).check(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Images: a list of layers and a config.
 
 use crate::digest::Digest;
+use crate::health::HealthAsk;
 use crate::reference::Reference;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,8 @@ pub struct ImageConfig {
     /// `80/tcp` and so on.
     pub exposed_ports: Vec<String>,
     pub volumes: Vec<String>,
+    #[serde(default)]
+    pub health: HealthAsk,
     pub diff_ids: Vec<Digest>,
     pub history: Vec<History>,
 }

@@ -11,6 +11,7 @@ pub mod container;
 pub mod decision;
 pub mod digest;
 pub mod event;
+pub mod health;
 pub mod ids;
 pub mod image;
 pub mod lifecycle;

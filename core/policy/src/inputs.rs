@@ -151,6 +151,8 @@ fn add_container(
         auto_remove,
         stdio: _,
         log: _,
+        // It is as any process beside the container's own, with no rights that this has not.
+        health: _,
         process,
     } = container.spec;
     // Where it is not in the schema, it takes something away, or bounds what the memory's size bounds already.

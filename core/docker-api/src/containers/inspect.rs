@@ -5,12 +5,18 @@ use crate::call::{Answer, Call};
 use crate::version::ApiVersion;
 use crate::{reply, time};
 use bulkhead_model::Container;
+use bulkhead_model::health::{Health, Probe};
 use bulkhead_model::lifecycle::Status;
 use serde_json::{Map, Value, json};
 
 pub async fn get(call: Call) -> Answer {
     let container = call.engine().container(&call.session, &call.name).await?;
     let mut shape = inspect(&container, call.version);
+    if let Some(health) = call.engine().health(&container)
+        && let Some(state) = shape.get_mut("State").and_then(Value::as_object_mut)
+    {
+        state.insert("Health".into(), health_shape(&health));
+    }
     if call.query.flag("size") {
         let usage = call.engine().container_usage(&call.session, container.id.as_str()).await?;
         shape.insert("SizeRw".into(), usage.disk_bytes.into());
@@ -130,13 +136,32 @@ fn config(container: &Container) -> Value {
     });
     if let Some(map) = config.as_object_mut() {
         for name in ["ExposedPorts", "Healthcheck", "NetworkDisabled"] {
-            let value = asked(name);
+            let value = match (name, &spec.health) {
+                ("Healthcheck", Some(check)) => crate::create::health::view(&check.ask),
+                _ => asked(name),
+            };
             if !value.is_null() {
                 map.insert(name.into(), value);
             }
         }
     }
     config
+}
+
+fn health_shape(health: &Health) -> Value {
+    let probe = |probe: &Probe| {
+        json!({
+            "Start": time::rfc3339(probe.started_at),
+            "End": time::rfc3339(probe.ended_at),
+            "ExitCode": probe.code,
+            "Output": probe.output,
+        })
+    };
+    json!({
+        "Status": health.status.word(),
+        "FailingStreak": health.failing_streak,
+        "Log": health.probes.iter().map(probe).collect::<Vec<_>>(),
+    })
 }
 
 fn network_settings(container: &Container, version: ApiVersion) -> Value {

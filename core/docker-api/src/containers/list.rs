@@ -7,7 +7,8 @@ use crate::filters::Filters;
 use crate::query::clip;
 use crate::{networks, reply};
 use bulkhead_model::Container;
-use serde_json::Value;
+use bulkhead_model::health::{Health, HealthStatus};
+use serde_json::{Map, Value, json};
 
 const FILTERS: [&str; 15] = [
     "ancestor",
@@ -32,7 +33,13 @@ pub async fn get(call: Call) -> Answer {
     let filters = Filters::parse(&call.query, &FILTERS)?;
     let limit: Option<i64> = call.query.number("limit")?;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-    let containers = call.engine().containers(&call.session).await?;
+    let mut containers = call.engine().containers(&call.session).await?;
+    let engine = call.engine().clone();
+    let health = |container: &Container| engine.health(container);
+    containers.retain(|container| {
+        let word = health(container).map_or("none", |health| health.status.word());
+        filters.any("health", |wanted| wanted == word)
+    });
     let all = call.query.flag("all");
     let mut shown = select(containers, &filters, all || limit.is_some())?;
     shown.truncate(limit.unwrap_or(usize::MAX));
@@ -41,6 +48,11 @@ pub async fn get(call: Call) -> Answer {
     let mut list = Vec::with_capacity(shown.len());
     for container in &shown {
         let mut item = summary(container, now);
+        if let Some(health) = health(container)
+            && let Some(map) = item.as_object_mut()
+        {
+            tell_health(map, container, &health, call.version);
+        }
         if sizes && let Some(map) = item.as_object_mut() {
             let usage = call.engine().container_usage(&call.session, container.id.as_str()).await?;
             map.insert("SizeRw".into(), usage.disk_bytes.into());
@@ -49,6 +61,25 @@ pub async fn get(call: Call) -> Answer {
         list.push(item);
     }
     reply::ok(&list)
+}
+
+/// Behind the time that it is up; newer clients have it apart, too.
+fn tell_health(
+    item: &mut Map<String, Value>,
+    container: &Container,
+    health: &Health,
+    version: crate::version::ApiVersion,
+) {
+    let word = health.status.word();
+    if State::of(container) == State::Running
+        && let Some(Value::String(status)) = item.get_mut("Status")
+    {
+        let note = if health.status == HealthStatus::Starting { "health: starting" } else { word };
+        status.push_str(&format!(" ({note})"));
+    }
+    if version.since(52) {
+        item.insert("Health".into(), json!({ "Status": word, "FailingStreak": health.failing_streak }));
+    }
 }
 
 /// Those that are asked for, newest first.
@@ -107,7 +138,6 @@ fn matches(container: &Container, filters: &Filters) -> bool {
         && filters.any("ancestor", |image| is_ancestor(container, image))
         && filters.any("network", |wanted| wanted == "none" || wanted == network)
         && filters.any("expose", exposed)
-        && filters.any("health", |health| health == "none")
         && filters.any("isolation", |isolation| isolation == "default")
         && filters.any("is-task", |value| matches!(value, "false" | "0"))
         && !filters.has("volume")

@@ -1,6 +1,6 @@
 //! From the body to [`ContainerAsk`].
 
-use super::{cpu, fields, log, process, restart, view};
+use super::{cpu, fields, health, log, process, restart, view};
 use crate::error::ApiError;
 use crate::json::{self, Fields};
 use crate::query::clip;
@@ -60,6 +60,7 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
         stdio: stdio(&config, &host)?,
         process: process::options(&config, &host, &mut warnings)?,
         log: log::options(&host, &mut warnings)?,
+        health: health::ask(&config)?,
     };
     if ask.image.is_empty() {
         return Err(ApiError::bad("Config.Image is empty: which image should the container run?"));
@@ -141,6 +142,7 @@ fn is_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bulkhead_model::health::HealthAsk;
     use bulkhead_model::{LogOptions, ProcessOptions, RestartPolicy};
     use serde_json::json;
 
@@ -176,6 +178,7 @@ mod tests {
             stdio: StdioOptions::default(),
             process: ProcessOptions::default(),
             log: LogOptions::default(),
+            health: HealthAsk::default(),
         };
         assert_eq!(request.ask, expect);
         assert_eq!(request.view["HostConfig"]["Memory"], 67_108_864);

@@ -4,6 +4,7 @@
 pub mod ask;
 pub mod cpu;
 pub mod fields;
+pub mod health;
 mod log;
 mod process;
 pub mod restart;

@@ -63,6 +63,7 @@ pub(crate) struct Handle {
     /// The agent of the run whose process runs, while the driver is connected to it.
     pub(crate) agent: watch::Receiver<Option<(u32, Agent)>>,
     pub(crate) pins: journal::Pins,
+    health: Mutex<crate::health::HealthOf>,
     /// The guest's clock has to be set.
     clock_due: AtomicBool,
 }
@@ -74,6 +75,14 @@ impl Handle {
 
     fn take_clock_due(&self) -> bool {
         self.clock_due.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn health(&self) -> crate::health::HealthOf {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_health(&self, health: crate::health::HealthOf) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
     pub(crate) fn wake(&self) {
@@ -160,6 +169,7 @@ impl Engine {
             seen: watching,
             agent: introduced,
             pins: journal::Pins::default(),
+            health: Mutex::default(),
             clock_due: AtomicBool::new(false),
         });
         drivers.insert(container.id.clone(), handle.clone());
@@ -184,6 +194,9 @@ impl Engine {
             retry: RETRY_MIN,
         };
         self.0.tasks.spawn(driver.run());
+        if let Some(check) = container.spec.health.clone() {
+            self.0.tasks.spawn(crate::health::watch(self.clone(), check, handle.clone()));
+        }
         handle
     }
 }

@@ -200,6 +200,11 @@ impl GuestInput {
         Ok(())
     }
 
+    /// Ends the process, as kill(2) does.
+    pub(crate) async fn kill(&self) -> Result<(), GuestError> {
+        self.agent.tell(RequestBody::Kill { stream: self.stream }).await
+    }
+
     /// There is no more.
     pub(crate) async fn end(&self) -> Result<(), GuestError> {
         self.agent.tell(RequestBody::InputEnd { stream: self.stream }).await

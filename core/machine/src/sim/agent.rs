@@ -30,6 +30,8 @@ pub(super) struct Guest {
     pub(super) frozen: watch::Sender<bool>,
     /// As it was last told.
     pub(super) cpu_quota_milli: AtomicU32,
+    /// What a step `probe` ends with.
+    pub(super) probe_code: std::sync::atomic::AtomicI32,
     /// How often its clock was set.
     pub(super) clock_sets: AtomicU32,
 }
@@ -59,6 +61,7 @@ impl Guest {
             frozen: watch::Sender::new(false),
             cpu_quota_milli: AtomicU32::new(0),
             clock_sets: AtomicU32::new(0),
+            probe_code: std::sync::atomic::AtomicI32::new(0),
         }
     }
 
@@ -199,6 +202,10 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
         }
         RequestBody::Credit { stream, bytes } => {
             guest.streams.credit(stream, bytes);
+            ReplyBody::Done
+        }
+        RequestBody::Kill { stream } => {
+            guest.streams.kill(stream);
             ReplyBody::Done
         }
         RequestBody::Leave { stream } => {

@@ -177,6 +177,13 @@ impl Sim {
         (world.machines.len(), world.journals.len(), world.disks.len(), world.layers.len())
     }
 
+    /// What a step `probe` in a machine ends with from now on.
+    pub fn set_probe_code(&self, id: &ContainerId, code: i32) {
+        if let Some(machine) = self.lock().machines.get(id) {
+            machine.guest.probe_code.store(code, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
     /// What the guest of a machine was last told of its CPU quota, and how often its clock was set since it started.
     pub fn told(&self, id: &ContainerId) -> Option<(u32, u32)> {
         use std::sync::atomic::Ordering::Relaxed;

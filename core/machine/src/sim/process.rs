@@ -85,6 +85,12 @@ impl Streams {
         self.with(stream, |piped| (piped.left, piped.input_ended) = (true, true));
     }
 
+    /// Nobody hears of its process any more.
+    pub(super) fn kill(&self, stream: u32) {
+        self.lock().streams.remove(&stream);
+        self.changed.notify_waiters();
+    }
+
     pub(super) fn resize(&self, stream: u32, size: TerminalSize) -> bool {
         self.with(stream, |piped| piped.terminal.as_mut().map(|terminal| *terminal = size))
             .flatten()
@@ -245,6 +251,11 @@ impl Process {
                     None => "not a terminal\n".to_owned(),
                 };
                 self.write(Stream::Stdout, text.as_bytes()).await
+            }
+            Step::Probe => {
+                let code = self.guest.probe_code.load(std::sync::atomic::Ordering::Relaxed);
+                self.write(Stream::Stdout, format!("probe says {code}\n").as_bytes()).await;
+                Some(Exited { code, ..Exited::default() })
             }
             Step::Exit(code) => Some(Exited { code, ..Exited::default() }),
         }

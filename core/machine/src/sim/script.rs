@@ -1,7 +1,7 @@
 //! What a simulated process does: `sim STEP [; STEP …]`, as the container's command.
 //!
 //! `print TEXT` · `eprint TEXT` · `count N` (numbered lines) · `flood BYTES` · `sleep` (until a signal) ·
-//! `ignore-term` · `oom` · `cat` (input to output, until its end) · `size` (of the terminal) · `exit N`. The end of the script is `exit 0`.
+//! `ignore-term` · `oom` · `cat` (input to output, until its end) · `size` (of the terminal) · `probe` (ends as the machine was told) · `exit N`. The end of the script is `exit 0`.
 
 /// One thing that a process does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Step {
     OutOfMemory,
     Cat,
     Size,
+    /// Ends as the machine was told that probes do.
+    Probe,
     Exit(i32),
 }
 
@@ -45,6 +47,7 @@ pub fn parse(args: &[String]) -> Result<Vec<Step>, String> {
                 "oom" => Ok(Step::OutOfMemory),
                 "cat" => Ok(Step::Cat),
                 "size" => Ok(Step::Size),
+                "probe" => Ok(Step::Probe),
                 "exit" => number().map(|code| Step::Exit(i32::from(u8::try_from(code).unwrap_or(u8::MAX)))),
                 other => Err(format!("sim: no step `{other}`")),
             }

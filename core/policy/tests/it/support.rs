@@ -99,6 +99,7 @@ impl World {
                 stdio: Default::default(),
                 process: bulkhead_model::ProcessOptions::default(),
                 log: Default::default(),
+                health: None,
             },
             asked: "nginx".into(),
             image: Some(image(&["docker.io/library/nginx"])),

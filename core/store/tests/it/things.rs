@@ -164,6 +164,7 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
             auto_remove: false,
             process: bulkhead_model::ProcessOptions::default(),
             log: Default::default(),
+            health: None,
             stdio: Default::default(),
         },
         image: image.id.clone(),
