@@ -233,6 +233,30 @@ impl Act {
         "forget",
     ];
 
+    /// Whether it changes something outside of the database.
+    pub fn touches_machine(&self) -> bool {
+        match self {
+            Act::CreateDisk
+            | Act::StartMachine
+            | Act::Greet
+            | Act::StartProcess
+            | Act::Signal { .. }
+            | Act::Kill
+            | Act::Pause
+            | Act::Resume
+            | Act::DeleteMachine
+            | Act::DeleteDisk
+            | Act::Forget => true,
+            Act::BeginRun
+            | Act::RecordRunning { .. }
+            | Act::RecordPaused
+            | Act::RecordResumed
+            | Act::RecordExit { .. }
+            | Act::RunAgain
+            | Act::RestartByPolicy => false,
+        }
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Act::BeginRun => "begin-run",

@@ -51,6 +51,23 @@ impl Store {
         });
         Ok(self.write(None, &record, claim).await?.0)
     }
+
+    /// Whether this start of the server is still the newest; [`StoreError::Stale`] if not. For what is done outside of
+    /// the database, which no condition on a row can hold back.
+    pub async fn check_fence(&self, fence: Fence) -> Result<(), StoreError> {
+        let current: Option<i32> = self
+            .read("fence", async {
+                let query = sqlx::query_scalar("select 1 from servers where id = $1 and epoch = $2");
+                query
+                    .bind(fence.server.0)
+                    .bind(fence.epoch)
+                    .fetch_optional(&self.pool)
+                    .await
+                    .map_err(Into::into)
+            })
+            .await?;
+        current.map(|_| ()).ok_or_else(|| fence.stale())
+    }
 }
 
 /// Holds the epoch until the transaction ends; for rows that do not exist yet.

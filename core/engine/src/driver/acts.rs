@@ -35,6 +35,10 @@ pub(crate) const MACHINE_BYTES_MIN: u64 = 128 << 20;
 impl Driver {
     pub(super) async fn perform(&mut self, act: &Act, container: &Container) -> Result<(), EngineError> {
         let back_end = self.engine.back_end().clone();
+        if act.touches_machine() {
+            // A server that was stopped for a while must not take the agent or the machine from its successor.
+            self.engine.store().check_fence(self.engine.0.fence).await?;
+        }
         match act {
             Act::BeginRun => {
                 self.guest = GuestFact::Unknown;

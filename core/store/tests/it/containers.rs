@@ -163,7 +163,9 @@ async fn an_earlier_start_of_the_server_may_write_nothing() {
         store.set_status(old, vch, id, &running(1), None, &record("s")).await.map(drop),
         store.forget_container(old, vch, id, &record("destroy")).await.map(drop),
         store.create_container(&world.container("late"), old, &record("create")).await.map(drop),
+        store.check_fence(old).await,
     ];
+    store.check_fence(new).await.unwrap();
     for outcome in refused {
         assert!(matches!(outcome, Err(StoreError::Stale { epoch: 1, .. })), "{outcome:?}");
     }
