@@ -179,6 +179,7 @@ async fn machines_that_belong_to_no_container_are_cleared_away_with_their_disks(
     world.run("sleep").await;
     let ended = world.run("exit 0").await;
     world.exit(&ended).await;
+    until("its machine is cleared away", || async { world.sim.leftovers().0 == 1 }).await;
     within("shutdown", world.engine.shutdown()).await;
     // The database was lost.
     let empty = Postgres::start().await.unwrap();
