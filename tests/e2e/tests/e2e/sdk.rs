@@ -17,7 +17,8 @@ use std::time::Duration;
 use crate::harness::Case;
 use crate::world::{World, code, same};
 
-pub const CASES: &[Case] = &[("sdk::docker_for_python", docker_for_python)];
+pub const CASES: &[Case] =
+    &[("sdk::docker_for_python", docker_for_python), ("sdk::docker_for_rust", docker_for_rust)];
 
 const PATIENCE: Duration = Duration::from_secs(240);
 
