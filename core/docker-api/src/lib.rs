@@ -16,6 +16,8 @@
 mod body;
 mod call;
 mod containers;
+#[cfg(test)]
+mod coverage;
 mod create;
 mod detach;
 mod error;
