@@ -274,3 +274,7 @@ fn deliver(shared: &Shared, reply: Reply) -> bool {
 pub(crate) fn printable(text: &str) -> String {
     text.chars().take(1024).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
+
+#[cfg(test)]
+#[path = "guest/tests.rs"]
+mod tests;
