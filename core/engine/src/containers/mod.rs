@@ -19,7 +19,7 @@ use crate::{Engine, EngineError, Session};
 use bulkhead_model::event::{EventKind, NewEvent};
 use bulkhead_model::lifecycle::{Answer, Denied, Desired, Request, accept};
 use bulkhead_model::restart::due;
-use bulkhead_model::{Action, Container, ContainerSpec, Vch};
+use bulkhead_model::{Action, Caller, Container, ContainerSpec, Vch};
 use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
 use bulkhead_store::{AuditEntry, Record, StoreError};
 use std::sync::Arc;
@@ -78,25 +78,31 @@ impl Engine {
     ) -> Result<(Vch, Container, Admitted), EngineError> {
         let vch = self.vch_of(session).await?;
         let container = self.find(session.vch, text).await?;
-        let image = self.store().image(session.vch, &container.image).await.ok();
-        let mut spec = container.spec.clone();
-        otherwise(&mut spec);
+        let mut as_made = container.clone();
+        otherwise(&mut as_made.spec);
+        let admitted = self.admit_about(&as_made, action, &vch, &session.caller, Some(&vch)).await?;
+        Ok((vch, container, admitted))
+    }
+
+    /// Asks the policies about a container as it is given.
+    pub(crate) async fn admit_about(
+        &self,
+        container: &Container,
+        action: Action,
+        vch: &Vch,
+        caller: &Caller,
+        endpoint: Option<&Vch>,
+    ) -> Result<Admitted, EngineError> {
+        let image = self.store().image(vch.id, &container.image).await.ok();
         let facts = ContainerFacts {
             id: &container.id,
             name: &container.name,
             owner: &container.owner,
-            spec: &spec,
+            spec: &container.spec,
             image: ImageFacts { asked: &container.ask.image, cached: image.as_ref() },
         };
-        let ask = Ask {
-            action,
-            caller: &session.caller,
-            endpoint: Some(&vch),
-            subject: Subject::Container { vch: &vch, container: facts },
-            usage_after: Usage::default(),
-        };
-        let admitted = self.admit(ask).await?;
-        Ok((vch, container, admitted))
+        let subject = Subject::Container { vch, container: facts };
+        self.admit(Ask { action, caller, endpoint, subject, usage_after: Usage::default() }).await
     }
 
     /// Changes what is desired, if the container's state allows it; wakes its driver.

@@ -4,12 +4,10 @@
 //! for it is the memory of its machine. What was changed is what the next run gets, too.
 
 use super::TRIES;
-use crate::admission::Ask;
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::lifecycle::{Goal, Status};
 use bulkhead_model::restart::due;
-use bulkhead_model::{Action, Container, RestartPolicy, Vch};
-use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
+use bulkhead_model::{Action, Container, RestartPolicy};
 use bulkhead_store::{Record, StoreError};
 
 /// What is to be another; `None` stays.
@@ -29,7 +27,10 @@ impl Engine {
         for _ in 0..TRIES {
             let old = self.find(session.vch, id.as_str()).await?;
             let new = self.updated(&old, update).await?;
-            let audit = self.admit_update(session, &vch, &new).await?;
+            let audit = self
+                .admit_about(&new, Action::ContainerUpdate, &vch, &session.caller, Some(&vch))
+                .await?
+                .audit;
             let record = Record::at(self.now()).audit(audit).event(super::event(&new, "update", &[]));
             match self.store().update_container(&old, &new, &record).await {
                 Ok(_) => {
@@ -101,29 +102,5 @@ impl Engine {
             ))),
             None => Ok(()),
         }
-    }
-
-    async fn admit_update(
-        &self,
-        session: &Session,
-        vch: &Vch,
-        container: &Container,
-    ) -> Result<bulkhead_store::AuditEntry, EngineError> {
-        let image = self.store().image(session.vch, &container.image).await.ok();
-        let facts = ContainerFacts {
-            id: &container.id,
-            name: &container.name,
-            owner: &container.owner,
-            spec: &container.spec,
-            image: ImageFacts { asked: &container.ask.image, cached: image.as_ref() },
-        };
-        let ask = Ask {
-            action: Action::ContainerUpdate,
-            caller: &session.caller,
-            endpoint: Some(vch),
-            subject: Subject::Container { vch, container: facts },
-            usage_after: Usage::default(),
-        };
-        Ok(self.admit(ask).await?.audit)
     }
 }

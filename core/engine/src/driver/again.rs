@@ -2,10 +2,8 @@
 
 use super::Driver;
 use crate::EngineError;
-use crate::admission::Ask;
 use bulkhead_model::lifecycle::{Desired, Status};
 use bulkhead_model::{Action, Caller, Container};
-use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
 use bulkhead_store::{AuditEntry, StoreError};
 
 impl Driver {
@@ -29,24 +27,9 @@ impl Driver {
     }
 
     async fn admit_start(&self, container: &Container) -> Result<AuditEntry, EngineError> {
-        let store = self.engine.store();
-        let vch = store.vch(self.vch).await?;
-        let image = store.image(self.vch, &container.image).await.ok();
-        let facts = ContainerFacts {
-            id: &container.id,
-            name: &container.name,
-            owner: &container.owner,
-            spec: &container.spec,
-            image: ImageFacts { asked: &container.ask.image, cached: image.as_ref() },
-        };
-        let ask = Ask {
-            action: Action::ContainerStart,
-            caller: &Caller::system(),
-            endpoint: None,
-            subject: Subject::Container { vch: &vch, container: facts },
-            usage_after: Usage::default(),
-        };
-        Ok(self.engine.admit(ask).await?.audit)
+        let vch = self.engine.store().vch(self.vch).await?;
+        let (action, caller) = (Action::ContainerStart, Caller::system());
+        Ok(self.engine.admit_about(container, action, &vch, &caller, None).await?.audit)
     }
 
     async fn want_run(

@@ -19,11 +19,7 @@ mod streams;
 mod watch;
 #[cfg(test)]
 #[path = "../it/world.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    reason = "shared with the tests of the engine, which use more of it"
-)]
+#[expect(dead_code, reason = "shared with the tests of the engine, which use more of it")]
 mod world;
 
 bulkhead_test_support::layer_child!();
