@@ -40,6 +40,12 @@ pub async fn json_or_nothing(call: &mut Call) -> Result<Bytes, ApiError> {
     }
 }
 
+/// Takes a body that nobody wants, as far as it is small: a client that is answered while it still writes sees a broken
+/// connection instead of the answer.
+pub async fn discard(call: &mut Call) {
+    let _ = small(std::mem::take(&mut call.body), JSON_BYTES_MAX).await;
+}
+
 fn is_json(content_type: Option<&str>) -> bool {
     let essence = content_type.and_then(|text| text.split(';').next()).unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("application/json")

@@ -16,11 +16,14 @@ macro_rules! routes {
         pub const ROUTES: &[(Method, &str, Endpoint)] =
             &[$((Method::$method, $path, Endpoint::$name)),+];
 
-        pub async fn run(endpoint: Endpoint, call: Call) -> Answer {
+        pub async fn run(endpoint: Endpoint, mut call: Call) -> Answer {
             match endpoint {
                 // Each on the heap: together they would need more stack than a thread has.
                 $(Endpoint::$name => Box::pin($handler(call)).await,)+
-                Endpoint::Unsupported(operation) => unsupported::refuse(operation, &call.name),
+                Endpoint::Unsupported(operation) => {
+                    crate::body::discard(&mut call).await;
+                    unsupported::refuse(operation, &call.name)
+                }
             }
         }
     };
