@@ -1,6 +1,6 @@
 //! Probes of containers that have a health check: a task for each, that follows the runs its driver tells of.
 //!
-//! What it learns is kept with the driver's handle, in memory: the next server begins anew with what runs.
+//! What it learns is recorded with the container: the next server goes on from there with what runs.
 
 use crate::containers::event;
 use crate::driver::{Handle, Seen};
@@ -9,36 +9,14 @@ use crate::guest::{GuestInput, StreamEvent, printable};
 use crate::{Engine, EngineError};
 use bulkhead_guest_protocol::message::Stdio;
 use bulkhead_model::Container;
-use bulkhead_model::health::{CODE_NO_ANSWER, Health, HealthCheck, HealthStatus, OUTPUT_BYTES_MAX, Probe};
+use bulkhead_model::event::{Event, NewEvent};
+use bulkhead_model::health::{CODE_NO_ANSWER, Health, HealthCheck, OUTPUT_BYTES_MAX, Probe, RunHealth};
 use bulkhead_model::lifecycle::Status;
-use bulkhead_store::Record;
+use bulkhead_store::{Record, StoreError};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-
-/// How a run is doing, and which.
-pub(crate) type HealthOf = Option<(u32, Health)>;
-
-impl Engine {
-    /// How a container is doing. `None`: nobody asks, or it never ran.
-    pub fn health(&self, container: &Container) -> Option<Health> {
-        container.spec.health.as_ref()?;
-        let known = self.0.drivers.get(&container.id).and_then(|handle| handle.health());
-        match &container.status {
-            Status::Running { run, started_at, .. } => {
-                let current = known.filter(|(of, _)| of == run).map(|(_, health)| health);
-                Some(current.unwrap_or_else(|| Health::new(*started_at)))
-            }
-            // What does not run is not well.
-            Status::Starting { .. } | Status::Exited { .. } => known.map(|(_, mut health)| {
-                health.status = HealthStatus::Unhealthy;
-                health
-            }),
-            Status::Created => None,
-        }
-    }
-}
 
 /// The run that probes may go to: its process runs and does not stand still.
 fn probed(seen: &Seen) -> Option<(u32, DateTime<Utc>, Arc<Container>)> {
@@ -60,6 +38,7 @@ pub(crate) async fn watch(engine: Engine, check: HealthCheck, handle: Arc<Handle
 
 async fn follow(engine: &Engine, check: &HealthCheck, handle: &Handle) {
     let mut seen = handle.seen();
+    let mut last = seen.borrow().container.as_ref().and_then(|container| container.health.clone());
     loop {
         let Ok(found) =
             seen.wait_for(|seen| seen.gone || probed(seen).is_some()).await.map(|seen| probed(&seen))
@@ -67,39 +46,53 @@ async fn follow(engine: &Engine, check: &HealthCheck, handle: &Handle) {
             return;
         };
         let Some((run, started_at, container)) = found else { return };
-        let known = handle.health().filter(|(of, _)| *of == run);
-        let mut health = known.map_or_else(|| Health::new(started_at), |(_, health)| health);
-        handle.set_health(Some((run, health.clone())));
+        let known = last.take().filter(|known| known.run == run);
+        let known = last.insert(known.unwrap_or_else(|| RunHealth { run, health: Health::new(started_at) }));
         let other = |seen: &Seen| probed(seen).is_none_or(|(of, ..)| of != run);
         let probe = async {
-            tokio::time::sleep(health.pause(check, engine.now())).await;
+            tokio::time::sleep(known.health.pause(check, engine.now())).await;
             ask(engine, &container, check).await
         };
-        let probe = tokio::select! {
+        let asked = tokio::select! {
             biased;
             changed = seen.wait_for(other) => match changed {
                 Ok(_) => continue,
                 Err(_) => return,
             },
-            probe = probe => probe,
+            asked = probe => asked,
         };
-        let Some(probe) = probe else { continue };
-        let changed = health.take(check, probe);
-        let status = health.status.word();
-        handle.set_health(Some((run, health)));
-        if changed {
-            tell(engine, &container, &format!("health_status: {status}"), &[]).await;
+        let Some(Asked { exec, probe }) = asked else { continue };
+        let mut record = Record::at(engine.now()).event(died(&container, &exec, probe.code));
+        if known.health.take(check, probe) {
+            let action = format!("health_status: {}", known.health.status.word());
+            record = record.event(event(&container, &action, &[]));
         }
+        keep(engine, &container, known, &record).await;
     }
 }
 
+async fn keep(engine: &Engine, container: &Container, health: &RunHealth, record: &Record) {
+    let kept = engine.store().set_health(engine.0.fence, container.vch, &container.id, health, record).await;
+    told(engine, kept);
+}
+
+/// A question and its answer.
+struct Asked {
+    exec: String,
+    probe: Probe,
+}
+
+fn died(container: &Container, exec: &str, code: i32) -> NewEvent {
+    event(container, "exec_die", &[("execID", exec), ("exitCode", &code.to_string())])
+}
+
 /// `None`: the container ended while it was asked.
-async fn ask(engine: &Engine, container: &Container, check: &HealthCheck) -> Option<Probe> {
+async fn ask(engine: &Engine, container: &Container, check: &HealthCheck) -> Option<Asked> {
     let id = hex::encode(crate::admission::random::<32>().ok()?);
     let words = check.command.join(" ");
-    tell(engine, container, &format!("exec_create: {words}"), &[("execID", &id)]).await;
+    tell(engine, container, &format!("exec_create: {words}"), &id).await;
     let started_at = engine.now();
-    tell(engine, container, &format!("exec_start: {words}"), &[("execID", &id)]).await;
+    tell(engine, container, &format!("exec_start: {words}"), &id).await;
     let mut begun = Begun::default();
     let (code, text) = match timeout(check.timeout(), run(engine, container, check, &mut begun)).await {
         Ok(Ok(code)) => (code, begun.text()),
@@ -113,9 +106,8 @@ async fn ask(engine: &Engine, container: &Container, check: &HealthCheck) -> Opt
             (CODE_NO_ANSWER, format!("Health check exceeded timeout ({after}){colon}{so_far}"))
         }
     };
-    let shown = code.to_string();
-    tell(engine, container, "exec_die", &[("execID", &id), ("exitCode", &shown)]).await;
-    Some(Probe { started_at, ended_at: engine.now(), code, output: text })
+    let probe = Probe { started_at, ended_at: engine.now(), code, output: text };
+    Some(Asked { exec: id, probe })
 }
 
 /// What is known of a probe before it ends.
@@ -167,14 +159,20 @@ async fn run(
     }
 }
 
-async fn tell(engine: &Engine, container: &Container, action: &str, special: &[(&str, &str)]) {
-    let record = Record::at(engine.now()).event(event(container, action, special));
-    match engine.store().tell(container.vch, &record).await {
+async fn tell(engine: &Engine, container: &Container, action: &str, exec: &str) {
+    let record = Record::at(engine.now()).event(event(container, action, &[("execID", exec)]));
+    told(engine, engine.store().tell(container.vch, &record).await);
+}
+
+fn told(engine: &Engine, recorded: Result<Vec<Event>, StoreError>) {
+    match recorded {
         Ok(_) => engine.0.feed.wake(),
+        // It was removed meanwhile.
+        Err(StoreError::NotFound { .. }) => {}
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "an event of a health check was not recorded"
+                "what a health check told was not recorded"
             );
         }
     }

@@ -1,7 +1,7 @@
 //! Containers: what was asked for, what was decided, what is.
 
 use crate::digest::Digest;
-use crate::health::{HealthAsk, HealthCheck};
+use crate::health::{HealthAsk, HealthCheck, RunHealth};
 use crate::ids::{ContainerId, VchId};
 use crate::image::ImageConfig;
 use crate::lifecycle::{Desired, Status};
@@ -126,6 +126,9 @@ pub struct Container {
     pub created_at: DateTime<Utc>,
     pub desired: Desired,
     pub status: Status,
+    /// `None`: no check of it was answered yet.
+    #[serde(default)]
+    pub health: Option<RunHealth>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! Whether a container is well: what is asked of it, and what its answers make of its state.
 
+use crate::container::Container;
+use crate::lifecycle::Status;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -106,7 +108,8 @@ impl HealthCheck {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum HealthStatus {
     Starting,
     Healthy,
@@ -124,7 +127,7 @@ impl HealthStatus {
 }
 
 /// One question and its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     pub started_at: DateTime<Utc>,
     pub ended_at: DateTime<Utc>,
@@ -133,7 +136,7 @@ pub struct Probe {
 }
 
 /// How a run is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub status: HealthStatus,
     pub failing_streak: u32,
@@ -143,7 +146,33 @@ pub struct Health {
     started_at: DateTime<Utc>,
 }
 
+/// What was learnt of a container, and in which of its runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunHealth {
+    pub run: u32,
+    pub health: Health,
+}
+
+/// How a container is doing. `None`: nobody asks, or it never ran.
+pub fn of(container: &Container) -> Option<Health> {
+    container.spec.health.as_ref()?;
+    let of_this_run = container.health.as_ref().filter(|known| known.run == container.status.run());
+    let known = of_this_run.map(|known| known.health.clone());
+    match &container.status {
+        Status::Created => None,
+        Status::Starting { .. } => container.health.as_ref().map(|last| last.health.clone().unasked()),
+        Status::Running { started_at, .. } => Some(known.unwrap_or_else(|| Health::new(*started_at))),
+        Status::Exited { exit, .. } => known.or(exit.started_at.map(Health::new)).map(Health::unasked),
+    }
+}
+
 impl Health {
+    /// What does not run is not well.
+    #[must_use]
+    fn unasked(self) -> Self {
+        Self { status: HealthStatus::Unhealthy, ..self }
+    }
+
     /// Of a run that has just begun.
     pub fn new(started_at: DateTime<Utc>) -> Self {
         Self { status: HealthStatus::Starting, failing_streak: 0, probes: VecDeque::new(), started_at }

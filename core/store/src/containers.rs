@@ -2,6 +2,7 @@
 //! fence.
 
 mod columns;
+mod health;
 mod limits;
 
 use crate::error::StoreError;

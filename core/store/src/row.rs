@@ -45,6 +45,14 @@ impl<'r> Row<'r> {
         Ok(json.0)
     }
 
+    pub(crate) fn json_or_null<T: DeserializeOwned + 'r>(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<T>, StoreError> {
+        let json: Option<sqlx::types::Json<T>> = self.get(column)?;
+        Ok(json.map(|json| json.0))
+    }
+
     /// A number that cannot be below zero.
     pub(crate) fn unsigned(&self, column: &'static str) -> Result<u64, StoreError> {
         let number: i64 = self.get(column)?;

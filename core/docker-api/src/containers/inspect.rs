@@ -5,14 +5,14 @@ use crate::call::{Answer, Call};
 use crate::version::ApiVersion;
 use crate::{reply, time};
 use bulkhead_model::Container;
-use bulkhead_model::health::{Health, Probe};
+use bulkhead_model::health::{self, Health, Probe};
 use bulkhead_model::lifecycle::Status;
 use serde_json::{Map, Value, json};
 
 pub async fn get(call: Call) -> Answer {
     let container = call.engine().container(&call.session, &call.name).await?;
     let mut shape = inspect(&container, call.version);
-    if let Some(health) = call.engine().health(&container)
+    if let Some(health) = health::of(&container)
         && let Some(state) = shape.get_mut("State").and_then(Value::as_object_mut)
     {
         state.insert("Health".into(), health_shape(&health));

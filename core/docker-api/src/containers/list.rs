@@ -7,7 +7,7 @@ use crate::filters::Filters;
 use crate::query::clip;
 use crate::{networks, reply};
 use bulkhead_model::Container;
-use bulkhead_model::health::{Health, HealthStatus};
+use bulkhead_model::health::{self, Health, HealthStatus};
 use serde_json::{Map, Value, json};
 
 const FILTERS: [&str; 15] = [
@@ -34,10 +34,8 @@ pub async fn get(call: Call) -> Answer {
     let limit: Option<i64> = call.query.number("limit")?;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let mut containers = call.engine().containers(&call.session).await?;
-    let engine = call.engine().clone();
-    let health = |container: &Container| engine.health(container);
     containers.retain(|container| {
-        let word = health(container).map_or("none", |health| health.status.word());
+        let word = health::of(container).map_or("none", |health| health.status.word());
         filters.any("health", |wanted| wanted == word)
     });
     let all = call.query.flag("all");
@@ -48,7 +46,7 @@ pub async fn get(call: Call) -> Answer {
     let mut list = Vec::with_capacity(shown.len());
     for container in &shown {
         let mut item = summary(container, now);
-        if let Some(health) = health(container)
+        if let Some(health) = health::of(container)
             && let Some(map) = item.as_object_mut()
         {
             tell_health(map, container, &health, call.version);

@@ -185,6 +185,7 @@ pub mod tests {
             created_at: at(3600),
             desired: Desired::default(),
             status,
+            health: None,
         }
     }
 

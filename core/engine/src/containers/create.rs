@@ -73,6 +73,7 @@ impl Engine {
             created_at: self.now(),
             desired: Desired { restarts, ..Desired::default() },
             status: Status::Created,
+            health: None,
         };
         for _ in 0..NAME_TRIES {
             container.name = match &name {

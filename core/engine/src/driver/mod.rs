@@ -63,7 +63,6 @@ pub(crate) struct Handle {
     /// The agent of the run whose process runs, while the driver is connected to it.
     pub(crate) agent: watch::Receiver<Option<(u32, Agent)>>,
     pub(crate) pins: journal::Pins,
-    health: Mutex<crate::health::HealthOf>,
     /// The guest's clock has to be set.
     clock_due: AtomicBool,
 }
@@ -75,14 +74,6 @@ impl Handle {
 
     fn take_clock_due(&self) -> bool {
         self.clock_due.swap(false, Ordering::Relaxed)
-    }
-
-    pub(crate) fn health(&self) -> crate::health::HealthOf {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn set_health(&self, health: crate::health::HealthOf) {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
     pub(crate) fn wake(&self) {
@@ -169,7 +160,6 @@ impl Engine {
             seen: watching,
             agent: introduced,
             pins: journal::Pins::default(),
-            health: Mutex::default(),
             clock_due: AtomicBool::new(false),
         });
         drivers.insert(container.id.clone(), handle.clone());

@@ -112,5 +112,6 @@ pub(super) fn decode(row: &PgRow) -> Result<Container, StoreError> {
         created_at: row.get("created_at")?,
         desired: row.json("desired")?,
         status: row.json("status")?,
+        health: row.json_or_null("health")?,
     })
 }

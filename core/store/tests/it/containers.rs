@@ -1,5 +1,6 @@
 use crate::things::{World, at, container_id, digest, exited, image, record, rest, running};
 use bulkhead_model::container::Signal;
+use bulkhead_model::health::{Health, HealthAsk, Probe, RunHealth};
 use bulkhead_model::lifecycle::{Desired, Goal, Status};
 use bulkhead_model::{Container, ContainerId, ServerId};
 use bulkhead_store::{CONTAINER_CHANNEL, StoreError};
@@ -92,6 +93,29 @@ async fn containers_are_found_by_id_name_and_prefix() {
     for text in ["", "f", "ABC1", "on", "a%", "abc_", "' or true --"] {
         assert!(matches!(find(text).await, Err(StoreError::NotFound { .. })), "{text}");
     }
+}
+
+#[tokio::test]
+async fn what_a_check_was_answered_is_kept_by_whoever_drives_the_container() {
+    let world = World::new().await;
+    let container = world.create("c").await;
+    assert_eq!(container.health, None);
+    let mut health = Health::new(at(5));
+    let check = HealthAsk { test: vec!["CMD".into(), "x".into()], ..HealthAsk::default() }.check().unwrap();
+    let probe = Probe { started_at: at(6), ended_at: at(7), code: 1, output: "a\0\u{1F600}".into() };
+    health.take(&check, probe);
+    let health = RunHealth { run: 1, health };
+    let set = async |fence| {
+        world.store.set_health(fence, world.vch.id, &container.id, &health, &record("exec_die")).await
+    };
+    assert_eq!(set(world.fence).await.unwrap().len(), 1);
+    let found = world.store.container(world.vch.id, &container.id).await.unwrap();
+    assert_eq!(found.health, Some(health.clone()));
+    let later = world.store.claim_server(world.fence.server, "one", at(0)).await.unwrap();
+    assert!(matches!(set(world.fence).await, Err(StoreError::Stale { .. })));
+    set(later).await.unwrap();
+    world.store.forget_container(later, world.vch.id, &container.id, &record("destroy")).await.unwrap();
+    assert!(matches!(set(later).await, Err(StoreError::NotFound { .. })));
 }
 
 #[tokio::test]

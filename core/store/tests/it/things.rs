@@ -175,5 +175,6 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
         created_at: at(2),
         desired: rest(),
         status: Status::Created,
+        health: None,
     }
 }

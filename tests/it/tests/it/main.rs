@@ -8,6 +8,8 @@ mod faults;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod journey;
 #[cfg(test)]
 mod life;
