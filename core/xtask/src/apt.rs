@@ -83,7 +83,7 @@ fn first_dependency(text: &str) -> Option<&str> {
 }
 
 /// Fetches a package (apt checks its signature and sum) and unpacks it; a half-unpacked one never counts.
-fn unpack(package: &str, into: &Path) -> Result<()> {
+pub fn unpack(package: &str, into: &Path) -> Result<()> {
     let fetched = into.with_extension("fetch");
     let fresh = into.with_extension("new");
     for folder in [&fetched, &fresh] {

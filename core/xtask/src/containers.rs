@@ -56,7 +56,7 @@ pub fn ensure_image(layout: &Layout) -> Result<&'static str> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let archive = first_image::build(&folder)?;
+    let archive = first_image::build(&folder, first_image::NAME)?;
     run_within(docker(layout).args(["load", "--input"]).arg(&archive), PULL_WITHIN)
         .context("the image could not be loaded")?;
     fs::remove_dir_all(&folder)?;

@@ -16,13 +16,27 @@ const STOPS_WITHIN: Duration = Duration::from_secs(60);
 pub fn run(arguments: &[String]) -> Result<ExitCode> {
     let (all, data_dir) = options(arguments)?;
     let layout = Layout::parse(data_dir.as_deref())?;
-    let Some(pid) = server::running(&layout)? else {
+    if server::running(&layout)?.is_none() {
         eprintln!("no server answers at {}", layout.admin_socket().display());
         return Ok(ExitCode::SUCCESS);
-    };
+    }
+    stop(&layout, all)?;
+    if !all {
+        eprintln!(
+            "Running container VMs go on, and the next `cargo xtask up` takes them over.\n\
+             To remove them: `cargo xtask down --all` while the server runs."
+        );
+    }
+    eprintln!("Data stays in {}.", layout.data.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Stops the server; with `all` the first VCH and what is in it goes before.
+pub fn stop(layout: &Layout, all: bool) -> Result<()> {
+    let Some(pid) = server::running(layout)? else { return Ok(()) };
     if all {
         let step = Step::start(format!("remove VCH `{VCH}` with its containers and images"));
-        let answer = server::admin(&layout).args(["vch", "rm", "--force", VCH]).output()?;
+        let answer = server::admin(layout).args(["vch", "rm", "--force", VCH]).output()?;
         if !answer.status.success() {
             bail!(
                 "VCH `{VCH}` was not removed, and the server still runs: {}",
@@ -45,14 +59,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
         std::thread::sleep(Duration::from_millis(100));
     }
     step.done("stopped");
-    if !all {
-        eprintln!(
-            "Running container VMs go on, and the next `cargo xtask up` takes them over.\n\
-             To remove them: `cargo xtask down --all` while the server runs."
-        );
-    }
-    eprintln!("Data stays in {}.", layout.data.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn options(arguments: &[String]) -> Result<(bool, Option<String>)> {

@@ -13,23 +13,15 @@ use crate::root;
 /// Its name, once loaded.
 pub const NAME: &str = "bulkhead/first:latest";
 
-/// The commands that get a name of their own; the rest is `busybox NAME`.
-const APPLETS: &[&str] = &[
-    "cat", "date", "df", "dmesg", "echo", "env", "false", "free", "grep", "head", "hostname", "id", "ip",
-    "kill", "ls", "mkdir", "mount", "mv", "nproc", "ping", "printf", "ps", "pwd", "rm", "sed", "seq", "sh",
-    "sleep", "sort", "stat", "tail", "test", "top", "touch", "tr", "true", "uname", "uptime", "vi", "wc",
-    "wget", "whoami",
-];
-
-/// Writes `folder/image.tar`.
-pub fn build(folder: &Path) -> Result<PathBuf> {
+/// Writes `folder/image.tar`, an image that is called `name` once loaded.
+pub fn build(folder: &Path, name: &str) -> Result<PathBuf> {
     let busybox = root::find_program("busybox").context("there is no busybox to make an image of")?;
     let files = folder.join("root");
     for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "usr", "var"] {
         fs::create_dir_all(files.join(name))?;
     }
     fs::copy(&busybox, files.join("bin/busybox")).context("cannot copy busybox")?;
-    for applet in APPLETS {
+    for applet in applets(&busybox)? {
         symlink("busybox", files.join("bin").join(applet))?;
     }
     fs::write(
@@ -48,19 +40,26 @@ pub fn build(folder: &Path) -> Result<PathBuf> {
         "os": "linux",
         "created": "1970-01-01T00:00:00Z",
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"]},
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "busybox of this machine"}],
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": format!("busybox of this machine, as {name}")}],
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]},
     });
     let draft = image.join("config");
     fs::write(&draft, config.to_string())?;
     let config_name = format!("{}.json", sha256(&draft)?);
     fs::rename(&draft, image.join(&config_name))?;
-    let manifest = json!([{"Config": config_name, "RepoTags": [NAME], "Layers": ["layer.tar"]}]);
+    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]);
     fs::write(image.join("manifest.json"), manifest.to_string())?;
 
     let archive = folder.join("image.tar");
     tar(&image, &archive, &["manifest.json", &config_name, "layer.tar"])?;
     Ok(archive)
+}
+
+/// The commands that a busybox has, each of which gets a name of its own.
+fn applets(busybox: &Path) -> Result<Vec<String>> {
+    let answer = Command::new(busybox).arg("--list").output().context("cannot start busybox")?;
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    Ok(text.lines().filter(|&name| name != "busybox").map(str::to_owned).collect())
 }
 
 fn tar(folder: &Path, into: &Path, members: &[&str]) -> Result<()> {
@@ -95,7 +94,7 @@ mod tests {
     fn the_archive_is_what_docker_load_expects() {
         let folder = std::env::temp_dir().join(format!("bulkhead-first-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let archive = build(&folder).unwrap();
+        let archive = build(&folder, NAME).unwrap();
         let list = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
         let names = String::from_utf8(list.stdout).unwrap();
         assert!(names.starts_with("manifest.json\n") && names.ends_with("layer.tar\n"), "{names}");

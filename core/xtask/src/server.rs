@@ -1,7 +1,7 @@
 //! The server that `up` starts: built, put in place, started in the background, waited for.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,32 @@ use crate::{peer, root};
 /// The first start makes a database cluster; on a slow disk that alone takes a good part of this.
 const READY_WITHIN: Duration = Duration::from_secs(180);
 
+/// Which build of the server; each has a folder of its own in cargo's target folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    Dev,
+    Release,
+}
+
+impl Profile {
+    fn binary(self) -> PathBuf {
+        let folder = match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        };
+        layout::target().join(folder).join("bulkhead")
+    }
+}
+
 /// Builds the server and the guest files.
-pub fn build() -> Result<()> {
+pub fn build(profile: Profile) -> Result<()> {
     let step =
         Step::start("build the server (the first time takes minutes, most of it other people's crates)");
-    root::run(&mut cargo(&["build", "--workspace", "--bin", "bulkhead"]))
-        .context("the server did not build")?;
+    let mut command = cargo(&["build", "--workspace", "--bin", "bulkhead"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    root::run(&mut command).context("the server did not build")?;
     step.done("built");
     let step = Step::start("prepare the guest: kernel modules and agent");
     let own = std::env::current_exe().context("own path")?;
@@ -37,9 +57,8 @@ pub fn cargo(arguments: &[&str]) -> Command {
 }
 
 /// Puts binary, guest files and a first config file in place; what is there and equal stays untouched.
-pub fn put_in_place(layout: &Layout) -> Result<()> {
-    let built = layout::target().join("debug/bulkhead");
-    let mut changed = copy_if_different(&built, &layout.binary, "755")?;
+pub fn put_in_place(profile: Profile, layout: &Layout) -> Result<()> {
+    let mut changed = copy_if_different(&profile.binary(), &layout.binary, "755")?;
     let guest = layout::target().join("guest");
     for entry in fs::read_dir(&guest).with_context(|| format!("`{}`", guest.display()))? {
         let file = entry?.path();
@@ -55,6 +74,12 @@ pub fn put_in_place(layout: &Layout) -> Result<()> {
         say::note("what runs is older than what was just built: stop it and call `up` again to change over");
     }
     Ok(())
+}
+
+/// Adds sections to the config file.
+pub fn append_to_config(layout: &Layout, more: &str) -> Result<()> {
+    let text = fs::read_to_string(&layout.config).with_context(|| layout.config.display().to_string())?;
+    write_as_root(&layout.config, &format!("{text}\n{more}"), "644")
 }
 
 fn config(layout: &Layout) -> String {

@@ -11,13 +11,13 @@ use anyhow::{Context as _, Result, bail};
 use crate::say::{self, Step};
 use crate::{apt, layout, root};
 
-/// Who needs a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who needs a row; each also needs what those before it need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum For {
-    /// Running Bulkhead, and so testing it too.
     Running,
-    /// Tests only.
     Testing,
+    /// Beside another engine, for figures and for what its clients expect.
+    Comparing,
 }
 
 /// How to see that a row is there already, whoever brought it.
@@ -29,6 +29,8 @@ pub enum There {
     PostgresServer,
     /// A kernel with its modules, of the system or unpacked before.
     GuestKernel,
+    /// A file of a package that is only unpacked; see [`unpacked`].
+    Unpacked(&'static str),
 }
 
 /// How a row comes.
@@ -39,7 +41,9 @@ pub enum How {
     UnpackProgram(&'static str),
     /// One program out of the package, for all users.
     UnpackForAll(&'static str),
-    /// The whole package, below [`unpacked`]; a second name is followed, since the first only points at it.
+    /// The whole package, below [`unpacked`].
+    Unpack,
+    /// The same; a second name is followed, since the first only points at it.
     UnpackKernel,
 }
 
@@ -170,12 +174,68 @@ pub const NEEDS: &[Need] = &[
         how: How::Apt,
         needed_for: For::Testing,
     },
+    Need {
+        package: "docker.io",
+        why: "the engine to compare with (only unpacked: nothing of it runs but when comparing)",
+        there: There::Unpacked("usr/sbin/dockerd"),
+        how: How::Unpack,
+        needed_for: For::Comparing,
+    },
+    Need {
+        package: "containerd",
+        why: "that engine's part for containers (only unpacked)",
+        there: There::Unpacked("usr/bin/containerd"),
+        how: How::Unpack,
+        needed_for: For::Comparing,
+    },
+    Need {
+        package: "runc",
+        why: "that engine's part for processes (only unpacked)",
+        there: There::Unpacked("usr/sbin/runc"),
+        how: How::Unpack,
+        needed_for: For::Comparing,
+    },
+    Need {
+        package: "tini",
+        why: "that engine's `--init` (only unpacked)",
+        there: There::Unpacked("usr/bin/tini-static"),
+        how: How::Unpack,
+        needed_for: For::Comparing,
+    },
+    Need {
+        package: "libdevmapper1.02.1",
+        why: "a library of that engine",
+        there: There::File("/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1"),
+        how: How::Apt,
+        needed_for: For::Comparing,
+    },
+    Need {
+        package: "iptables",
+        why: "that engine's packet filter, in a network namespace of its own",
+        there: There::Program("iptables"),
+        how: How::Apt,
+        needed_for: For::Comparing,
+    },
+    Need {
+        package: "iproute2",
+        why: "`ip`, for that namespace",
+        there: There::Program("ip"),
+        how: How::Apt,
+        needed_for: For::Comparing,
+    },
+    Need {
+        package: "python3-venv",
+        why: "a folder for the Python SDK's own tests",
+        there: There::File("/var/lib/dpkg/info/python3-venv.list"),
+        how: How::Apt,
+        needed_for: For::Comparing,
+    },
 ];
 
 /// Installs what is missing. The answer says what came, for the closing words.
 pub fn ensure(purpose: For) -> Result<Vec<&'static str>> {
-    let wanted = NEEDS.iter().filter(|need| purpose == For::Testing || need.needed_for == For::Running);
-    let missing: Vec<&Need> = wanted.filter(|need| !is_there(&need.there)).collect();
+    let wanted = NEEDS.iter().filter(|need| need.needed_for <= purpose);
+    let missing: Vec<&Need> = wanted.filter(|need| !is_there(need)).collect();
     if missing.is_empty() {
         return Ok(Vec::new());
     }
@@ -197,11 +257,12 @@ pub fn ensure(purpose: For) -> Result<Vec<&'static str>> {
             How::Apt => {}
             How::UnpackProgram(file) => apt::unpack_program(need.package, file, &tools())?,
             How::UnpackForAll(file) => unpack_for_all(need.package, file)?,
+            How::Unpack => apt::unpack(need.package, &unpacked(need.package))?,
             How::UnpackKernel => unpack_kernel()?,
         }
     }
     for need in &missing {
-        if !is_there(&need.there) {
+        if !is_there(need) {
             bail!("`{}` was installed, but {:?} is still not to be found", need.package, need.there);
         }
     }
@@ -258,8 +319,8 @@ fn has_kernel(root: &Path) -> bool {
     })
 }
 
-fn is_there(there: &There) -> bool {
-    match there {
+fn is_there(need: &Need) -> bool {
+    match need.there {
         There::Program(name) => root::find_program(name).is_some() || tools().join(name).is_file(),
         There::File(path) => Path::new(path).exists(),
         There::PostgresServer => std::fs::read_dir("/usr/lib/postgresql").is_ok_and(|versions| {
@@ -268,6 +329,7 @@ fn is_there(there: &There) -> bool {
             })
         }),
         There::GuestKernel => kernel_root().is_some(),
+        There::Unpacked(file) => unpacked(need.package).join(file).is_file(),
     }
 }
 
@@ -277,7 +339,8 @@ mod tests {
 
     #[test]
     fn each_package_is_named_once_with_a_reason() {
-        let mut names: Vec<_> = NEEDS.iter().map(|need| need.package).collect();
+        // Some packages come whole only for comparing; of those, running takes one program.
+        let mut names: Vec<_> = NEEDS.iter().map(|need| (need.package, need.needed_for)).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), NEEDS.len());

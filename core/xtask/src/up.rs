@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::layout::{Layout, VCH};
+use crate::server::Profile;
 use crate::{containers, say, server, setup};
 
 /// The words after `up`.
@@ -15,8 +16,8 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
     let started = Instant::now();
 
     setup::ensure(setup::For::Running).context("step `packages`")?;
-    server::build().context("step `build`")?;
-    server::put_in_place(&layout).context("step `put in place`")?;
+    server::build(Profile::Dev).context("step `build`")?;
+    server::put_in_place(Profile::Dev, &layout).context("step `put in place`")?;
     server::start(&layout).with_context(|| {
         let (program, config) = (layout.binary.display(), layout.config.display());
         format!("step `start the server`; `{program} doctor --config {config}` may know more")
