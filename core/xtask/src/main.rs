@@ -4,6 +4,8 @@
 //! cargo xtask up            set up this machine, start a server, run a first container VM
 //! cargo xtask down [--all]  stop the server (machines go on), or remove the first VCH as well
 //! cargo xtask test [--full] [FILTER]   every check and test, what CI runs
+//! cargo xtask peers [--write] [FILTER]   other people's tests, against a Docker engine and against Bulkhead
+//! cargo xtask bench [--runs N] [--write]   figures beside a Docker engine's
 //! cargo xtask guest-image   kernel, modules and agent for the machines
 //! ```
 //!
@@ -11,12 +13,16 @@
 //! `eval "$(cargo xtask up)"` is safe.
 
 mod apt;
+mod bench;
 mod containers;
+mod dockerd;
 mod down;
 mod first_image;
 mod guest_image;
 mod layout;
 mod peer;
+mod peers;
+mod private;
 mod root;
 mod say;
 mod server;
@@ -29,6 +35,8 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask up [--data-dir DIR]
        cargo xtask down [--all] [--data-dir DIR]
        cargo xtask test [--full] [FILTER]
+       cargo xtask peers [--write] [FILTER]
+       cargo xtask bench [--runs N] [--write]
        cargo xtask guest-image";
 
 fn main() -> ExitCode {
@@ -41,6 +49,8 @@ fn main() -> ExitCode {
         "up" => up::run(rest),
         "down" => down::run(rest),
         "test" => test::run(rest),
+        "peers" => peers::run(rest),
+        "bench" => bench::run(rest),
         "guest-image" => guest_image::run(rest),
         "peer-pid" => peer::print_pid(rest),
         "" | "help" | "--help" | "-h" => {

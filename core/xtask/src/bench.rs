@@ -1,0 +1,164 @@
+//! `cargo xtask bench`: figures of Bulkhead beside a Docker engine, from one run on one machine.
+//!
+//! Bulkhead is the release build, set up as `up` does it, in a folder of its own; the engine is the distribution's, in
+//! one of its own too. Both go with this command, and neither meets what else runs here.
+
+mod acts;
+mod client;
+mod events;
+mod facts;
+mod figures;
+mod measure;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::dockerd::Dockerd;
+use crate::private::Private;
+use crate::server::{self, Profile};
+use crate::{first_image, layout, say, setup};
+use client::Client;
+use measure::Bench;
+use report::Report;
+
+const IMAGE: &str = "busybox";
+const RUNS: usize = 7;
+const RUNS_MAX: usize = 100;
+/// Where `--write` puts the figures.
+const DOCUMENT: &str = "core/docker-api/BENCHMARK.md";
+
+/// The words after `bench`.
+pub fn run(arguments: &[String]) -> Result<ExitCode> {
+    let options = Options::parse(arguments)?;
+    setup::ensure(setup::For::Comparing)?;
+    server::build(Profile::Release)?;
+    let machine = facts::Machine::now()?;
+    if let Some(busy) = &machine.busy {
+        say::note(&format!("note: {busy}"));
+    }
+    let folder = Folder::new()?;
+    let more = format!("[telemetry]\nlisten = \"\"\n{}", acts::CONFIG);
+    let bulkhead = Private::start(Profile::Release, &folder.0.join("b"), &more)?;
+    let dockerd = Dockerd::start(&folder.0.join("d"), None)?;
+    let text = compare(machine, &options, &folder.0, &bulkhead, &dockerd)?.markdown();
+    println!("{text}");
+    if options.write {
+        let document = layout::workspace().join(DOCUMENT);
+        fs::write(&document, &text).with_context(|| format!("cannot write `{}`", document.display()))?;
+        say::note(&format!("wrote {DOCUMENT}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn compare(
+    machine: facts::Machine,
+    options: &Options,
+    folder: &Path,
+    bulkhead: &Private,
+    dockerd: &Dockerd,
+) -> Result<Report> {
+    let config = folder.join("docker-config");
+    fs::create_dir(&config)?;
+    let ours = Client::new("Bulkhead", bulkhead.host(), &config);
+    let theirs = Client::new("dockerd", dockerd.host(), &config);
+    load_image(folder, &[&ours, &theirs])?;
+    let bench = Bench { bulkhead: &ours, dockerd: &theirs, image: IMAGE, runs: options.runs };
+    let timed = bench.run_true()?;
+    let mut rows = timed.rows;
+    rows.extend(bench.in_a_running_container()?);
+    rows.extend(bench.logs()?);
+    let layout = bulkhead.layout();
+    let log = fs::read_to_string(&layout.log).with_context(|| format!("`{}`", layout.log.display()))?;
+    Ok(Report {
+        machine,
+        load_after: facts::load()?,
+        client_version: facts::client_version(&theirs)?,
+        bulkhead: facts::Bulkhead::of(&ours, layout)?,
+        dockerd: facts::dockerd(&theirs)?,
+        decisions: facts::decisions(layout, options.runs)?,
+        runs: options.runs,
+        rows,
+        acts: measure::acts(&log, &timed.ids)?,
+    })
+}
+
+/// The same archive for both.
+fn load_image(folder: &Path, clients: &[&Client]) -> Result<()> {
+    let image = folder.join("image");
+    fs::create_dir(&image)?;
+    let archive = first_image::build(&image, &format!("{IMAGE}:latest"))?;
+    let archive = archive.to_str().context("the path of the image is no text")?;
+    for client in clients {
+        client.run(&["load", "--input", archive])?;
+    }
+    Ok(())
+}
+
+/// A short one, since sockets are below it; gone when this goes.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let folder = PathBuf::from(format!("/tmp/bulkhead-bench-{}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            say::note(&format!("`{}` could not be removed: {error}", self.0.display()));
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    runs: usize,
+    write: bool,
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self { runs: RUNS, write: false };
+        let mut words = arguments.iter().map(String::as_str);
+        while let Some(word) = words.next() {
+            match word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value))) {
+                ("--write", None) => options.write = true,
+                ("--runs", value) => options.runs = runs(value.or_else(|| words.next()))?,
+                _ => bail!("`bench` takes `--runs N` and `--write`, not `{word}`"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn runs(word: Option<&str>) -> Result<usize> {
+    match word.and_then(|word| word.parse().ok()) {
+        Some(runs) if (1..=RUNS_MAX).contains(&runs) => Ok(runs),
+        _ => bail!("`--runs` takes a number from 1 to {RUNS_MAX}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_after_bench() {
+        let parse = |words: &[&str]| {
+            Options::parse(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>()).ok()
+        };
+        assert_eq!(parse(&[]), Some(Options { runs: RUNS, write: false }));
+        assert_eq!(parse(&["--runs", "3", "--write"]), Some(Options { runs: 3, write: true }));
+        assert_eq!(parse(&["--runs=12"]), Some(Options { runs: 12, write: false }));
+        for wrong in [&["--runs"] as &[&str], &["--runs", "0"], &["--runs=101"], &["--write=1"], &["fast"]] {
+            assert_eq!(parse(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What is measured: each thing at both engines in turn, so that whatever else the machine does hits both.
+
+use anyhow::{Context, Result, bail};
+
+use super::client::{Client, Ran};
+use super::events::{self, Events};
+use super::figures::{Row, Unit};
+use super::{acts, figures};
+use crate::say::Step;
+
+/// Bytes through a stream of `exec`, in MiB.
+const STREAM_MIB: u64 = 64;
+/// Bytes of a log, in MiB: below what a VCH keeps by default.
+const LOG_MIB: u64 = 8;
+/// A log's line: 100 characters and its end.
+const LINE: &str =
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
+/// In which processes beside its own are started.
+const RESIDENT: &str = "bench-resident";
+
+/// Which of a row's numbers are an engine's.
+type Of = fn(&mut Row) -> &mut Vec<f64>;
+
+/// Both endpoints, and what is run there.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    pub bulkhead: &'a Client,
+    pub dockerd: &'a Client,
+    pub image: &'a str,
+    pub runs: usize,
+}
+
+/// Ids of the containers that were timed at Bulkhead, beside the rows: its log knows more about them.
+#[derive(Debug)]
+pub struct RunRows {
+    pub rows: Vec<Row>,
+    pub ids: Vec<String>,
+}
+
+impl Bench<'_> {
+    /// `docker run --rm IMAGE true`, as a whole and in phases.
+    pub fn run_true(&self) -> Result<RunRows> {
+        let step = Step::start(format!("docker run --rm --network none {} true", self.image));
+        let names = ["docker run --rm, whole"].into_iter().chain(events::PHASES);
+        let mut rows: Vec<Row> = names.map(|name| row(name, Unit::Milliseconds)).collect();
+        let mut ids = Vec::new();
+        // The first one at each engine only warms caches.
+        for turn in 0..=self.runs {
+            for (client, of) in self.both() {
+                let (ran, told) = self.one_run(client, turn)?;
+                let phases = told.phases(ran.began_ns, ran.ended_ns)?;
+                if turn == 0 {
+                    continue;
+                }
+                let phases = phases.into_iter().map(|ns| ns as f64 / 1e6);
+                for (row, ms) in rows.iter_mut().zip([ran.ms()].into_iter().chain(phases)) {
+                    of(row).push(ms);
+                }
+                if std::ptr::eq(client, self.bulkhead) {
+                    ids.push(told.container_id()?.to_owned());
+                }
+            }
+        }
+        step.done(&medians(&rows));
+        Ok(RunRows { rows, ids })
+    }
+
+    fn one_run(&self, client: &Client, turn: usize) -> Result<(Ran, Events)> {
+        let name = format!("bench-run-{turn}");
+        let ran = client.run(&["run", "--rm", "--network", "none", "--name", &name, self.image, "true"])?;
+        let told = told_of(client, &name, &ran)?;
+        Ok((ran, told))
+    }
+
+    /// What is done in a container that runs already.
+    pub fn in_a_running_container(&self) -> Result<Vec<Row>> {
+        for (client, _) in self.both() {
+            let words = ["run", "--detach", "--network", "none", "--name", RESIDENT, self.image];
+            client.run(&[words.as_slice(), &["sleep", "100000"]].concat())?;
+        }
+        let count = format!("count={}", STREAM_MIB * 16);
+        let output = ["exec", RESIDENT, "dd", "if=/dev/zero", "bs=65536", &count];
+        let exec = self.times("docker exec CONTAINER true", |client| {
+            Ok(client.run(&["exec", RESIDENT, "true"])?.ms())
+        })?;
+        let stdin = self.rates(&format!("docker exec -i, {STREAM_MIB} MiB of input"), |client| {
+            let words = ["exec", "--interactive", RESIDENT, "sh", "-c", "cat >/dev/null"];
+            let ran = client.run_with_input(&words, STREAM_MIB << 20)?;
+            Ok(rate(STREAM_MIB, ran.took.as_secs_f64()))
+        })?;
+        let stdout = self.rates(&format!("docker exec, {STREAM_MIB} MiB of output"), |client| {
+            let ran = client.run(&output)?;
+            all_came(client, &ran, STREAM_MIB)?;
+            Ok(rate(STREAM_MIB, ran.took.as_secs_f64()))
+        })?;
+        for (client, _) in self.both() {
+            client.run(&["rm", "--force", RESIDENT])?;
+        }
+        Ok(vec![exec, stdin, stdout])
+    }
+
+    /// A container that writes much, and its log read afterwards.
+    pub fn logs(&self) -> Result<Vec<Row>> {
+        let step = Step::start(format!("{LOG_MIB} MiB of log"));
+        let mut rows = vec![
+            row(&format!("{LOG_MIB} MiB written by a process to its log"), Unit::MibPerSecond),
+            row(&format!("docker logs, {LOG_MIB} MiB"), Unit::MibPerSecond),
+        ];
+        let script = format!("yes {LINE} | head -c {}", LOG_MIB << 20);
+        for turn in 0..self.runs {
+            for (client, of) in self.both() {
+                let name = format!("bench-log-{turn}");
+                let words = ["run", "--detach", "--network", "none", "--name", &name, self.image];
+                let mut ran = client.run(&[words.as_slice(), &["sh", "-c", &script]].concat())?;
+                ran.ended_ns = client.run(&["wait", &name])?.ended_ns;
+                let written = told_of(client, &name, &ran)?.between("start", "die")?;
+                let read = client.run(&["logs", &name])?;
+                all_came(client, &read, LOG_MIB)?;
+                let numbers = [rate(LOG_MIB, written as f64 / 1e9), rate(LOG_MIB, read.took.as_secs_f64())];
+                for (row, number) in rows.iter_mut().zip(numbers) {
+                    of(row).push(number);
+                }
+                client.run(&["rm", "--force", &name])?;
+            }
+        }
+        step.done(&medians(&rows));
+        Ok(rows)
+    }
+
+    fn times(&self, what: &str, once: impl Fn(&Client) -> Result<f64>) -> Result<Row> {
+        self.each(row(what, Unit::Milliseconds), once)
+    }
+
+    fn rates(&self, what: &str, once: impl Fn(&Client) -> Result<f64>) -> Result<Row> {
+        self.each(row(what, Unit::MibPerSecond), once)
+    }
+
+    fn each(&self, mut row: Row, once: impl Fn(&Client) -> Result<f64>) -> Result<Row> {
+        let step = Step::start(row.what.clone());
+        for turn in 0..=self.runs {
+            for (client, of) in self.both() {
+                let number = once(client)?;
+                if turn > 0 {
+                    of(&mut row).push(number);
+                }
+            }
+        }
+        step.done(&medians(std::slice::from_ref(&row)));
+        Ok(row)
+    }
+
+    fn both(&self) -> [(&Client, Of); 2] {
+        [(self.bulkhead, |row| &mut row.bulkhead), (self.dockerd, |row| &mut row.dockerd)]
+    }
+}
+
+/// What the server's log says about the timed containers: by act, the milliseconds in each run.
+pub fn acts(log: &str, ids: &[String]) -> Result<Vec<(String, Vec<f64>)>> {
+    let runs: Vec<_> = ids.iter().map(|id| acts::of_container(log, id)).collect::<Result<_>>()?;
+    Ok(acts::gather(&runs))
+}
+
+/// The events of a container between the start and the end of a command.
+fn told_of(client: &Client, container: &str, ran: &Ran) -> Result<Events> {
+    let (since, until) = (seconds(ran.began_ns), seconds(ran.ended_ns));
+    let filter = format!("container={container}");
+    let words = ["events", "--since", &since, "--until", &until, "--filter", "type=container"];
+    let words = [words.as_slice(), &["--filter", &filter, "--format", "{{json .}}"]].concat();
+    Events::parse(&client.run(&words)?.output).with_context(|| format!("events of {}", client.engine))
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
+}
+
+fn all_came(client: &Client, ran: &Ran, mib: u64) -> Result<()> {
+    if ran.output_bytes != mib << 20 {
+        bail!("{} gave {} bytes of {}: not worth timing", client.engine, ran.output_bytes, mib << 20);
+    }
+    Ok(())
+}
+
+fn rate(mib: u64, seconds: f64) -> f64 {
+    mib as f64 / seconds
+}
+
+fn row(what: &str, unit: Unit) -> Row {
+    Row { what: what.to_owned(), unit, bulkhead: Vec::new(), dockerd: Vec::new() }
+}
+
+fn medians(rows: &[Row]) -> String {
+    let told = |row: &Row| {
+        let (ours, theirs) = row.medians()?;
+        Some(format!("{} {}, dockerd {}", figures::number(ours), row.unit.word(), figures::number(theirs)))
+    };
+    rows.first().and_then(told).unwrap_or_else(|| "nothing was measured".to_owned())
+}
