@@ -4,7 +4,7 @@ use crate::ApiState;
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::query::{Query, decode};
-use crate::{reply, routes, version};
+use crate::{parameters, reply, routes, version};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bulkhead_engine::Session;
@@ -54,12 +54,14 @@ async fn pass(state: ApiState, request: Request) -> Answer {
         return reply::empty(StatusCode::OK);
     }
     let (endpoint, name) = routes::find(&parts.method, &decode(rest, false)?)?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+    let query = parameters::admit(endpoint, query)?;
     let call = Call {
         session: Session { vch: state.vch, caller },
         state,
         version,
         name,
-        query: Query::parse(parts.uri.query().unwrap_or_default())?,
+        query,
         headers: parts.headers,
         body,
         upgrade: parts.extensions.remove::<OnUpgrade>(),

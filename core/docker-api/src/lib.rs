@@ -29,6 +29,7 @@ mod hijack;
 mod images;
 mod json;
 mod networks;
+mod parameters;
 mod query;
 mod reply;
 mod routes;

@@ -1,5 +1,4 @@
-//! `DELETE /containers/{id}`: answered when it is gone. `v` needs nothing done: an image's volumes lie on the
-//! container's own disk.
+//! `DELETE /containers/{id}`: answered when it is gone.
 
 use super::shape::State;
 use crate::call::{Answer, Call};
@@ -8,19 +7,12 @@ use crate::reply;
 use bulkhead_engine::EngineError;
 use http::StatusCode;
 
-/// `docker rm --link web/db`: names what links had in dockerd.
-pub async fn delete_link(call: Call) -> Answer {
-    if call.query.flag("link") { Err(no_links()) } else { Err(ApiError::page_not_found()) }
-}
-
-fn no_links() -> ApiError {
-    ApiError::bad("bulkhead: link is not supported (rm --link): containers have no links")
+/// `docker rm --link web/db`: names what links had in dockerd; the parameter that goes with it is refused.
+pub async fn delete_link(_: Call) -> Answer {
+    Err(ApiError::page_not_found())
 }
 
 pub async fn delete(call: Call) -> Answer {
-    if call.query.flag("link") {
-        return Err(no_links());
-    }
     match call.engine().remove(&call.session, &call.name, call.query.flag("force")).await {
         Ok(()) => reply::empty(StatusCode::NO_CONTENT),
         Err(EngineError::IsRunning(id)) => {

@@ -8,9 +8,6 @@ use http::StatusCode;
 
 pub async fn post(mut call: Call) -> Answer {
     body::none(&mut call).await?;
-    if call.query.text("checkpoint").is_some() {
-        return Err(ApiError::bad("bulkhead: checkpoint is not supported yet"));
-    }
     match call.engine().start_container(&call.session, &call.name).await {
         Ok(Changed::Done) => reply::empty(StatusCode::NO_CONTENT),
         // Also what is being stopped has not stopped yet.

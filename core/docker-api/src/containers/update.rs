@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 const FIXED: &str = "cannot be changed by an update";
 const NO_SWAP: &str = "is not supported: a machine has no swap";
 
-const FIELDS: &[(&str, Rule)] = &[
+pub const FIELDS: &[(&str, Rule)] = &[
     ("RestartPolicy", Mapped),
     ("NanoCpus", Mapped),
     ("CpuPeriod", Mapped),

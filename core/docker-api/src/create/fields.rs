@@ -77,6 +77,9 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("DeviceCgroupRules", Refused("is not supported: a machine has no devices of the host")),
     ("DeviceRequests", Refused("is not supported: could not select a device driver")),
     ("MemoryReservation", Refused(LATER)),
+    // Until API 1.42.
+    ("KernelMemory", Refused("is not supported: a machine has a kernel of its own")),
+    ("KernelMemoryTCP", Refused("is not supported: a machine has a kernel of its own")),
     ("MemorySwap", Mapped),
     // There is no swap in a guest: any swappiness that does not ask for some is true.
     ("MemorySwappiness", Only(minus_one, "is not supported: a machine has no swap")),

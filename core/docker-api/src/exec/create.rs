@@ -11,7 +11,7 @@ use bulkhead_engine::ExecAsk;
 use http::StatusCode;
 use serde_json::json;
 
-const FIELDS: &[(&str, Rule)] = &[
+pub const FIELDS: &[(&str, Rule)] = &[
     ("AttachStdin", Rule::Mapped),
     ("AttachStdout", Rule::Mapped),
     ("AttachStderr", Rule::Mapped),

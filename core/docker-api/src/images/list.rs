@@ -1,6 +1,6 @@
-//! `GET /images/json`. `all` makes no difference: there are no intermediate images.
+//! `GET /images/json`.
 
-use super::shape::{created, digests, summary, tags};
+use super::shape::{SharedLayers, created, digests, summary, tags};
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::filters::{Filters, glob};
@@ -25,13 +25,17 @@ pub async fn get(call: Call) -> Answer {
     } else {
         Default::default()
     };
+    let shared = call.query.flag("shared-size").then(|| SharedLayers::of(&images));
     let mut list = Vec::new();
     for image in images.iter().filter(|image| wanted(image, &filters, &bounds)) {
         let mut item = summary(image, call.version);
-        if call.version.since(51)
-            && let Some(map) = item.as_object_mut()
-        {
-            map.insert("Containers".into(), users.get(&image.id).copied().unwrap_or(0).into());
+        if let Some(map) = item.as_object_mut() {
+            if call.version.since(51) {
+                map.insert("Containers".into(), users.get(&image.id).copied().unwrap_or(0).into());
+            }
+            if let Some(shared) = &shared {
+                map.insert("SharedSize".into(), shared.bytes_of(image).into());
+            }
         }
         list.push(item);
     }
@@ -123,5 +127,12 @@ mod tests {
         check(r#"{"label":["team=a"]}"#, &[alpine, app, None]);
         check(r#"{"since":["alpine"]}"#, &[]);
         check(r#"{"until":["1700000001"]}"#, &[alpine, app, None]);
+    }
+
+    #[test]
+    fn what_images_share_is_counted_by_layers() {
+        let images = [image(Some("alpine")), image(Some("app"))];
+        let (both, alone) = (SharedLayers::of(&images), SharedLayers::of(&images[..1]));
+        assert_eq!((both.bytes_of(&images[0]), alone.bytes_of(&images[0])), (120, 0));
     }
 }

@@ -1,15 +1,11 @@
 //! `POST /images/load`.
 
 use crate::call::{Answer, Call};
-use crate::error::ApiError;
 use crate::{body, reply};
 use http::StatusCode;
 use serde_json::json;
 
 pub async fn post(mut call: Call) -> Answer {
-    if call.query.text("platform").is_some() {
-        return Err(ApiError::bad("bulkhead: platform is not supported yet at load"));
-    }
     let archive = body::archive(&mut call);
     let loaded = call.engine().load(&call.session, archive).await?;
     let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! `DELETE /images/{name}`. `noprune` makes no difference: there are no parents to prune.
+//! `DELETE /images/{name}`.
 
 use crate::call::{Answer, Call};
 use crate::reply;

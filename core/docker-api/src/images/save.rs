@@ -23,9 +23,6 @@ pub async fn many(call: Call) -> Answer {
 }
 
 async fn save(call: Call, names: Vec<String>) -> Answer {
-    if call.query.text("platform").is_some() {
-        return Err(ApiError::bad("bulkhead: platform is not supported yet at save"));
-    }
     let archive = call.engine().save(&call.session, names).await?;
     let body = Body::from_stream(ReaderStream::with_capacity(archive, CHUNK_BYTES));
     Ok(reply::with_body(StatusCode::OK, HeaderValue::from_static("application/x-tar"), body))

@@ -2,8 +2,9 @@
 
 use crate::time;
 use crate::version::ApiVersion;
-use bulkhead_model::{Image, Reference};
+use bulkhead_model::{Digest, Image, Layer, Reference};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 /// `alpine:3`, `localhost:5000/app:x`.
 pub fn tags(image: &Image) -> Vec<String> {
@@ -29,6 +30,33 @@ pub fn digests(image: &Image) -> Vec<String> {
 /// When it was built; when it came, where that is not known.
 pub fn created(image: &Image) -> chrono::DateTime<chrono::Utc> {
     image.config.created.unwrap_or(image.added_at)
+}
+
+/// Which layers are in several images.
+#[derive(Debug)]
+pub struct SharedLayers(BTreeSet<Digest>);
+
+impl SharedLayers {
+    /// `images`: all of a VCH.
+    pub fn of(images: &[Image]) -> Self {
+        let mut seen = BTreeSet::new();
+        let mut shared = BTreeSet::new();
+        for layer in images.iter().flat_map(|image| &image.layers) {
+            if !seen.insert(&layer.diff_id) {
+                shared.insert(layer.diff_id.clone());
+            }
+        }
+        Self(shared)
+    }
+
+    pub fn contains(&self, layer: &Layer) -> bool {
+        self.0.contains(&layer.diff_id)
+    }
+
+    /// What an image has in common with others, unpacked.
+    pub fn bytes_of(&self, image: &Image) -> u64 {
+        image.layers.iter().filter(|layer| self.contains(layer)).map(|layer| layer.size_bytes).sum()
+    }
 }
 
 /// As in `GET /images/json`.

@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 pub async fn get(call: Call) -> Answer {
     call.engine().authorize(&call.session, Action::NetworkList).await?;
     let id = none_id(call.state.vch);
-    if call.name != "none" && !id.starts_with(&call.name) {
+    let elsewhere = call.query.text("scope").is_some_and(|scope| scope != "local");
+    if elsewhere || call.name != "none" && !id.starts_with(&call.name) {
         return Err(ApiError::not_found(format!("network {} not found", clip(&call.name))));
     }
     let facts = call.engine().system(&call.session).await?;

@@ -3,12 +3,12 @@
 use crate::ApiState;
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
+use crate::images::shape::SharedLayers;
 use crate::query::clip;
 use crate::version::ApiVersion;
 use crate::{containers, images, reply};
 use bulkhead_engine::Session;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 
 const TYPES: [&str; 4] = ["container", "image", "volume", "build-cache"];
 
@@ -63,26 +63,20 @@ async fn image_usage(state: &ApiState, session: &Session, version: ApiVersion) -
     let facts = state.engine.system(session).await?;
     let users = state.engine.image_users(session).await?;
     let list = state.engine.images(session).await?;
-    // What is in one image only is what its removal gives back.
-    let mut carriers: BTreeMap<_, u64> = BTreeMap::new();
-    for layer in list.iter().flat_map(|image| &image.layers) {
-        *carriers.entry(layer.diff_id.clone()).or_default() += 1;
-    }
+    let shared = SharedLayers::of(&list);
     let mut part = Part { bytes: facts.layers_bytes, ..Part::default() };
     for image in &list {
         let containers = users.get(&image.id).copied().unwrap_or(0);
-        let shared =
-            |layer: &&bulkhead_model::Layer| carriers.get(&layer.diff_id).is_some_and(|count| *count > 1);
-        let shared_bytes: u64 = image.layers.iter().filter(shared).map(|layer| layer.size_bytes).sum();
         if containers > 0 {
             part.active += 1;
         } else {
-            let own = image.layers.iter().filter(|layer| !shared(layer));
+            // What is in one image only is what its removal gives back.
+            let own = image.layers.iter().filter(|layer| !shared.contains(layer));
             part.reclaimable_bytes += own.map(|layer| layer.disk_bytes).sum::<u64>();
         }
         let mut item = images::shape::summary(image, version);
         if let Some(map) = item.as_object_mut() {
-            map.insert("SharedSize".into(), shared_bytes.into());
+            map.insert("SharedSize".into(), shared.bytes_of(image).into());
             map.insert("Containers".into(), containers.into());
         }
         part.items.push(item);

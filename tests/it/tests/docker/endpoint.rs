@@ -79,7 +79,7 @@ impl Endpoint {
         Self { world, stop, dir, tasks }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("docker.sock")
     }
 

@@ -8,6 +8,8 @@ mod endpoint;
 #[cfg(test)]
 mod exec;
 #[cfg(test)]
+mod flags;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod http;
