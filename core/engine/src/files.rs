@@ -1,5 +1,5 @@
 //! A container's files: out as archives, in from archives, and what it changed. All of it happens in its guest; a
-//! container that does not run gets its machine without its process for it.
+//! container that does not run gets its machine without its process for it, one that is paused with its processes frozen.
 
 use crate::containers::event;
 use crate::driver::Bench;
@@ -326,10 +326,7 @@ impl Engine {
         for _ in 0..TRIES {
             let handle = self.drive(&container);
             let (agent, bench) = match container.status {
-                Status::Running { .. } if container.desired.paused => {
-                    return Err(EngineError::IsPaused(container.id));
-                }
-                Status::Running { .. } => (self.agent(&container).await, None),
+                Status::Running { .. } if !container.desired.paused => (self.agent(&container).await, None),
                 Status::Starting { .. } => {
                     let mut seen = handle.seen();
                     let settled = seen.wait_for(|seen| {
@@ -343,7 +340,7 @@ impl Engine {
                     container = self.find(container.vch, container.id.as_str()).await?;
                     continue;
                 }
-                Status::Created | Status::Exited { .. } => {
+                Status::Running { .. } | Status::Created | Status::Exited { .. } => {
                     let bench = tokio::time::timeout(BENCH_DEADLINE, handle.workbench()).await;
                     match bench.unwrap_or(Err(EngineError::TimedOut(BENCH_DEADLINE.as_secs()))) {
                         Ok(bench) => (Ok(bench.agent.clone()), Some(bench)),

@@ -2,6 +2,7 @@
 //! something about this container only, and are bounded before anybody makes texts of them.
 
 use crate::containers::event;
+use crate::driver::Bench;
 use crate::guest::{Agent, GuestError, printable};
 use crate::input::broken;
 use crate::{Engine, EngineError, Session};
@@ -14,7 +15,7 @@ use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 /// An agent looks through its processes; under emulation that takes its time.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -49,10 +50,7 @@ impl Engine {
     /// The processes of a container that runs.
     pub async fn processes(&self, session: &Session, text: &str) -> Result<Processes, EngineError> {
         let (_, container, _) = self.admit_container(session, Action::ContainerInspect, text).await?;
-        if container.desired.paused {
-            return Err(EngineError::IsPaused(container.id));
-        }
-        let agent = self.agent(&container).await?;
+        let (agent, _awake) = self.awake(&container).await?;
         let mut processes = match agent.call(RequestBody::Processes, DEADLINE).await {
             Ok(ReplyBody::Processes(processes)) => *processes,
             other => return Err(unexpected(&container, other)),
@@ -68,6 +66,16 @@ impl Engine {
         self.store().tell(container.vch, &record).await?;
         self.0.feed.wake();
         Ok(processes)
+    }
+
+    /// The agent of a container that runs or stands still, and what keeps it there.
+    async fn awake(&self, container: &Container) -> Result<(Agent, Option<Bench>), EngineError> {
+        if !container.desired.paused {
+            return Ok((self.agent(container).await?, None));
+        }
+        let bench = timeout(DEADLINE, self.drive(container).workbench()).await;
+        let bench = bench.unwrap_or(Err(EngineError::TimedOut(DEADLINE.as_secs())))?;
+        Ok((bench.agent.clone(), Some(bench)))
     }
 
     /// What a container takes, each second from now on, until it is gone. The first sample comes at once.
@@ -108,11 +116,10 @@ impl Watcher {
         let before = self.last.take();
         if let Status::Running { run, .. } = self.container.status {
             let before = before.filter(|(of, _)| *of == run).map(|(_, sample)| sample);
-            // One that stands still takes what it took.
-            let usage = match (&before, self.container.desired.paused) {
-                (Some(before), true) => Some(before.usage.clone()),
-                (None, true) => None,
-                (_, false) => self.usage().await?,
+            let usage = match &before {
+                // One that stands still takes what it took.
+                Some(before) if self.container.desired.paused => Some(before.usage.clone()),
+                Some(_) | None => self.usage().await?,
             };
             if let Some(usage) = usage {
                 let now = Sample { at: self.engine.now(), usage };
@@ -125,8 +132,8 @@ impl Watcher {
 
     /// `None`: it ended, or was paused, or another server has it, while it was asked.
     async fn usage(&self) -> Result<Option<Usage>, EngineError> {
-        let agent: Agent = match self.engine.agent(&self.container).await {
-            Ok(agent) => agent,
+        let (agent, _awake) = match self.engine.awake(&self.container).await {
+            Ok(awake) => awake,
             Err(EngineError::Stopping) => return Err(EngineError::Stopping),
             Err(_) => return Ok(None),
         };

@@ -50,6 +50,8 @@ pub struct Agent {
     assembled: Option<u32>,
     /// Tasks that want the container's processes to stand still.
     freezing: Vec<libc::pid_t>,
+    /// The server wants that, too.
+    still: bool,
     greeted: bool,
 }
 
@@ -87,6 +89,7 @@ impl Agent {
             beside: Vec::new(),
             assembled: None,
             freezing: Vec::new(),
+            still: false,
             greeted: false,
         })
     }
@@ -167,9 +170,7 @@ impl Agent {
             }
             if let Some(at) = self.freezing.iter().position(|one| *one == pid) {
                 self.freezing.swap_remove(at);
-                if self.freezing.is_empty() {
-                    report(cgroup::freeze(false).map_err(|failure| std::io::Error::other(failure.message)));
-                }
+                report(self.freeze().map_err(|failure| std::io::Error::other(failure.message)));
             }
         }
     }
@@ -202,6 +203,7 @@ impl Agent {
             RequestBody::Signal { number } => self.signal(number),
             RequestBody::JournalLimit { offset } => self.raise_limit(offset),
             RequestBody::Limits { cpu_quota_milli } => done(cgroup::set_cpu_quota(cpu_quota_milli)),
+            RequestBody::Freeze { still } => self.set_still(still),
             RequestBody::SetClock { unix_ns } => done(sys::set_clock(unix_ns).doing("set the clock")),
             RequestBody::Processes => self.watch(|| Ok(ReplyBody::Processes(Box::new(watch::processes()?)))),
             RequestBody::Usage => self.watch(|| Ok(ReplyBody::Usage(Box::new(watch::usage()?)))),
@@ -332,12 +334,25 @@ impl Agent {
                 ReplyBody::Started { pid: pid.unsigned_abs(), unix_ns: sys::unix_ns() }
             }
             Err(failure) => {
-                if freezes && self.freezing.is_empty() {
-                    report(cgroup::freeze(false).map_err(|failure| std::io::Error::other(failure.message)));
+                if freezes {
+                    report(self.freeze().map_err(|failure| std::io::Error::other(failure.message)));
                 }
                 refused(failure.message)
             }
         }
+    }
+
+    fn set_still(&mut self, still: bool) -> ReplyBody {
+        if self.running.as_ref().is_none_or(|running| running.status.is_some()) {
+            return refused("no process runs");
+        }
+        self.still = still;
+        done(self.freeze())
+    }
+
+    /// They stand still as long as anybody wants it.
+    fn freeze(&self) -> Result<(), Failure> {
+        cgroup::freeze(self.still || !self.freezing.is_empty())
     }
 
     fn assemble(&mut self, asked: &Assemble) -> Result<(), Failure> {

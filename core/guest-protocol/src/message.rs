@@ -102,6 +102,11 @@ pub enum RequestBody {
     Files(Box<Files>),
     /// Disks only: this machine runs no process. Answered when they are in place.
     Assemble(Assemble),
+    /// The container's processes are to stand still, or to go on. What stands still takes signals once it goes on, but
+    /// for SIGKILL.
+    Freeze {
+        still: bool,
+    },
 }
 
 /// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].

@@ -18,9 +18,6 @@ impl Engine {
         let of_its_own =
             named(&container.ask.stop_signal) || image.is_some_and(|image| named(&image.config.stop_signal));
         let ends = signal == Signal::KILL || !of_its_own || signal == container.spec.stop_signal;
-        if container.desired.paused && !ends {
-            return Err(EngineError::IsPaused(container.id));
-        }
         let Status::Running { run, .. } = container.status else {
             return Err(EngineError::NotRunning(container.id));
         };

@@ -2,6 +2,7 @@
 
 use super::journal::{start_failed, time_of};
 use super::process::{interior, process};
+use super::told::Told;
 use super::{Driver, run_of};
 use crate::EngineError;
 use crate::admission::random;
@@ -166,7 +167,7 @@ impl Driver {
     }
 
     /// Asks the agent who it is; comes back before it has answered, so that a stop during boot is heard.
-    async fn greet(&mut self, container: &Container) -> Result<(), EngineError> {
+    pub(super) async fn greet(&mut self, container: &Container) -> Result<(), EngineError> {
         let boot_deadline = self.boot_deadline();
         let by = *self.greet_by.get_or_insert_with(|| Instant::now() + boot_deadline);
         let token = self.token.unwrap_or_default();
@@ -184,7 +185,7 @@ impl Driver {
                     AgentState::Running { run, started_unix_ns, .. } => {
                         self.introduce(run);
                         self.handle.clock_is_due();
-                        self.quota = None;
+                        self.told = Told::default();
                         GuestFact::Process { run, started_at: time_of(started_unix_ns) }
                     }
                     // Its last words are in the journal, which the next look reads.
@@ -230,7 +231,7 @@ impl Driver {
         let journal_offset = self.begin_journal().await?;
         let journal_limit = journal_offset + 2 * self.log_bytes(container).await?;
         let interior = interior(spec);
-        self.quota = Some(interior.cpu_quota_milli);
+        self.told = Told { quota: Some(interior.cpu_quota_milli), still: Some(false) };
         let start = Start {
             run,
             entropy: random()?,
@@ -311,9 +312,15 @@ impl Driver {
         let Status::Running { .. } = container.status else {
             return Err(EngineError::NotRunning(self.id.clone()));
         };
-        if self.standing {
-            self.resume().await?;
-        }
+        // What is paused and stays so takes the signal once it goes on.
+        let _awake = match (self.standing, container.desired.paused) {
+            (true, true) => Some(self.workbench().await?),
+            (true, false) => {
+                self.resume().await?;
+                None
+            }
+            (false, _) => None,
+        };
         if self.link.is_none() {
             self.greet(&container).await?;
         }
@@ -330,7 +337,7 @@ impl Driver {
         self.record_signal(&container, signal, false).await
     }
 
-    /// What heard the signal stands still no longer, which is told after it.
+    /// What a signal was meant to wake stands still no longer, which is told after it.
     async fn record_signal(
         &self,
         container: &Container,
@@ -341,10 +348,11 @@ impl Driver {
             return Ok(());
         };
         let stop_signalled = stop_signalled || stops;
-        let status = Status::Running { run, started_at, stop_signalled, paused: false };
+        let still = paused && container.desired.paused;
+        let status = Status::Running { run, started_at, stop_signalled, paused: still };
         let number = signal.number().to_string();
         let mut record = self.record().event(event(container, "kill", &[("signal", &number)]));
-        if paused {
+        if paused && !still {
             record = record.event(event(container, "unpause", &[]));
         }
         self.set_status(&status, None, record).await

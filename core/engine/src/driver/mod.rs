@@ -11,9 +11,9 @@
 mod acts;
 mod again;
 mod journal;
-mod limits;
 mod pause;
 mod process;
+mod told;
 mod workbench;
 
 pub(crate) use acts::MACHINE_BYTES_MIN;
@@ -130,8 +130,7 @@ pub(super) struct Driver {
     workbench: Option<workbench::Workbench>,
     /// The machine was started with so many.
     vcpus: u32,
-    /// What the guest was told of its CPU quota.
-    quota: Option<u32>,
+    told: told::Told,
     /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
@@ -177,7 +176,7 @@ impl Engine {
             standing: false,
             workbench: None,
             vcpus: 0,
-            quota: None,
+            told: told::Told::default(),
             failed: None,
             greet_by: None,
             journal: journal::Follower::default(),
@@ -322,8 +321,7 @@ impl Driver {
         {
             self.guest = GuestFact::Unknown;
         }
-        self.set_clock(&machine).await;
-        self.set_limits(&machine, container).await;
+        self.tell(&machine, container).await;
         let run = run_of(&container.status);
         let guest = match &self.failed {
             Some((of, exit)) if *of == run => GuestFact::Exited { run, exit: exit.clone() },

@@ -1,16 +1,17 @@
-//! Pausing: the machine's vCPUs stand still, and go on. A guest that stood still has missed time: its clock is set
-//! again, as it is for every agent that is greeted and whenever the host itself had slept.
+//! Pausing: the container's processes are frozen, then the machine's vCPUs stand still. Frozen processes are what lets
+//! the machine of a paused container go on for a moment, for a signal or for its files, without the container.
 
-use super::Driver;
+use super::{Driver, told};
 use crate::EngineError;
 use crate::containers::event;
 use crate::guest::GuestError;
-use bulkhead_guest_protocol::message::RequestBody;
 use bulkhead_model::Container;
-use bulkhead_model::lifecycle::{GuestFact, MachineFact, Status};
+use bulkhead_model::lifecycle::{GuestFact, Status};
 use std::time::Duration;
+use tokio::time::Instant;
 
-const CLOCK_DEADLINE: Duration = Duration::from_secs(5);
+/// For an agent that was there a moment ago, or whose channel is new.
+const WAKE_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Driver {
     pub(super) async fn resume(&mut self) -> Result<(), EngineError> {
@@ -27,24 +28,21 @@ impl Driver {
         self.set_status(&status, None, self.record().event(event(container, action, &[]))).await
     }
 
-    /// Tells the guest the time, if that is due and somebody is there to be told.
-    pub(super) async fn set_clock(&mut self, machine: &MachineFact) {
-        // Before its process begins, a guest gets the time with its start.
-        let runs = matches!(self.guest, GuestFact::Process { .. });
-        if *machine != MachineFact::Running || !runs || self.link.is_none() || !self.handle.take_clock_due() {
-            return;
-        }
-        let unix_ns = u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0);
-        let Some(link) = self.link.as_mut() else { return };
-        match link.call(RequestBody::SetClock { unix_ns }, CLOCK_DEADLINE).await {
-            Ok(_) => {}
-            // Said once; it would say the same again.
-            Err(error @ GuestError::Refused(_)) => tracing::warn!(%error, "the guest keeps its clock"),
-            Err(error) => {
-                tracing::warn!(%error, "the guest's clock was not set");
-                self.link = None;
-                self.handle.clock_is_due();
+    /// Lets the machine of a paused container go on, its processes frozen.
+    pub(super) async fn wake(&mut self, container: &Container) -> Result<(), EngineError> {
+        self.resume().await?;
+        let by = Instant::now() + WAKE_DEADLINE;
+        while self.link.is_none() || !matches!(self.guest, GuestFact::Process { .. }) {
+            if Instant::now() > by {
+                return Err(EngineError::TimedOut(WAKE_DEADLINE.as_secs()));
             }
+            self.greet(container).await?;
         }
+        self.tell_still(true).await;
+        if self.told.still != Some(true) {
+            return Err(self.broken(&GuestError::Silent(told::DEADLINE)));
+        }
+        self.tell_clock().await;
+        Ok(())
     }
 }

@@ -1,8 +1,9 @@
-//! Files of a container that does not run: its machine is started without its process, and put away once nobody has
-//! used it for a moment, or when anything else is to be done with the container.
+//! A machine that is there for what is in it, while its container's processes are not, or stand still: one that does
+//! not run is started without its process, one that is paused goes on with its processes frozen. It is put away once
+//! nobody has used it for a moment, or when anything else is to be done with the container.
 //!
-//! It is in nobody's records. After a crash it is a machine that runs while its container rests, which the next driver
-//! ends as any such.
+//! It is in nobody's records. After a crash it is a machine that runs while its container rests or is paused, which the
+//! next driver ends or pauses as any such.
 
 use super::acts::{CALL_DEADLINE, GREET_SLICE, START_DEADLINE};
 use super::{Command, Driver, Handle};
@@ -13,7 +14,7 @@ use bulkhead_guest_protocol::files::Assemble;
 use bulkhead_guest_protocol::message::{AgentState, RequestBody};
 use bulkhead_machine::MachineError;
 use bulkhead_model::Container;
-use bulkhead_model::lifecycle::{Facts, GuestFact, MachineFact, Status, Step, next};
+use bulkhead_model::lifecycle::{Act, Facts, GuestFact, MachineFact, Status, Step, next};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 /// Several tasks in a row, as `docker cp` asks for, find it there.
 const IDLE_MAX: Duration = Duration::from_secs(2);
 
-/// The agent of a machine without a process; the machine stays while it is held.
+/// The agent of such a machine, which stays while it is held.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) agent: Agent,
@@ -39,13 +40,14 @@ impl Drop for Bench {
 
 #[derive(Debug)]
 pub(super) struct Workbench {
-    link: Link,
+    /// `None`: it is a paused container's, and the driver's own link leads there.
+    bare: Option<Link>,
     held: Arc<()>,
     idle_since: Option<Instant>,
 }
 
 impl Handle {
-    /// The container's machine without its process. `Conflict`: the container is about to do something else.
+    /// The container's machine, for what is in it. `Conflict`: the container runs, or is about to do something else.
     pub(crate) async fn workbench(&self) -> Result<Bench, EngineError> {
         let (done, answer) = oneshot::channel();
         self.commands.send(Command::Workbench { done }).await.map_err(|_| EngineError::Stopping)?;
@@ -59,28 +61,35 @@ impl Driver {
         while let Step::Do(_) = self.step().await? {}
         if self.workbench.is_none() {
             let container = self.engine.store().container(self.vch, &self.id).await?;
-            // A machine that is there now is not ours to clear away.
-            self.check_rests(&container)?;
-            let link = match self.set_up(&container).await {
-                Ok(link) => link,
+            let paused = self.standing && matches!(container.status, Status::Running { paused: true, .. });
+            if !paused {
+                // A machine that is there now is not ours to clear away.
+                self.check_rests(&container)?;
+            }
+            let bare = match paused {
+                true => self.wake(&container).await.map(|()| None),
+                false => self.set_up(&container).await.map(Some),
+            };
+            match bare {
+                Ok(bare) => {
+                    self.workbench = Some(Workbench { bare, held: Arc::new(()), idle_since: None });
+                }
                 Err(error) => {
-                    self.clear_away().await?;
+                    self.clear_away(paused).await?;
                     return Err(error);
                 }
-            };
-            self.workbench = Some(Workbench { link, held: Arc::new(()), idle_since: None });
-        }
-        match &mut self.workbench {
-            Some(workbench) => {
-                workbench.idle_since = None;
-                Ok(Bench {
-                    agent: workbench.link.agent().clone(),
-                    hold: Some(workbench.held.clone()),
-                    handle: self.handle.clone(),
-                })
             }
-            None => Err(EngineError::Stopping),
         }
+        let Some(workbench) = &mut self.workbench else { return Err(EngineError::Stopping) };
+        let Some(link) = workbench.bare.as_ref().or(self.link.as_ref()) else {
+            return Err(EngineError::Stopping);
+        };
+        workbench.idle_since = None;
+        Ok(Bench {
+            agent: link.agent().clone(),
+            hold: Some(workbench.held.clone()),
+            handle: self.handle.clone(),
+        })
     }
 
     async fn set_up(&mut self, container: &Container) -> Result<Link, EngineError> {
@@ -114,7 +123,7 @@ impl Driver {
         Ok(link)
     }
 
-    fn broken(&self, error: &GuestError) -> EngineError {
+    pub(super) fn broken(&self, error: &GuestError) -> EngineError {
         MachineError::Channel { id: self.id.clone(), why: error.to_string() }.into()
     }
 
@@ -131,11 +140,17 @@ impl Driver {
         }
     }
 
-    /// What the machine is to the container's life: a workbench is none.
+    /// What the machine is to the container's life: a workbench is none, or one that is paused.
     pub(super) fn without_workbench(&mut self, machine: MachineFact) -> MachineFact {
+        let is_open = |link: &Link| !link.agent().is_closed();
         match (&self.workbench, machine) {
-            (Some(workbench), MachineFact::Running) if !workbench.link.agent().is_closed() => {
+            (Some(Workbench { bare: Some(link), .. }), MachineFact::Running) if is_open(link) => {
                 MachineFact::Absent
+            }
+            (Some(Workbench { bare: None, .. }), MachineFact::Running)
+                if self.link.as_ref().is_some_and(is_open) =>
+            {
+                MachineFact::Paused
             }
             (_, machine) => {
                 self.workbench = None;
@@ -156,17 +171,25 @@ impl Driver {
             return Ok(false);
         }
         let Some(workbench) = self.workbench.take() else { return Ok(false) };
-        // So that its disk is clean; one that does not answer is cut off.
-        match workbench.link.call(RequestBody::PowerOff, CALL_DEADLINE).await {
-            Ok(_) => self.await_power_off().await?,
-            Err(error) => tracing::debug!(%error, "a machine without a process did not power off"),
+        match &workbench.bare {
+            // It goes on anyway.
+            None if *step == Step::Do(Act::Resume) => return Ok(true),
+            None => {}
+            // So that its disk is clean; one that does not answer is cut off.
+            Some(link) => match link.call(RequestBody::PowerOff, CALL_DEADLINE).await {
+                Ok(_) => self.await_power_off().await?,
+                Err(error) => tracing::debug!(%error, "a machine without a process did not power off"),
+            },
         }
-        self.clear_away().await?;
+        self.clear_away(workbench.bare.is_none()).await?;
         Ok(true)
     }
 
-    async fn clear_away(&self) -> Result<(), EngineError> {
+    async fn clear_away(&self, paused: bool) -> Result<(), EngineError> {
         let machines = &self.engine.back_end().machines;
+        if paused {
+            return Ok(machines.pause(&self.id).await?);
+        }
         machines.kill(&self.id).await?;
         Ok(machines.delete(&self.id).await?)
     }

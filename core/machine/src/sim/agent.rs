@@ -28,6 +28,8 @@ pub(super) struct Guest {
     pub(super) streams: Streams,
     /// Its vCPUs stand still.
     pub(super) frozen: watch::Sender<bool>,
+    /// Its agent holds the processes.
+    pub(super) still: watch::Sender<bool>,
     /// As it was last told.
     pub(super) cpu_quota_milli: AtomicU32,
     /// What a step `probe` ends with.
@@ -59,6 +61,7 @@ impl Guest {
             limit: watch::Sender::new(0),
             streams: Streams::default(),
             frozen: watch::Sender::new(false),
+            still: watch::Sender::new(false),
             cpu_quota_milli: AtomicU32::new(0),
             clock_sets: AtomicU32::new(0),
             probe_code: std::sync::atomic::AtomicI32::new(0),
@@ -70,9 +73,15 @@ impl Guest {
     }
 
     /// Returns when its vCPUs go on.
-    pub(super) async fn thawed(&self) {
+    async fn resumed(&self) {
         // The sender is here: it cannot be gone.
         let _ = self.frozen.subscribe().wait_for(|frozen| !frozen).await;
+    }
+
+    /// Returns when its processes go on.
+    pub(super) async fn thawed(&self) {
+        self.resumed().await;
+        let _ = self.still.subscribe().wait_for(|still| !still).await;
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -123,7 +132,7 @@ pub(super) async fn serve(
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        guest.thawed().await;
+        guest.resumed().await;
         decoder.push(buffer.get(..count).unwrap_or_default());
         while let Some(payload) = decoder.next_frame() {
             let Ok(request) = frame::decode::<Request>(&payload) else { continue };
@@ -185,6 +194,11 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
         }
         RequestBody::Limits { cpu_quota_milli } => {
             guest.cpu_quota_milli.store(cpu_quota_milli, Ordering::Relaxed);
+            ReplyBody::Done
+        }
+        RequestBody::Freeze { still } => {
+            guest.still.send_replace(still);
+            guest.signals.notify_one();
             ReplyBody::Done
         }
         RequestBody::Exec(exec) => exec_process(sim, guest, power, *exec),

@@ -192,6 +192,13 @@ impl Sim {
         Some((guest.cpu_quota_milli.load(Relaxed), guest.clock_sets.load(Relaxed)))
     }
 
+    /// Whether the processes of a machine stand still, and whether all of it does.
+    pub fn stillness(&self, id: &ContainerId) -> Option<(bool, bool)> {
+        let world = self.lock();
+        let guest = &world.machines.get(id)?.guest;
+        Some((*guest.still.borrow(), *guest.frozen.borrow()))
+    }
+
     /// The machine ends without a word, as when its hypervisor crashes.
     pub fn crash_machine(&self, id: &ContainerId) {
         self.end(id, "the simulated hypervisor crashed");

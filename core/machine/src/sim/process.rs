@@ -85,9 +85,17 @@ impl Streams {
         self.with(stream, |piped| (piped.left, piped.input_ended) = (true, true));
     }
 
-    /// Nobody hears of its process any more.
+    /// Its process is over for whoever listens.
     pub(super) fn kill(&self, stream: u32) {
-        self.lock().streams.remove(&stream);
+        let mut table = self.lock();
+        if table.streams.remove(&stream).is_some()
+            && let Some(events) = &table.events
+        {
+            let exited = Exited { code: 137, signal: Some(SIGKILL), ..Exited::default() };
+            // Nobody there: nobody to tell.
+            let _ = events.try_send(Event::Ended { stream, exited });
+        }
+        drop(table);
         self.changed.notify_waiters();
     }
 
@@ -327,12 +335,15 @@ impl Process {
         None
     }
 
-    /// Signals are for the container's own process.
+    /// Signals are for the container's own process. One that stands still takes none but SIGKILL.
     fn signal(&self) -> Option<Exited> {
         if !matches!(self.sink, Sink::Journal { .. }) {
             return None;
         }
         let mut inside = self.guest.lock();
+        if *self.guest.still.borrow() && !inside.pending.contains(&SIGKILL) {
+            return None;
+        }
         while let Some(number) = inside.pending.pop() {
             if number == SIGTERM && self.ignores_term {
                 continue;

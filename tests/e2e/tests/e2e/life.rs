@@ -77,7 +77,16 @@ fn pause(world: &mut World) -> Result<()> {
     world.server.restart()?;
     same(world.dev.ok(&["inspect", "--format", "{{.State.Status}}", "still"])?, "paused".to_owned())?;
     same(last(world)?, paused)?;
+    // Its machine goes on for its files and processes, and nothing in it does.
+    has(&world.dev.ok(&["top", "still"])?, script)?;
+    let folder = tempfile::TempDir::new()?;
+    let copy = folder.path().join("copy").display().to_string();
+    world.dev.ok(&["cp", "still:/etc/passwd", &copy])?;
+    world.dev.ok(&["cp", &copy, "still:/copied"])?;
+    same(last(world)?, paused)?;
+    same(world.dev.ok(&["inspect", "--format", "{{.State.Status}}", "still"])?, "paused".to_owned())?;
     world.dev.ok(&["unpause", "still"])?;
+    world.dev.ok(&["exec", "still", "cmp", "/etc/passwd", "/copied"])?;
     let after = wait_for("it goes on counting", BOOT, || {
         last(world).ok().filter(|(count, _)| *count > paused.0 + 10)
     })?;

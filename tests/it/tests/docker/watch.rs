@@ -164,7 +164,8 @@ async fn stats_count_by_one_clock() {
 
     vch.docker_ok(&["pause", "one"]).await;
     let still = vch.get("/containers/one/stats?stream=0").await.json();
-    assert_eq!((&still["name"], &still["memory_stats"]), (&"/one".into(), &serde_json::json!({})));
+    assert_eq!((&still["name"], &still["memory_stats"]["usage"]), (&"/one".into(), &(3 << 20).into()));
+    assert!(vch.docker_ok(&["top", "one"]).await.ends_with("sim sleep"));
     vch.docker_ok(&["unpause", "one"]).await;
     vch.docker_ok(&["kill", "one"]).await;
     over(&vch, "one").await;

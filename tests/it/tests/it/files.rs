@@ -1,7 +1,6 @@
 //! Files of a container that does not run: its machine is there for a moment, and in the way of nothing.
 
 use crate::world::{World, until, within};
-use bulkhead_engine::EngineError;
 use bulkhead_model::ContainerId;
 use bulkhead_model::lifecycle::Status;
 
@@ -45,6 +44,31 @@ async fn a_start_does_not_wait_for_it() {
 }
 
 #[tokio::test]
+async fn a_paused_container_is_looked_into_and_stays_paused() {
+    let mut world = World::new().await;
+    let id = world.run("sleep").await;
+    within("pause", world.engine.pause(&world.session, id.as_str())).await.unwrap();
+    let still = || world.sim.stillness(&id);
+    assert_eq!(still(), Some((true, true)), "processes and machine");
+    look_into(&world, &id).await;
+    assert_eq!(still(), Some((true, false)), "the machine goes on, and nothing in it");
+    let listed = within("top", world.engine.processes(&world.session, id.as_str())).await.unwrap();
+    assert_eq!(listed.list.len(), 1);
+    assert!(matches!(world.container(&id).await.status, Status::Running { paused: true, .. }));
+    until("it is put away", || async { still() == Some((true, true)) }).await;
+    // A server that is gone meanwhile leaves it to the next.
+    look_into(&world, &id).await;
+    world.restart().await;
+    until("the next server pauses it", || async { world.sim.stillness(&id) == Some((true, true)) }).await;
+    look_into(&world, &id).await;
+    within("unpause", world.engine.unpause(&world.session, id.as_str())).await.unwrap();
+    assert_eq!(world.sim.stillness(&id), Some((false, false)));
+    assert_eq!(world.story(&id).await, ["create", "start", "pause", "top", "unpause"]);
+    world.stop(&id, None).await.unwrap();
+    assert_eq!(world.exit(&id).await.code, 143);
+}
+
+#[tokio::test]
 async fn a_start_while_it_boots_comes_first() {
     let world = World::new().await;
     let id = world.create("sleep").await;
@@ -77,13 +101,4 @@ async fn what_a_crash_leaves_is_cleared_away() {
     until("its machine is gone", || async { world.sim.running().is_empty() }).await;
     assert_eq!(world.container(&id).await.status, Status::Created);
     look_into(&world, &id).await;
-}
-
-#[tokio::test]
-async fn what_stands_still_cannot_be_asked() {
-    let world = World::new().await;
-    let id = world.run("sleep").await;
-    world.engine.pause(&world.session, id.as_str()).await.unwrap();
-    let error = within("stat", world.engine.file_stat(&world.session, id.as_str(), "/x")).await.unwrap_err();
-    assert!(matches!(error, EngineError::IsPaused(_)), "{error:?}");
 }

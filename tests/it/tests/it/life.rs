@@ -296,6 +296,12 @@ async fn what_ends_a_paused_container_wakes_it() {
     let story = ["create", "start", "pause", "kill", "unpause", "die", "stop"];
     assert_eq!(world.story(&stopped).await, story);
 
+    let told = world.run("sleep").await;
+    pause(&world, &told).await.unwrap();
+    kill(&world, &told, Signal::TERM).await.unwrap();
+    assert_eq!(world.exit(&told).await.code, 143);
+    assert_eq!(world.story(&told).await, ["create", "start", "pause", "kill", "unpause", "die"]);
+
     let killed = world.run("sleep").await;
     pause(&world, &killed).await.unwrap();
     kill(&world, &killed, Signal::KILL).await.unwrap();
@@ -312,6 +318,23 @@ async fn what_ends_a_paused_container_wakes_it() {
     let removed = world.run("sleep").await;
     pause(&world, &removed).await.unwrap();
     world.remove(&removed, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signal_that_ends_nothing_waits_for_the_unpause() {
+    let world = World::new().await;
+    let ask = ContainerAsk { stop_signal: Some("QUIT".into()), ..ask("sleep") };
+    let id = world.create_as(None, ask).await.unwrap().id;
+    world.start(&id).await.unwrap();
+    pause(&world, &id).await.unwrap();
+    kill(&world, &id, Signal::parse("USR1").unwrap()).await.unwrap();
+    until("its machine stands still again", || async { world.sim.stillness(&id) == Some((true, true)) })
+        .await;
+    assert!(matches!(world.container(&id).await.status, Status::Running { paused: true, .. }));
+    unpause(&world, &id).await.unwrap();
+    assert_eq!(world.exit(&id).await.code, 128 + 10);
+    let story = world.story(&id).await;
+    assert_eq!(story[..5], ["create", "start", "pause", "kill", "unpause"]);
 }
 
 #[tokio::test]
