@@ -86,6 +86,7 @@ fn of_field(rule: &Rule) -> String {
     match rule {
         Rule::Mapped => "carried out".to_owned(),
         Rule::Kept => "shown again by inspect; says nothing about how the container runs".to_owned(),
+        Rule::Discarded(why) => format!("shown again by inspect; a warning says: discarded, {why}"),
         Rule::Only(_, why) => format!("only what is so anyway, else refused: {why}"),
         Rule::Refused(why) => format!("refused: {why}"),
     }

@@ -29,7 +29,7 @@ const OUTPUT_WAITING: usize = 4;
 /// For a process that is just being started.
 const RESIZE_PATIENCE: Duration = Duration::from_secs(10);
 /// What a process ends with whose machine ended under it.
-const CODE_KILLED: i32 = 137;
+pub(crate) const CODE_KILLED: i32 = 137;
 
 /// A process to run beside a container's own. What is not said is as for the container's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct ExecAsk {
     pub stdin: bool,
     pub stdout: bool,
     pub stderr: bool,
+    /// As the client wrote them; none: the client's default.
+    pub detach_keys: Option<String>,
 }
 
 /// How an exec is doing.

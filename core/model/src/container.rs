@@ -247,8 +247,8 @@ pub fn check_memory(bytes: u64) -> Result<(), SpecError> {
     if bytes < MEMORY_BYTES_MIN { Err(SpecError::MemoryTooSmall) } else { Ok(()) }
 }
 
-/// The image's variables, then the client's; a later value replaces an earlier one in place. A name without
-/// `=` takes a variable of the image away, as dockerd does.
+/// The image's variables, then the client's; a later value replaces an earlier one in place. A name without `=`
+/// stays, as in dockerd: it says that the process has no such variable.
 fn merge_env(image: &[String], ask: &[String]) -> Result<Vec<String>, SpecError> {
     let name_of = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
     let mut merged: Vec<String> = image.to_vec();
@@ -257,21 +257,12 @@ fn merge_env(image: &[String], ask: &[String]) -> Result<Vec<String>, SpecError>
         if name.is_empty() || entry.contains('\0') {
             return Err(SpecError::Env(entry.chars().take(80).collect()));
         }
-        let at = merged.iter().position(|old| name_of(old) == name);
-        match (at, entry.contains('=')) {
-            (Some(at), true) => {
-                if let Some(old) = merged.get_mut(at) {
-                    old.clone_from(entry);
-                }
-            }
-            (Some(at), false) => {
-                merged.remove(at);
-            }
-            (None, true) => merged.push(entry.clone()),
-            (None, false) => {}
+        match merged.iter_mut().find(|old| name_of(old) == name) {
+            Some(old) => old.clone_from(entry),
+            None => merged.push(entry.clone()),
         }
     }
-    if !merged.iter().any(|entry| entry.starts_with("PATH=")) {
+    if !merged.iter().any(|entry| name_of(entry) == "PATH") {
         merged.insert(0, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
     }
     Ok(merged)
@@ -386,7 +377,7 @@ mod tests {
     #[test]
     fn variables_replace_in_place_and_can_be_taken_away() {
         let merged = merge_env(&words("A=1 B=2 PATH=/x"), &words("B=3 C=4 A")).unwrap();
-        assert_eq!(merged, words("B=3 PATH=/x C=4"));
+        assert_eq!(merged, words("A B=3 PATH=/x C=4"));
         assert!(merge_env(&[], &["=x".into()]).is_err());
     }
 

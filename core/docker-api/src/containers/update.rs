@@ -1,7 +1,7 @@
 //! `POST /containers/{id}/update`: what of a HostConfig can change after creation.
 
 use crate::call::{Answer, Call};
-use crate::create::fields::{self, Rule, Rule::Mapped};
+use crate::create::fields::{self, NO_SWAP, Rule, Rule::Discarded, Rule::Mapped};
 use crate::create::{cpu, restart};
 use crate::error::ApiError;
 use crate::json::{self, Fields, is_empty};
@@ -10,7 +10,7 @@ use bulkhead_engine::Update;
 use serde_json::{Map, Value, json};
 
 const FIXED: &str = "cannot be changed by an update";
-const NO_SWAP: &str = "is not supported: a machine has no swap";
+const AS_AT_CREATE: &str = "it means nothing for a machine";
 
 pub const FIELDS: &[(&str, Rule)] = &[
     ("RestartPolicy", Mapped),
@@ -19,23 +19,23 @@ pub const FIELDS: &[(&str, Rule)] = &[
     ("CpuQuota", Mapped),
     ("Memory", Mapped),
     ("MemorySwap", Mapped),
-    ("CpuShares", Rule::Refused(FIXED)),
-    ("CgroupParent", Rule::Refused(FIXED)),
-    ("BlkioWeight", Rule::Refused(FIXED)),
-    ("BlkioWeightDevice", Rule::Refused(FIXED)),
-    ("BlkioDeviceReadBps", Rule::Refused(FIXED)),
-    ("BlkioDeviceWriteBps", Rule::Refused(FIXED)),
-    ("BlkioDeviceReadIOps", Rule::Refused(FIXED)),
-    ("BlkioDeviceWriteIOps", Rule::Refused(FIXED)),
-    ("CpuRealtimePeriod", Rule::Refused(FIXED)),
-    ("CpuRealtimeRuntime", Rule::Refused(FIXED)),
+    ("CpuShares", Discarded(AS_AT_CREATE)),
+    ("CgroupParent", Discarded(AS_AT_CREATE)),
+    ("BlkioWeight", Discarded(AS_AT_CREATE)),
+    ("BlkioWeightDevice", Discarded(AS_AT_CREATE)),
+    ("BlkioDeviceReadBps", Discarded(AS_AT_CREATE)),
+    ("BlkioDeviceWriteBps", Discarded(AS_AT_CREATE)),
+    ("BlkioDeviceReadIOps", Discarded(AS_AT_CREATE)),
+    ("BlkioDeviceWriteIOps", Discarded(AS_AT_CREATE)),
+    ("CpuRealtimePeriod", Discarded(AS_AT_CREATE)),
+    ("CpuRealtimeRuntime", Discarded(AS_AT_CREATE)),
     ("CpusetCpus", Rule::Refused(FIXED)),
-    ("CpusetMems", Rule::Refused(FIXED)),
+    ("CpusetMems", Discarded(AS_AT_CREATE)),
     ("Devices", Rule::Refused(FIXED)),
-    ("DeviceCgroupRules", Rule::Refused(FIXED)),
+    ("DeviceCgroupRules", Discarded(AS_AT_CREATE)),
     ("DeviceRequests", Rule::Refused(FIXED)),
-    ("MemoryReservation", Rule::Refused(FIXED)),
-    ("MemorySwappiness", Rule::Refused(NO_SWAP)),
+    ("MemoryReservation", Discarded(AS_AT_CREATE)),
+    ("MemorySwappiness", Discarded(NO_SWAP)),
     ("KernelMemory", Rule::Refused(FIXED)),
     ("KernelMemoryTCP", Rule::Refused(FIXED)),
     ("OomKillDisable", Rule::Refused(FIXED)),
@@ -53,14 +53,14 @@ const SHOWN: [&str; 5] = ["NanoCpus", "CpuPeriod", "CpuQuota", "Memory", "Memory
 
 pub async fn post(mut call: Call) -> Answer {
     let bytes = body::json(&mut call).await?;
-    let update = read(&bytes)?;
+    let (update, warnings) = read(&bytes)?;
     call.engine().update(&call.session, &call.name, &update).await?;
-    reply::ok(&json!({ "Warnings": [] }))
+    reply::ok(&json!({ "Warnings": warnings }))
 }
 
-fn read(body: &[u8]) -> Result<Update, ApiError> {
+fn read(body: &[u8]) -> Result<(Update, Vec<String>), ApiError> {
     let fields = Fields::of("", json::parse(body)?)?;
-    fields::check("", &fields, FIELDS)?;
+    let mut warnings = fields::check("", &fields, FIELDS)?;
     let mut client_view = Map::new();
     for name in SHOWN {
         let value = fields.get(name);
@@ -74,12 +74,13 @@ fn read(body: &[u8]) -> Result<Update, ApiError> {
     } else if client_view.contains_key("CpuQuota") {
         client_view.insert("NanoCpus".to_owned(), Value::from(0));
     }
-    Ok(Update {
+    let update = Update {
         restart: restart::policy("", &fields)?,
         cpu_milli: cpu::cpu_milli(&fields)?,
-        memory_bytes: cpu::memory_bytes(&fields)?,
+        memory_bytes: cpu::memory_bytes(&fields, &mut warnings)?,
         client_view,
-    })
+    };
+    Ok((update, warnings))
 }
 
 #[cfg(test)]
@@ -89,23 +90,28 @@ mod tests {
 
     #[test]
     fn an_update_is_read() {
-        let update = read(br#"{"Memory":0,"NanoCpus":500000000,"RestartPolicy":{"Name":"always"}}"#).unwrap();
+        let (update, _) =
+            read(br#"{"Memory":0,"NanoCpus":500000000,"RestartPolicy":{"Name":"always"}}"#).unwrap();
         assert_eq!((update.cpu_milli, update.memory_bytes), (Some(500), None));
         assert_eq!(update.restart, Some(RestartPolicy::Always));
         assert_eq!(update.client_view["CpuQuota"], 0);
         // As the CLI sends it: every field, most of them empty.
         let update =
             read(br#"{"CpuShares":0,"Devices":null,"RestartPolicy":{"Name":"","MaximumRetryCount":0}}"#);
-        assert_eq!(update.unwrap(), Update::default());
+        assert_eq!(update.unwrap(), (Update::default(), Vec::new()));
+        let (_, warnings) = read(br#"{"CpuShares":5}"#).unwrap();
+        assert_eq!(warnings, ["CpuShares discarded: it means nothing for a machine"]);
     }
 
     #[test]
     fn what_cannot_change_is_refused_by_name() {
         for (body, text) in [
-            (r#"{"CpuShares":5}"#, "bulkhead: CpuShares cannot be changed by an update: got 5"),
+            (
+                r#"{"CpuRealtimeRuntime":5,"PidsLimit":5}"#,
+                "bulkhead: PidsLimit cannot be changed by an update: got 5",
+            ),
             (r#"{"CpusetCpus":"0"}"#, "CpusetCpus cannot be changed"),
             (r#"{"Privileged":true}"#, "bulkhead: Privileged is not known"),
-            (r#"{"MemorySwappiness":10}"#, "a machine has no swap"),
         ] {
             let error = read(body.as_bytes()).unwrap_err().message;
             assert!(error.contains(text), "{error}");

@@ -34,12 +34,11 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
     let networking_value = part("NetworkingConfig")?;
     let config = Fields::of("", Value::Object(top))?;
     let host = Fields::of("HostConfig.", host_value)?;
-    fields::check("", &config, fields::CONFIG)?;
-    fields::check("HostConfig.", &host, fields::HOST_CONFIG)?;
+    let mut warnings = fields::check("", &config, fields::CONFIG)?;
+    warnings.extend(fields::check("HostConfig.", &host, fields::HOST_CONFIG)?);
     check_networking(networking_value)?;
     check_ports(&config)?;
 
-    let mut warnings = Vec::new();
     let ask = ContainerAsk {
         image: config.text("Image")?.unwrap_or_default(),
         entrypoint: config.words("Entrypoint")?,
@@ -53,7 +52,7 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
         stop_signal: config.text("StopSignal")?,
         stop_timeout_s: config.integer("StopTimeout")?,
         cpu_milli: cpu::cpu_milli(&host)?,
-        memory_bytes: cpu::memory_bytes(&host)?,
+        memory_bytes: cpu::memory_bytes(&host, &mut warnings)?,
         privileged: host.flag("Privileged")?,
         auto_remove: host.flag("AutoRemove")?,
         restart: restart::policy("HostConfig.", &host)?.unwrap_or_default(),

@@ -12,18 +12,25 @@ pub enum Rule {
     Mapped,
     /// Shown again at inspect. Says nothing about how the container runs.
     Kept,
+    /// Shown again at inspect, and a warning says why nothing else comes of it.
+    Discarded(&'static str),
     /// Only values for which this holds, which mean what is so anyway.
     Only(fn(&Value) -> bool, &'static str),
     /// Not there yet: anything but null, zero or empty is refused, with the reason.
     Refused(&'static str),
 }
 
-use Rule::{Kept, Mapped, Only, Refused};
+use Rule::{Discarded, Kept, Mapped, Only, Refused};
 
 const LATER: &str = "is not supported yet";
 const VOLUMES: &str = "is not supported yet: volumes and binds come later";
 const NETWORKS: &str = "is not supported yet: a container has a loopback interface only";
 const HOST: &str = "is not supported: each container is a machine of its own";
+const DISKS: &str = "a machine has disks of its own";
+const PROCESSORS: &str = "a machine has processors of its own, that no other container shares";
+const NO_DEVICES: &str = "a machine has no devices of the host";
+/// As for a kernel without swap.
+pub const NO_SWAP: &str = "a machine has no swap";
 const WINDOWS: &str = "is for Windows only";
 
 /// Top-level fields, besides `HostConfig` and `NetworkingConfig`.
@@ -48,7 +55,7 @@ pub const CONFIG: &[(&str, Rule)] = &[
     ("Entrypoint", Mapped),
     // What is asked for is so: there is no network.
     ("NetworkDisabled", Kept),
-    ("OnBuild", Refused(LATER)),
+    ("OnBuild", Kept),
     ("Labels", Mapped),
     ("StopSignal", Mapped),
     ("StopTimeout", Mapped),
@@ -58,31 +65,30 @@ pub const CONFIG: &[(&str, Rule)] = &[
 ];
 
 pub const HOST_CONFIG: &[(&str, Rule)] = &[
-    ("CpuShares", Refused("is not supported yet; ask for CPUs with NanoCpus (--cpus)")),
+    ("CpuShares", Discarded(PROCESSORS)),
     ("Memory", Mapped),
-    ("CgroupParent", Refused(HOST)),
-    ("BlkioWeight", Refused(LATER)),
-    ("BlkioWeightDevice", Refused(LATER)),
-    ("BlkioDeviceReadBps", Refused(LATER)),
-    ("BlkioDeviceWriteBps", Refused(LATER)),
-    ("BlkioDeviceReadIOps", Refused(LATER)),
-    ("BlkioDeviceWriteIOps", Refused(LATER)),
+    ("CgroupParent", Discarded("each container is a machine of its own")),
+    ("BlkioWeight", Discarded(DISKS)),
+    ("BlkioWeightDevice", Discarded(DISKS)),
+    ("BlkioDeviceReadBps", Discarded(DISKS)),
+    ("BlkioDeviceWriteBps", Discarded(DISKS)),
+    ("BlkioDeviceReadIOps", Discarded(DISKS)),
+    ("BlkioDeviceWriteIOps", Discarded(DISKS)),
     ("CpuPeriod", Mapped),
     ("CpuQuota", Mapped),
-    ("CpuRealtimePeriod", Refused(LATER)),
-    ("CpuRealtimeRuntime", Refused(LATER)),
-    ("CpusetCpus", Refused(LATER)),
-    ("CpusetMems", Refused(LATER)),
+    ("CpuRealtimePeriod", Discarded(PROCESSORS)),
+    ("CpuRealtimeRuntime", Discarded(PROCESSORS)),
+    ("CpusetCpus", Mapped),
+    ("CpusetMems", Discarded(PROCESSORS)),
     ("Devices", Refused("is not supported: a machine has no devices of the host")),
-    ("DeviceCgroupRules", Refused("is not supported: a machine has no devices of the host")),
+    ("DeviceCgroupRules", Discarded(NO_DEVICES)),
     ("DeviceRequests", Refused("is not supported: could not select a device driver")),
-    ("MemoryReservation", Refused(LATER)),
+    ("MemoryReservation", Discarded("a machine has all of its memory to itself")),
     // Until API 1.42.
     ("KernelMemory", Refused("is not supported: a machine has a kernel of its own")),
     ("KernelMemoryTCP", Refused("is not supported: a machine has a kernel of its own")),
     ("MemorySwap", Mapped),
-    // There is no swap in a guest: any swappiness that does not ask for some is true.
-    ("MemorySwappiness", Only(minus_one, "is not supported: a machine has no swap")),
+    ("MemorySwappiness", Discarded(NO_SWAP)),
     ("NanoCpus", Mapped),
     ("OomKillDisable", Mapped),
     ("Init", Mapped),
@@ -104,7 +110,7 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("VolumesFrom", Refused(VOLUMES)),
     ("Mounts", Refused("is not supported yet (--mount): volumes and binds come later")),
     ("ConsoleSize", Mapped),
-    ("Annotations", Refused(LATER)),
+    ("Annotations", Kept),
     ("CapAdd", Mapped),
     ("CapDrop", Mapped),
     ("CgroupnsMode", Mapped),
@@ -158,8 +164,10 @@ pub const ENDPOINT: &[(&str, Rule)] = &[
 /// Networks that may be named: all of them mean the loopback interface.
 pub const NETWORKS_KNOWN: [&str; 3] = ["default", "bridge", "none"];
 
-/// Refuses what a table refuses, and fields that it does not know, unless they say nothing.
-pub fn check(prefix: &str, fields: &Fields, table: &[(&str, Rule)]) -> Result<(), ApiError> {
+/// Refuses what a table refuses, and fields that it does not know, unless they say nothing. Gives a warning for each
+/// that is discarded.
+pub fn check(prefix: &str, fields: &Fields, table: &[(&str, Rule)]) -> Result<Vec<String>, ApiError> {
+    let mut warnings = Vec::new();
     for name in fields.names() {
         let value = fields.get(name);
         if is_empty(value) {
@@ -169,13 +177,19 @@ pub fn check(prefix: &str, fields: &Fields, table: &[(&str, Rule)]) -> Result<()
         let (shown, why) = match known {
             Some((_, Mapped | Kept)) => continue,
             Some((_, Only(good, _))) if good(value) => continue,
+            // What clients send for "not set".
+            Some((_, Discarded(_))) if value.as_i64() == Some(-1) => continue,
+            Some((shown, Discarded(why))) => {
+                warnings.push(format!("{prefix}{shown} discarded: {why}"));
+                continue;
+            }
             Some((shown, Only(_, why) | Refused(why))) => (*shown, *why),
             None => (name, "is not known"),
         };
         let shown = crate::query::clip(shown);
         return Err(ApiError::bad(format!("bulkhead: {prefix}{shown} {why}{}", quoted(value))));
     }
-    Ok(())
+    Ok(warnings)
 }
 
 /// The refused value where it is a short word: `: got "host"`.
@@ -189,10 +203,6 @@ fn quoted(value: &Value) -> String {
 
 fn is_one_of(value: &Value, words: &[&str]) -> bool {
     value.as_str().is_some_and(|word| words.contains(&word))
-}
-
-fn minus_one(value: &Value) -> bool {
-    value.as_i64() == Some(-1)
 }
 
 fn host(value: &Value) -> bool {
@@ -246,11 +256,19 @@ mod tests {
             (json!({"binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet"),
             (json!({"NetworkMode": "host"}), "loopback interface only: got `host`"),
             (json!({"Teleport": true}), "bulkhead: HostConfig.Teleport is not known"),
-            (json!({"CpuShares": 2}), "HostConfig.CpuShares"),
         ] {
             let message = refusal("HostConfig.", HOST_CONFIG, body.clone()).unwrap_or_default();
             assert!(message.contains(text), "{body}: {message}");
         }
+    }
+
+    #[test]
+    fn what_cannot_matter_is_discarded_with_a_warning() {
+        let sent = json!({"cpushares": 512, "BlkioWeight": 10, "MemorySwappiness": -1, "CpusetMems": ""});
+        let warnings = check("HostConfig.", &Fields::of("HostConfig.", sent).unwrap(), HOST_CONFIG).unwrap();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].starts_with("HostConfig.BlkioWeight discarded: "), "{warnings:?}");
+        assert!(warnings[1].starts_with("HostConfig.CpuShares discarded: "), "{warnings:?}");
     }
 
     #[test]

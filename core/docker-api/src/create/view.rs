@@ -25,7 +25,7 @@ fn overlay(view: &mut Map<String, Value>, sent: &Fields, table: &[(&str, Rule)])
     for (name, rule) in table {
         let value = sent.get(name);
         // -1 stands for "not set" in what clients send, and null in what they read.
-        let unset = matches!(rule, Rule::Only(..)) && value.as_i64() == Some(-1);
+        let unset = matches!(rule, Rule::Discarded(_)) && value.as_i64() == Some(-1);
         if !is_empty(value) && !unset {
             view.insert((*name).to_owned(), value.clone());
         }

@@ -39,7 +39,8 @@ pub async fn post(mut call: Call) -> Answer {
 fn read(bytes: &[u8]) -> Result<ExecAsk, ApiError> {
     let fields = Fields::of("", json::parse(bytes)?)?;
     fields::check("", &fields, FIELDS)?;
-    DetachKeys::parse(fields.text("DetachKeys")?.as_deref())?;
+    let detach_keys = fields.text("DetachKeys")?;
+    DetachKeys::parse(detach_keys.as_deref())?;
     let env = fields.list("Env")?.unwrap_or_default();
     if let Some(wrong) = env.iter().find(|entry| entry.starts_with('=') || entry.is_empty()) {
         return Err(ApiError::bad(format!("invalid environment variable: {}", crate::query::clip(wrong))));
@@ -54,6 +55,7 @@ fn read(bytes: &[u8]) -> Result<ExecAsk, ApiError> {
         stdin: fields.flag("AttachStdin")?,
         stdout: fields.flag("AttachStdout")?,
         stderr: fields.flag("AttachStderr")?,
+        detach_keys,
     })
 }
 

@@ -26,7 +26,7 @@ pub async fn get(call: Call) -> Answer {
         "OpenStdout": facts.ask.stdout,
         "CanRemove": false,
         "ContainerID": facts.container,
-        "DetachKeys": "",
+        "DetachKeys": facts.ask.detach_keys.unwrap_or_default(),
         "Pid": facts.pid,
     }))
 }

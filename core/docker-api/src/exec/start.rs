@@ -20,8 +20,9 @@ pub async fn post(mut call: Call) -> Answer {
         bytes => Fields::of("", json::parse(bytes)?)?,
     };
     let size = console_size(&fields)?.map(|(rows, columns)| Size { rows, columns });
-    let keys = DetachKeys::parse(call.query.text("detachKeys"))?;
     let facts = call.engine().exec_check(&call.session, &call.name).await?;
+    let keys = call.query.text("detachKeys").or(facts.ask.detach_keys.as_deref());
+    let keys = DetachKeys::parse(keys)?;
     let (engine, session, id) = (call.engine().clone(), call.session.clone(), call.name.clone());
     if fields.flag("Detach")? {
         return match engine.exec_start(&session, &id, size).await {
@@ -31,19 +32,20 @@ pub async fn post(mut call: Call) -> Answer {
             Err(error) => Err(error.into()),
         };
     }
-    let (tty, stop) = (facts.ask.tty, call.state.stop.clone());
+    // As in dockerd, who starts it says how the output comes, whatever it was created with.
+    let (framed, stop) = (!fields.flag("Tty")?, call.state.stop.clone());
     let begin = async move {
         let duplex = match engine.exec_start(&session, &id, size).await {
-            Ok(begun) => duplex(begun, &facts.ask, keys),
+            Ok(begun) => duplex(begun, &facts.ask, keys, framed),
             // The connection is promised; the reason comes as output, the code by inspect.
-            Err(error) => failure(error, tty),
+            Err(error) => failure(error, framed),
         };
         Duplex { frames: duplex.frames.take_until(stop.cancelled_owned()).boxed(), ..duplex }
     };
-    Ok(hijack::answer_then(&mut call, !tty, begin))
+    Ok(hijack::answer_then(&mut call, framed, begin))
 }
 
-fn duplex(begun: ExecSession, ask: &ExecAsk, keys: DetachKeys) -> Duplex {
+fn duplex(begun: ExecSession, ask: &ExecAsk, keys: DetachKeys, framed: bool) -> Duplex {
     let ExecSession { output, input } = begun;
     let (tty, stdout, stderr) = (ask.tty, ask.stdout, ask.stderr);
     let frames = output.filter_map(move |output| {
@@ -51,9 +53,9 @@ fn duplex(begun: ExecSession, ask: &ExecAsk, keys: DetachKeys) -> Duplex {
             OutputStream::Stdout => stdout,
             OutputStream::Stderr => stderr,
         };
-        let frame = match tty {
-            true => output.data,
-            false => framing::frame(output.stream.into(), &[&output.data]),
+        let frame = match framed {
+            true => framing::frame(output.stream.into(), &[&output.data]),
+            false => output.data,
         };
         std::future::ready(wanted.then_some(frame))
     });
@@ -62,21 +64,21 @@ fn duplex(begun: ExecSession, ask: &ExecAsk, keys: DetachKeys) -> Duplex {
         (Some(_), false) => AtEnd::EndsInput,
         (Some(_), true) => AtEnd::EndsStream,
     };
-    Duplex { frames: frames.boxed(), input, at_end, detach: tty.then_some(keys), framed: !tty }
+    Duplex { frames: frames.boxed(), input, at_end, detach: tty.then_some(keys), framed }
 }
 
-fn failure(error: EngineError, tty: bool) -> Duplex {
+fn failure(error: EngineError, framed: bool) -> Duplex {
     let message = match error {
         EngineError::StartFailed { message, .. } => message,
         other => ApiError::from(other).message,
     };
     let text = format!("{message}\r\n");
-    let frame = if tty { text.into() } else { framing::frame(Channel::Stdout, &[text.as_bytes()]) };
+    let frame = if framed { framing::frame(Channel::Stdout, &[text.as_bytes()]) } else { text.into() };
     Duplex {
         frames: stream::iter([frame]).boxed(),
         input: None,
         at_end: AtEnd::Nothing,
         detach: None,
-        framed: !tty,
+        framed,
     }
 }

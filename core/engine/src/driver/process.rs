@@ -9,7 +9,7 @@ pub(crate) fn process(spec: &ContainerSpec) -> Process {
     let options = &spec.process;
     Process {
         args: [spec.entrypoint.clone(), spec.cmd.clone()].concat(),
-        env: env(spec),
+        env: env(&spec.env, &spec.hostname, spec.stdio.tty),
         working_dir: spec.working_dir.clone(),
         user: spec.user.clone(),
         groups: options.groups.clone(),
@@ -21,12 +21,12 @@ pub(crate) fn process(spec: &ContainerSpec) -> Process {
     }
 }
 
-/// With what every process in the container finds there, as in Docker.
-fn env(spec: &ContainerSpec) -> Vec<String> {
-    let has = |name: &str| spec.env.iter().any(|entry| entry.split('=').next() == Some(name));
-    let hostname = (!has("HOSTNAME")).then(|| format!("HOSTNAME={}", spec.hostname));
-    let term = (spec.stdio.tty && !has("TERM")).then(|| "TERM=xterm".to_owned());
-    spec.env.iter().cloned().chain(hostname).chain(term).collect()
+/// With what every process in the container finds there, as in Docker, and without what was named without a value.
+fn env(asked: &[String], hostname: &str, tty: bool) -> Vec<String> {
+    let has = |name: &str| asked.iter().any(|entry| entry.split('=').next() == Some(name));
+    let hostname = (!has("HOSTNAME")).then(|| format!("HOSTNAME={hostname}"));
+    let term = (tty && !has("TERM")).then(|| "TERM=xterm".to_owned());
+    asked.iter().filter(|entry| entry.contains('=')).cloned().chain(hostname).chain(term).collect()
 }
 
 pub(crate) fn interior(spec: &ContainerSpec) -> Interior {
@@ -86,6 +86,13 @@ mod tests {
         let told = tmpfs(&asked);
         assert_eq!(told.options, "size=64m,mode=1770,gid=5");
         assert!(told.executable && !told.devices && !told.read_only);
+    }
+
+    #[test]
+    fn a_variable_without_a_value_is_not_there() {
+        let asked = ["A=1", "GONE", "HOSTNAME"].map(str::to_owned);
+        assert_eq!(env(&asked, "web", true), ["A=1", "TERM=xterm"]);
+        assert_eq!(env(&[], "web", false), ["HOSTNAME=web"]);
     }
 
     #[test]

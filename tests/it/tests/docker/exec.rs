@@ -145,3 +145,44 @@ async fn an_exec_from_create_to_its_end() {
         .await;
     vch.world.engine.shutdown().await;
 }
+
+/// As docker-py does it: the keys belong to the exec, and who starts it says how the output comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exec_has_its_own_detach_keys_and_its_starter_s_framing() {
+    let vch = Endpoint::new().await;
+    let id = vch.world.create("sleep").await;
+    assert_eq!(vch.send("POST", &format!("/containers/{id}/start"), &[], "").await.status, 204);
+    let make = async |more: Value| {
+        let mut body = json!({"AttachStdout": true, "Tty": true});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let path = format!("/containers/{id}/exec");
+        let answer =
+            vch.send("POST", &path, &[("Content-Type", "application/json")], &body.to_string()).await;
+        let exec = answer.json()["Id"].as_str().unwrap().to_owned();
+        let begin = "{\"Tty\": false}";
+        let mut stream = vch.connect().await;
+        let request = format!(
+            "POST /v1.50/exec/{exec}/start HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{begin}",
+            begin.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        (exec, stream)
+    };
+    let (_, mut framed) = make(json!({"Cmd": ["sim", "print", "out"]})).await;
+    let mut all = Vec::new();
+    within("end of stream", framed.read_to_end(&mut all)).await.unwrap();
+    let text = String::from_utf8_lossy(&all).into_owned();
+    assert!(
+        text.starts_with("HTTP/1.1 101 ") && text.contains("\r\n\r\n\u{1}\0\0\0\0\0\0\u{4}out\n"),
+        "{text:?}"
+    );
+
+    let (exec, mut left) =
+        make(json!({"Cmd": ["sim", "cat"], "AttachStdin": true, "DetachKeys": "ctrl-x"})).await;
+    left.write_all(b"\x18").await.unwrap();
+    within("detached", left.read_to_end(&mut Vec::new())).await.unwrap();
+    let facts = vch.send("GET", &format!("/exec/{exec}/json"), &[], "").await.json();
+    assert_eq!(facts["DetachKeys"], "ctrl-x");
+    vch.world.engine.shutdown().await;
+}
