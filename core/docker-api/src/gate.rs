@@ -70,12 +70,13 @@ async fn pass(state: ApiState, request: Request) -> Answer {
 }
 
 /// No web page may use the API through its visitor's browser: it gives itself away by `Origin`, or, after DNS
-/// rebinding, by a host name that is not the local one. Over a unix socket there are no browsers.
+/// rebinding, by a host name that is not the local one. Over a unix socket there are no browsers. The endpoint's own
+/// origin is no page's, as it serves none; clients of WebSockets that are no browsers name it.
 fn check_browser(caller: &Caller, headers: &HeaderMap) -> Result<(), ApiError> {
     if caller.via == Via::Unix {
         return Ok(());
     }
-    if headers.contains_key(header::ORIGIN) {
+    if headers.contains_key(header::ORIGIN) && !names_us(caller.via, headers) {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "requests from web pages are refused (Origin header)",
@@ -91,6 +92,15 @@ fn check_browser(caller: &Caller, headers: &HeaderMap) -> Result<(), ApiError> {
         ));
     }
     Ok(())
+}
+
+fn names_us(via: Via, headers: &HeaderMap) -> bool {
+    let scheme = if via == Via::Tls { "https://" } else { "http://" };
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let (origin, second) = (origins.next().and_then(|value| value.to_str().ok()), origins.next());
+    let named = origin.and_then(|origin| origin.strip_prefix(scheme));
+    second.is_none() && named.is_some() && named == text(header::HOST)
 }
 
 fn is_local(host: &str) -> bool {
@@ -123,6 +133,26 @@ mod tests {
         }
         assert!(check(Via::Tls, "host", "vch.example:2376"));
         assert!(check(Via::Unix, "host", "api.moby.localhost"));
+    }
+
+    #[test]
+    fn the_endpoint_s_own_origin_is_no_page() {
+        let check = |via: Via, host: &'static str, origins: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            for origin in origins {
+                headers.append(header::ORIGIN, HeaderValue::from_static(origin));
+            }
+            check_browser(&Caller { name: "x".into(), via }, &headers).is_ok()
+        };
+        assert!(check(Via::Loopback, "127.0.0.1:2375", &["http://127.0.0.1:2375"]));
+        assert!(check(Via::Tls, "vch.example:2376", &["https://vch.example:2376"]));
+        // Another port is another server; a rebound name is no name of ours; over TLS, only TLS proves a name.
+        assert!(!check(Via::Loopback, "127.0.0.1:2375", &["http://127.0.0.1:8080"]));
+        assert!(!check(Via::Loopback, "evil.example:2375", &["http://evil.example:2375"]));
+        assert!(!check(Via::Tls, "vch.example:2376", &["http://vch.example:2376"]));
+        let two = ["http://127.0.0.1:2375", "http://evil.example"];
+        assert!(!check(Via::Loopback, "127.0.0.1:2375", &two));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub enum AtEnd {
     EndsInput,
     /// The client is done; the process's input stays open for the next.
     EndsStream,
+    /// The client is done, and so is the process's input.
+    EndsBoth,
 }
 
 /// What to do with a connection.
@@ -114,7 +116,7 @@ async fn feed_body(body: Body, mut input: Input, at_end: AtEnd) {
             return;
         }
     }
-    if at_end == AtEnd::EndsInput
+    if matches!(at_end, AtEnd::EndsInput | AtEnd::EndsBoth)
         && let Err(error) = input.end().await
     {
         tracing::debug!(%error, "input of a process could not be ended");
@@ -146,7 +148,7 @@ enum Fed {
 /// Writes all frames and feeds the process, then says goodbye in the order that loses nothing: end of output, the
 /// client's own end, close. A connection that is closed with unread input would be reset, and the tail of the output
 /// lost with it.
-async fn pump(
+pub async fn pump(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
     duplex: Duplex,
@@ -224,17 +226,15 @@ async fn feed(
             return Ok(Fed::Done);
         }
     }
-    match (at_end, &mut input) {
-        (AtEnd::Nothing, _) => Ok(Fed::Closed),
-        (AtEnd::EndsStream, _) => Ok(Fed::Done),
-        (AtEnd::EndsInput, None) => Ok(Fed::Closed),
-        (AtEnd::EndsInput, Some(input)) => {
-            if let Err(error) = input.end().await {
-                tracing::debug!(%error, "input of a process could not be ended");
-            }
-            Ok(Fed::Closed)
-        }
+    if let (AtEnd::EndsInput | AtEnd::EndsBoth, Some(input)) = (at_end, &mut input)
+        && let Err(error) = input.end().await
+    {
+        tracing::debug!(%error, "input of a process could not be ended");
     }
+    Ok(match at_end {
+        AtEnd::Nothing | AtEnd::EndsInput => Fed::Closed,
+        AtEnd::EndsStream | AtEnd::EndsBoth => Fed::Done,
+    })
 }
 
 /// A process that is over takes no more; its client need not be told, the output says so.

@@ -38,6 +38,7 @@ mod time;
 mod unsupported;
 mod version;
 mod volumes;
+mod websocket;
 
 use bulkhead_engine::Engine;
 use bulkhead_model::{Clock, VchId};

@@ -87,7 +87,7 @@ pub fn of(endpoint: Endpoint) -> Table {
         Endpoint::ContainerKill => &[("signal", Taken)],
         Endpoint::ContainerRename => &[("name", Taken)],
         Endpoint::ContainerWait => &[("condition", Taken)],
-        Endpoint::ContainerAttach => ATTACH,
+        Endpoint::ContainerAttach | Endpoint::AttachSocket => ATTACH,
         Endpoint::ContainerResize | Endpoint::ExecResize => SIZE,
         Endpoint::ExecStart => &[("detachKeys", Taken)],
         Endpoint::ContainerLogs => &[

@@ -51,6 +51,7 @@ routes! {
     POST   "/containers/{}/rename"     => ContainerRename,  containers::rename::post;
     POST   "/containers/{}/wait"       => ContainerWait,    containers::wait::post;
     POST   "/containers/{}/attach"     => ContainerAttach,  containers::attach::post;
+    GET    "/containers/{}/attach/ws"  => AttachSocket,     containers::attach::websocket;
     POST   "/containers/{}/resize"     => ContainerResize,  containers::resize::post;
     POST   "/containers/{}/exec"       => ExecCreate,       exec::create::post;
     POST   "/exec/{}/start"            => ExecStart,        exec::start::post;

@@ -33,7 +33,6 @@ macro_rules! operations {
 use Kind::{Experimental, Later, NoPlugin, NoSwarm, NotInSwarm};
 
 operations! {
-    GET    "/containers/{}/attach/ws"      Later("attach by websocket");
     POST   "/build"                        Later("build");
     POST   "/build/prune"                  Later("builder prune");
     POST   "/build/cancel"                 Later("build");
@@ -140,9 +139,9 @@ mod tests {
     fn refusals_name_the_call() {
         check(
             Method::GET,
-            "/containers/x/attach/ws",
+            "/distribution/a/b/json",
             501,
-            "bulkhead: GET /containers/{id}/attach/ws (attach by websocket) is not supported yet",
+            "bulkhead: GET /distribution/{name}/json (manifest inspect) is not supported yet",
         );
         check(
             Method::GET,

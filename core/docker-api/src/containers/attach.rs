@@ -1,4 +1,5 @@
-//! `POST /containers/{id}/attach`: the process's input and output, over the connection itself.
+//! `POST /containers/{id}/attach`: the process's input and output, over the connection itself; and
+//! `GET /containers/{id}/attach/ws`: the same as a WebSocket.
 //!
 //! A client may attach before the container was started; the stream begins with the run.
 
@@ -7,14 +8,34 @@ use crate::detach::DetachKeys;
 use crate::error::{ApiError, before, chain};
 use crate::framing::{self, Channel};
 use crate::hijack::{self, AtEnd, Duplex};
-use crate::reply;
+use crate::{reply, websocket as socket};
 use bulkhead_engine::{EngineError, Output};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
 pub async fn post(mut call: Call) -> Answer {
     let query = &call.query;
-    let (stdin, stdout, stderr) = (query.flag("stdin"), query.flag("stdout"), query.flag("stderr"));
+    let streams = [query.flag("stdin"), query.flag("stdout"), query.flag("stderr")];
+    let duplex = attach(&mut call, streams, true).await?;
+    Ok(hijack::answer(&mut call, duplex))
+}
+
+pub async fn websocket(mut call: Call) -> Answer {
+    let query = &call.query;
+    // Which ones could not be said before.
+    let all = !call.version.since(42);
+    let streams = ["stdin", "stdout", "stderr"].map(|name| all || query.flag(name));
+    let duplex = attach(&mut call, streams, false).await?;
+    socket::answer(&mut call, duplex)
+}
+
+/// `framed`: whether frames keep the streams apart; a terminal has only one.
+async fn attach(
+    call: &mut Call,
+    [stdin, stdout, stderr]: [bool; 3],
+    framed: bool,
+) -> Result<Duplex, ApiError> {
+    let query = &call.query;
     let (replay, stream) = (query.flag("logs"), query.flag("stream"));
     let keys = DetachKeys::parse(query.text("detachKeys"))?;
     let container = call.engine().container(&call.session, &call.name).await?;
@@ -27,15 +48,15 @@ pub async fn post(mut call: Call) -> Answer {
         (Some(_), true) => AtEnd::EndsInput,
         (Some(_), false) => AtEnd::EndsStream,
     };
-    let frames = output.map(move |output| if stdio.tty { raw(output) } else { frame(output) });
-    let duplex = Duplex {
-        frames: reply::until_stop(&call, frames),
+    let framed = framed && !stdio.tty;
+    let frames = output.map(move |output| if framed { frame(output) } else { raw(output) });
+    Ok(Duplex {
+        frames: reply::until_stop(call, frames),
         input,
         at_end,
         detach: stdio.tty.then_some(keys),
-        framed: !stdio.tty,
-    };
-    Ok(hijack::answer(&mut call, duplex))
+        framed,
+    })
 }
 
 fn frame(output: Result<Output, EngineError>) -> Bytes {
@@ -48,7 +69,7 @@ fn frame(output: Result<Output, EngineError>) -> Bytes {
     }
 }
 
-/// A terminal's output as it is.
+/// Output as it is.
 fn raw(output: Result<Output, EngineError>) -> Bytes {
     match output {
         Ok(output) => output.data,

@@ -20,6 +20,8 @@ mod streams;
 #[cfg(test)]
 mod watch;
 #[cfg(test)]
+mod websocket;
+#[cfg(test)]
 #[path = "../it/world.rs"]
 #[expect(dead_code, reason = "shared with the tests of the engine, which use more of it")]
 mod world;
