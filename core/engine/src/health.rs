@@ -4,8 +4,8 @@
 
 use crate::containers::event;
 use crate::driver::{Handle, Seen};
-use crate::exec::{ExecAsk, process_of};
-use crate::guest::{GuestInput, StreamEvent, printable};
+use crate::exec::{CODE_KILLED, ExecAsk, process_of};
+use crate::guest::{GuestStream, StreamEvent, printable};
 use crate::{Engine, EngineError};
 use bulkhead_guest_protocol::message::Stdio;
 use bulkhead_model::Container;
@@ -17,6 +17,9 @@ use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// For an agent to tell the end of a process that it was to kill.
+const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The run that probes may go to: its process runs and does not stand still.
 fn probed(seen: &Seen) -> Option<(u32, DateTime<Utc>, Arc<Container>)> {
@@ -48,27 +51,36 @@ async fn follow(engine: &Engine, check: &HealthCheck, handle: &Handle) {
         let Some((run, started_at, container)) = found else { return };
         let known = last.take().filter(|known| known.run == run);
         let known = last.insert(known.unwrap_or_else(|| RunHealth { run, health: Health::new(started_at) }));
-        let other = |seen: &Seen| probed(seen).is_none_or(|(of, ..)| of != run);
-        let probe = async {
-            tokio::time::sleep(known.health.pause(check, engine.now())).await;
-            ask(engine, &container, check).await
-        };
-        let asked = tokio::select! {
+        tokio::select! {
             biased;
-            changed = seen.wait_for(other) => match changed {
-                Ok(_) => continue,
-                Err(_) => return,
-            },
-            asked = probe => asked,
-        };
-        let Some(Asked { exec, probe }) = asked else { continue };
-        let mut record = Record::at(engine.now()).event(died(&container, &exec, probe.code));
-        if known.health.take(check, probe) {
-            let action = format!("health_status: {}", known.health.status.word());
-            record = record.event(event(&container, &action, &[]));
+            () = broken_off(handle, run) => {}
+            () = tokio::time::sleep(known.health.pause(check, engine.now())) => {
+                let Some(Asked { exec, code, probe }) = ask(engine, &container, check, handle).await else { continue };
+                let mut record = Record::at(engine.now()).event(died(&container, &exec, code));
+                if probe.is_some_and(|probe| known.health.take(check, probe)) {
+                    let action = format!("health_status: {}", known.health.status.word());
+                    record = record.event(event(&container, &action, &[]));
+                }
+                keep(engine, &container, known, &record).await;
+            }
         }
-        keep(engine, &container, known, &record).await;
+        if is_paused(&seen.borrow()) {
+            known.health.break_off();
+            keep(engine, &container, known, &Record::at(engine.now())).await;
+        }
     }
+}
+
+fn is_paused(seen: &Seen) -> bool {
+    seen.container.as_ref().is_some_and(|container| {
+        container.desired.paused && matches!(container.status, Status::Running { .. })
+    })
+}
+
+/// Returns when that run may not be asked any more.
+async fn broken_off(handle: &Handle, run: u32) {
+    // Nobody who could tell is there: the server stops.
+    let _ = handle.seen().wait_for(|seen| probed(seen).is_none_or(|(of, ..)| of != run)).await;
 }
 
 async fn keep(engine: &Engine, container: &Container, health: &RunHealth, record: &Record) {
@@ -76,29 +88,39 @@ async fn keep(engine: &Engine, container: &Container, health: &RunHealth, record
     told(engine, kept);
 }
 
-/// A question and its answer.
+/// A question, and how its process ended.
 struct Asked {
     exec: String,
-    probe: Probe,
+    code: i32,
+    /// `None`: it was broken off, which says nothing.
+    probe: Option<Probe>,
 }
 
 fn died(container: &Container, exec: &str, code: i32) -> NewEvent {
     event(container, "exec_die", &[("execID", exec), ("exitCode", &code.to_string())])
 }
 
-/// `None`: the container ended while it was asked.
-async fn ask(engine: &Engine, container: &Container, check: &HealthCheck) -> Option<Asked> {
+/// `None`: nothing came of it.
+async fn ask(engine: &Engine, container: &Container, check: &HealthCheck, handle: &Handle) -> Option<Asked> {
     let id = hex::encode(crate::admission::random::<32>().ok()?);
     let words = check.command.join(" ");
     tell(engine, container, &format!("exec_create: {words}"), &id).await;
     let started_at = engine.now();
     tell(engine, container, &format!("exec_start: {words}"), &id).await;
     let mut begun = Begun::default();
-    let (code, text) = match timeout(check.timeout(), run(engine, container, check, &mut begun)).await {
-        Ok(Ok(code)) => (code, begun.text()),
-        Ok(Err(EngineError::NotRunning(_) | EngineError::Stopping)) => return None,
-        Ok(Err(error)) => (CODE_NO_ANSWER, error.to_string()),
-        Err(_) => {
+    let ran = tokio::select! {
+        biased;
+        () = broken_off(handle, container.status.run()) => None,
+        ran = timeout(check.timeout(), run(engine, container, check, &mut begun)) => Some(ran),
+    };
+    let (code, text) = match ran {
+        Some(Ok(Ok(code))) => (code, begun.text()),
+        None | Some(Ok(Err(EngineError::NotRunning(_) | EngineError::Stopping))) => {
+            let code = begun.end(handle).await;
+            return Some(Asked { exec: id, code, probe: None });
+        }
+        Some(Ok(Err(error))) => (CODE_NO_ANSWER, error.to_string()),
+        Some(Err(_)) => {
             begun.kill().await;
             let so_far = begun.text();
             let colon = if so_far.is_empty() { "" } else { ": " };
@@ -107,14 +129,14 @@ async fn ask(engine: &Engine, container: &Container, check: &HealthCheck) -> Opt
         }
     };
     let probe = Probe { started_at, ended_at: engine.now(), code, output: text };
-    Some(Asked { exec: id, probe })
+    Some(Asked { exec: id, code, probe: Some(probe) })
 }
 
 /// What is known of a probe before it ends.
 #[derive(Default)]
 struct Begun {
     output: Vec<u8>,
-    process: Option<GuestInput>,
+    stream: Option<GuestStream>,
 }
 
 impl Begun {
@@ -125,9 +147,33 @@ impl Begun {
     }
 
     async fn kill(&self) {
-        if let Some(process) = &self.process {
+        if let Some(stream) = &self.stream {
             // A machine that is gone has no process.
-            let _ = process.kill().await;
+            let _ = stream.input().kill().await;
+        }
+    }
+
+    /// Kills it and gives its code. In a container that is paused it may end with the pause only.
+    async fn end(&mut self, handle: &Handle) -> i32 {
+        self.kill().await;
+        let Some(stream) = &mut self.stream else { return CODE_KILLED };
+        let ended = async {
+            loop {
+                match stream.next().await {
+                    Some(StreamEvent::Output { .. }) => {}
+                    Some(StreamEvent::Ended(exited)) => return exited.code,
+                    None => return CODE_KILLED,
+                }
+            }
+        };
+        let late = async {
+            // Nobody who could tell is there: the server stops.
+            let _ = handle.seen().wait_for(|seen| !is_paused(seen)).await;
+            tokio::time::sleep(END_PATIENCE).await;
+        };
+        tokio::select! {
+            code = ended => code,
+            () = late => CODE_KILLED,
         }
     }
 }
@@ -141,11 +187,11 @@ async fn run(
     let agent = engine.agent(container).await?;
     let ask = ExecAsk { cmd: check.command.clone(), ..ExecAsk::default() };
     let exec = agent.exec(process_of(container, &ask), Stdio::default(), check.timeout());
-    let mut stream = match exec.await.map_err(|error| crate::input::broken(&container.id, &error))? {
+    let stream = match exec.await.map_err(|error| crate::input::broken(&container.id, &error))? {
         Ok((_, stream)) => stream,
         Err((code, message)) => return Err(EngineError::StartFailed { code, message: printable(&message) }),
     };
-    begun.process = Some(stream.input());
+    let stream = begun.stream.insert(stream);
     loop {
         match stream.next().await {
             Some(StreamEvent::Output { data, .. }) => {
@@ -195,7 +241,7 @@ mod tests {
 
     #[test]
     fn long_output_is_cut_and_marked() {
-        let mut begun = Begun { output: vec![b'x'; OUTPUT_BYTES_MAX], process: None };
+        let mut begun = Begun { output: vec![b'x'; OUTPUT_BYTES_MAX], stream: None };
         assert_eq!(begun.text().len(), OUTPUT_BYTES_MAX);
         begun.output.push(b'x');
         assert!(begun.text().ends_with("xx...") && begun.text().len() == OUTPUT_BYTES_MAX + 3);

@@ -161,16 +161,23 @@ pub fn of(container: &Container) -> Option<Health> {
     match &container.status {
         Status::Created => None,
         Status::Starting { .. } => container.health.as_ref().map(|last| last.health.clone().unasked()),
-        Status::Running { started_at, .. } => Some(known.unwrap_or_else(|| Health::new(*started_at))),
+        Status::Running { started_at, paused, .. } => {
+            let health = known.unwrap_or_else(|| Health::new(*started_at));
+            Some(if *paused { health.unasked() } else { health })
+        }
         Status::Exited { exit, .. } => known.or(exit.started_at.map(Health::new)).map(Health::unasked),
     }
 }
 
 impl Health {
-    /// What does not run is not well.
-    #[must_use]
-    fn unasked(self) -> Self {
-        Self { status: HealthStatus::Unhealthy, ..self }
+    /// What is not asked is not well, until the next good answer: nobody is told of that.
+    pub fn break_off(&mut self) {
+        self.status = HealthStatus::Unhealthy;
+    }
+
+    fn unasked(mut self) -> Self {
+        self.break_off();
+        self
     }
 
     /// Of a run that has just begun.

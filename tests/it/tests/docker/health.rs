@@ -5,7 +5,7 @@ use crate::world::{IMAGE, until};
 use serde_json::{Value, json};
 
 /// A container whose probe ends as its simulated machine is told.
-async fn checked(vch: &Endpoint, more: &[&str]) -> bulkhead_model::ContainerId {
+async fn checked(vch: &Endpoint, more: &[&str], timeout_ms: u64) -> bulkhead_model::ContainerId {
     // The CLI can only ask for a shell, which simulated machines have none of.
     let body = json!({
         "Image": IMAGE,
@@ -13,7 +13,7 @@ async fn checked(vch: &Endpoint, more: &[&str]) -> bulkhead_model::ContainerId {
         "Healthcheck": {
             "Test": if more.is_empty() { vec!["CMD", "sim", "probe"] } else { more.to_vec() },
             "Interval": 20_000_000,
-            "Timeout": 500_000_000,
+            "Timeout": timeout_ms * 1_000_000,
             "Retries": 2,
         },
     });
@@ -39,7 +39,7 @@ async fn shown(vch: &Endpoint, word: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_healthy_until_it_fails_in_a_row() {
     let vch = Endpoint::new().await;
-    let id = checked(&vch, &[]).await;
+    let id = checked(&vch, &[], 500).await;
     becomes(&vch, "healthy").await;
     let status = shown(&vch, "healthy").await;
     assert!(status.starts_with("one Up ") && status.ends_with(" (healthy)"), "{status}");
@@ -54,13 +54,13 @@ async fn a_container_is_healthy_until_it_fails_in_a_row() {
     vch.world.sim.set_probe_code(&id, 0);
     becomes(&vch, "healthy").await;
 
-    // What is paused is not asked.
+    // What is paused is not asked, and so not well until it is.
     vch.docker_ok(&["pause", "one"]).await;
     let still = health(&vch).await;
-    assert!(shown(&vch, "healthy").await.ends_with(" (Paused)"));
+    assert!(shown(&vch, "unhealthy").await.ends_with(" (Paused)"));
     assert_eq!(health(&vch).await, still);
     vch.docker_ok(&["unpause", "one"]).await;
-    until("another probe", || async { health(&vch).await != still }).await;
+    becomes(&vch, "healthy").await;
 
     // Each run begins anew, and what has ended is not well.
     vch.docker_ok(&["kill", "one"]).await;
@@ -71,7 +71,8 @@ async fn a_container_is_healthy_until_it_fails_in_a_row() {
 
     let story = vch.docker_ok(&["events", "--since", "1h", "--until=-2s", "--format", "{{.Action}}"]).await;
     let told: Vec<&str> = story.lines().filter(|action| action.starts_with("health_status")).collect();
-    let expect = ["healthy", "unhealthy", "healthy", "healthy"].map(|word| format!("health_status: {word}"));
+    let expect = ["healthy", "unhealthy", "healthy", "healthy", "healthy"]
+        .map(|word| format!("health_status: {word}"));
     assert_eq!(told, expect);
     for action in ["exec_create: sim probe", "exec_start: sim probe", "exec_die"] {
         assert!(story.lines().any(|line| line == action), "{action} in {story}");
@@ -86,13 +87,37 @@ async fn a_probe_that_cannot_be_run_or_takes_too_long_failed() {
         (&["CMD-SHELL", "true"][..], "executable file not found in $PATH"),
         (&["CMD", "sim", "print", "wait", ";", "sleep"], "Health check exceeded timeout (500ms): wait\n"),
     ] {
-        checked(&vch, words).await;
+        checked(&vch, words, 500).await;
         becomes(&vch, "unhealthy").await;
         let told = health(&vch).await;
         assert_eq!(told["Log"][0]["ExitCode"], -1);
         assert!(told["Log"][0]["Output"].as_str().unwrap().contains(text), "{told}");
         vch.docker_ok(&["rm", "-f", "one"]).await;
     }
+    vch.world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_ends_with_what_breaks_it_off() {
+    let vch = Endpoint::new().await;
+    // Long enough to be in one at any time.
+    checked(&vch, &["CMD", "sim", "sleep"], 60_000).await;
+    let count = async |action: &str| {
+        let story =
+            vch.docker_ok(&["events", "--since", "1h", "--until=-0s", "--format", "{{.Action}}"]).await;
+        story.lines().filter(|line| line.starts_with(action)).count()
+    };
+    until("it is asked", || async { count("exec_start").await == 1 }).await;
+    vch.docker_ok(&["pause", "one"]).await;
+    vch.docker_ok(&["unpause", "one"]).await;
+    until("the process is over", || async { count("exec_die").await == 1 }).await;
+    let told = health(&vch).await;
+    assert_eq!((&told["Status"], &told["FailingStreak"]), (&json!("unhealthy"), &json!(0)), "{told}");
+    assert_eq!(told["Log"], json!([]), "it says nothing of the container");
+    until("it is asked again", || async { count("exec_start").await == 2 }).await;
+    vch.docker_ok(&["kill", "one"]).await;
+    vch.docker_ok(&["wait", "one"]).await;
+    until("all are over", || async { count("exec_die").await == count("exec_start").await }).await;
     vch.world.engine.shutdown().await;
 }
 
