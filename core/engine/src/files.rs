@@ -386,6 +386,7 @@ fn config_of(container: &Container) -> Map<String, Value> {
             ("Labels", json!(spec.labels)),
             ("User", json!(spec.user)),
             ("WorkingDir", json!(spec.working_dir)),
+            ("Shell", if container.ask.shell.is_empty() { Value::Null } else { json!(container.ask.shell) }),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );

@@ -38,6 +38,8 @@ pub struct ContainerAsk {
     pub process: ProcessOptions,
     pub log: LogOptions,
     pub health: HealthAsk,
+    /// What takes a line where a command is one; none: `/bin/sh -c`. The image's own is for its build alone.
+    pub shell: Vec<String>,
 }
 
 /// What a process has for input and output besides its log.
@@ -238,7 +240,7 @@ pub fn resolve(
         stdio: ask.stdio,
         process: ask.process.clone(),
         log: ask.log.clone(),
-        health: ask.health.over(&image.health).check(),
+        health: ask.health.over(&image.health).check(&ask.shell),
     })
 }
 

@@ -79,11 +79,14 @@ impl HealthAsk {
         }
     }
 
-    /// `None`: there is nothing to ask.
-    pub fn check(self) -> Option<HealthCheck> {
+    /// `None`: there is nothing to ask. `shell` takes a line; none: `/bin/sh -c`.
+    pub fn check(self, shell: &[String]) -> Option<HealthCheck> {
         let command = match self.test.split_first()? {
             (kind, words) if kind == "CMD" => words.to_vec(),
-            (kind, [line]) if kind == "CMD-SHELL" => vec!["/bin/sh".into(), "-c".into(), line.clone()],
+            (kind, [line]) if kind == "CMD-SHELL" && shell.is_empty() => {
+                vec!["/bin/sh".into(), "-c".into(), line.clone()]
+            }
+            (kind, [line]) if kind == "CMD-SHELL" => [shell, &[line.clone()]].concat(),
             _ => return None,
         };
         Some(HealthCheck { ask: self, command })
@@ -238,10 +241,13 @@ mod tests {
         let own = HealthAsk { interval_ns: 9_000_000, ..HealthAsk::default() };
         let merged = own.over(&image);
         assert_eq!((merged.retries, merged.interval_ns), (5, 9_000_000));
-        assert_eq!(merged.check().unwrap().command, ["true"]);
-        assert_eq!(ask(&["NONE"]).over(&image).check(), None);
-        assert_eq!(ask(&["CMD-SHELL", "a b"]).check().unwrap().command, ["/bin/sh", "-c", "a b"]);
-        assert_eq!(HealthAsk::default().check(), None);
+        assert_eq!(merged.check(&[]).unwrap().command, ["true"]);
+        assert_eq!(ask(&["NONE"]).over(&image).check(&[]), None);
+        assert_eq!(ask(&["CMD-SHELL", "a b"]).check(&[]).unwrap().command, ["/bin/sh", "-c", "a b"]);
+        let shell = ["/bin/ash".to_owned(), "-ec".to_owned()];
+        assert_eq!(ask(&["CMD-SHELL", "a b"]).check(&shell).unwrap().command, ["/bin/ash", "-ec", "a b"]);
+        assert_eq!(ask(&["CMD", "a b"]).check(&shell).unwrap().command, ["a b"]);
+        assert_eq!(HealthAsk::default().check(&[]), None);
     }
 
     #[test]
@@ -258,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_row_of_failures_makes_unhealthy_and_one_success_healthy() {
-        let check = HealthAsk { retries: 2, ..ask(&["CMD", "x"]) }.check().unwrap();
+        let check = HealthAsk { retries: 2, ..ask(&["CMD", "x"]) }.check(&[]).unwrap();
         let mut health = Health::new(at(0));
         assert!(!health.take(&check, probe(1, 1)));
         assert!(health.take(&check, probe(2, CODE_NO_ANSWER)));
@@ -279,7 +285,7 @@ mod tests {
     fn a_start_is_given_time() {
         let second = 1_000_000_000;
         let asked = HealthAsk { retries: 1, start_period_ns: 10 * second, ..ask(&["CMD", "x"]) };
-        let check = asked.check().unwrap();
+        let check = asked.check(&[]).unwrap();
         let mut health = Health::new(at(0));
         assert_eq!(health.pause(&check, at(9)), Duration::from_secs(5));
         assert_eq!(health.pause(&check, at(10)), Duration::from_secs(30));

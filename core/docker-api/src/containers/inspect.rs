@@ -135,7 +135,7 @@ fn config(container: &Container) -> Value {
         "StopTimeout": spec.stop_timeout_s,
     });
     if let Some(map) = config.as_object_mut() {
-        for name in ["ExposedPorts", "Healthcheck", "NetworkDisabled"] {
+        for name in ["ExposedPorts", "Healthcheck", "NetworkDisabled", "Shell"] {
             let value = match (name, &spec.health) {
                 ("Healthcheck", Some(check)) => crate::create::health::view(&check.ask),
                 _ => asked(name),

@@ -60,6 +60,7 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
         process: process::options(&config, &host, &mut warnings)?,
         log: log::options(&host, &mut warnings)?,
         health: health::ask(&config)?,
+        shell: config.words("Shell")?.unwrap_or_default(),
     };
     if ask.image.is_empty() {
         return Err(ApiError::bad("Config.Image is empty: which image should the container run?"));
@@ -178,6 +179,7 @@ mod tests {
             process: ProcessOptions::default(),
             log: LogOptions::default(),
             health: HealthAsk::default(),
+            shell: Vec::new(),
         };
         assert_eq!(request.ask, expect);
         assert_eq!(request.view["HostConfig"]["Memory"], 67_108_864);

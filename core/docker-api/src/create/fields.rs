@@ -59,7 +59,7 @@ pub const CONFIG: &[(&str, Rule)] = &[
     ("Labels", Mapped),
     ("StopSignal", Mapped),
     ("StopTimeout", Mapped),
-    ("Shell", Refused(LATER)),
+    ("Shell", Mapped),
     // Until API 1.51.
     ("MacAddress", Refused(NETWORKS)),
 ];

@@ -17,8 +17,8 @@ pub(super) fn apply(config: &mut Map<String, Value>, line: &str) -> Result<(), I
         return Err(wrong("it has more than one line".into()));
     }
     let instruct = match instruction.as_str() {
-        "CMD" => |config: &mut _, rest: &str| set(config, "Cmd", json!(command(rest))),
-        "ENTRYPOINT" => |config: &mut _, rest: &str| set(config, "Entrypoint", json!(command(rest))),
+        "CMD" => cmd,
+        "ENTRYPOINT" => entrypoint,
         "ENV" => env,
         "EXPOSE" => expose,
         "LABEL" => label,
@@ -43,6 +43,16 @@ pub(super) fn apply(config: &mut Map<String, Value>, line: &str) -> Result<(), I
 }
 
 type Change = Result<(), String>;
+
+fn cmd(config: &mut Map<String, Value>, rest: &str) -> Change {
+    let words = command(config, rest);
+    set(config, "Cmd", words)
+}
+
+fn entrypoint(config: &mut Map<String, Value>, rest: &str) -> Change {
+    let words = command(config, rest);
+    set(config, "Entrypoint", words)
+}
 
 fn env(config: &mut Map<String, Value>, rest: &str) -> Change {
     for (key, value) in pairs(rest, &known(config))? {
@@ -131,9 +141,15 @@ fn known(config: &Map<String, Value>) -> Vec<(String, String)> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// A list as JSON, else a line for the shell, which expands variables itself.
-fn command(text: &str) -> Vec<String> {
-    serde_json::from_str(text).unwrap_or_else(|_| vec!["/bin/sh".into(), "-c".into(), text.into()])
+/// A list as JSON, else a line for the config's shell, which expands variables itself.
+fn command(config: &Map<String, Value>, text: &str) -> Value {
+    if let Ok(words) = serde_json::from_str::<Vec<String>>(text) {
+        return json!(words);
+    }
+    let own = config.get("Shell").and_then(Value::as_array).filter(|words| !words.is_empty());
+    let mut words = own.cloned().unwrap_or_else(|| vec![json!("/bin/sh"), json!("-c")]);
+    words.push(json!(text));
+    words.into()
 }
 
 /// `key=value key="with spaces"`, or `key value` to the end of the line.
@@ -195,6 +211,13 @@ mod tests {
             "StopSignal": "SIGINT",
         });
         assert_eq!(Value::Object(config), expected);
+    }
+
+    #[test]
+    fn a_line_is_for_the_shell_of_the_config() {
+        let mut config = Map::from_iter([("Shell".to_owned(), json!(["/bin/ash", "-ec"]))]);
+        apply(&mut config, "CMD a b").unwrap();
+        assert_eq!(config["Cmd"], json!(["/bin/ash", "-ec", "a b"]));
     }
 
     #[test]

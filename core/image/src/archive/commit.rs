@@ -19,7 +19,7 @@ pub struct CommitOptions {
     pub base_config_json: String,
     /// Bottom first.
     pub base_layers: Vec<Layer>,
-    /// Fields of the config's `config` part that are the container's own.
+    /// Fields of the config's `config` part that are the container's own; null: it has none of the base's.
     pub config: Map<String, Value>,
     pub created: DateTime<Utc>,
     /// What ran in the container, shown in the image's history.
@@ -49,6 +49,7 @@ impl CommitOptions {
             _ => Map::new(),
         };
         config.extend(self.config.clone());
+        config.retain(|_, value| !value.is_null());
         for line in &self.changes {
             changes::apply(&mut config, line)?;
         }
@@ -105,13 +106,13 @@ mod tests {
         CommitOptions {
             base_config_json: json!({
                 "architecture": "amd64", "os": "linux", "author": "somebody",
-                "config": { "Cmd": ["old"], "Env": ["A=1"], "Healthcheck": { "Test": ["NONE"] } },
+                "config": { "Cmd": ["old"], "Env": ["A=1"], "Healthcheck": { "Test": ["NONE"] }, "Shell": ["x"] },
                 "rootfs": { "type": "layers", "diff_ids": [Digest::of(b"base")] },
                 "history": [{ "created_by": "base" }],
             })
             .to_string(),
             base_layers: Vec::new(),
-            config: Map::from_iter([("Cmd".to_owned(), json!(["sh"]))]),
+            config: Map::from_iter([("Cmd".to_owned(), json!(["sh"])), ("Shell".to_owned(), Value::Null)]),
             created: DateTime::default(),
             created_by: "sh -c x".into(),
             comment: "why".into(),

@@ -101,7 +101,8 @@ async fn what_a_check_was_answered_is_kept_by_whoever_drives_the_container() {
     let container = world.create("c").await;
     assert_eq!(container.health, None);
     let mut health = Health::new(at(5));
-    let check = HealthAsk { test: vec!["CMD".into(), "x".into()], ..HealthAsk::default() }.check().unwrap();
+    let check =
+        HealthAsk { test: vec!["CMD".into(), "x".into()], ..HealthAsk::default() }.check(&[]).unwrap();
     let probe = Probe { started_at: at(6), ended_at: at(7), code: 1, output: "a\0\u{1F600}".into() };
     health.take(&check, probe);
     let health = RunHealth { run: 1, health };

@@ -137,6 +137,19 @@ async fn checks_are_shown_as_they_were_decided() {
         let told = vch.get(&format!("/containers/{name}/json")).await.json();
         assert!(told["State"].get("Health").is_none(), "{name}");
     }
+    // A line goes to the container's own shell.
+    let body = json!({
+        "Image": IMAGE, "Cmd": ["sim", "sleep"], "Shell": ["sim", "print"],
+        "Healthcheck": {"Test": ["CMD-SHELL", "x y"], "Interval": 20_000_000},
+    });
+    vch.post_json("/containers/create?name=one", &body.to_string()).await;
+    vch.docker_ok(&["start", "one"]).await;
+    becomes(&vch, "healthy").await;
+    assert_eq!(health(&vch).await["Log"][0]["Output"], "x y\n");
+    assert_eq!(
+        vch.docker_ok(&["inspect", "-f", "{{json .Config.Shell}}", "one"]).await,
+        r#"["sim","print"]"#
+    );
     let wrong = json!({"Image": IMAGE, "Cmd": ["sim"], "Healthcheck": {"Test": ["CMD", "x"], "Timeout": 5}});
     let refused = vch.post_json("/containers/create", &wrong.to_string()).await;
     assert_eq!(
