@@ -49,7 +49,7 @@ struct Watcher {
 impl Engine {
     /// The processes of a container that runs.
     pub async fn processes(&self, session: &Session, text: &str) -> Result<Processes, EngineError> {
-        let (_, container, _) = self.admit_container(session, Action::ContainerInspect, text).await?;
+        let (_, container, _) = self.admit_container(session, Action::ContainerTop, text).await?;
         let (agent, _awake) = self.awake(&container).await?;
         let mut processes = match agent.call(RequestBody::Processes, DEADLINE).await {
             Ok(ReplyBody::Processes(processes)) => *processes,
@@ -84,7 +84,7 @@ impl Engine {
         session: &Session,
         text: &str,
     ) -> Result<BoxStream<'static, Result<Stats, EngineError>>, EngineError> {
-        let (_, container, _) = self.admit_container(session, Action::ContainerInspect, text).await?;
+        let (_, container, _) = self.admit_container(session, Action::ContainerStats, text).await?;
         let mut ticks = tokio::time::interval_at(Instant::now(), SAMPLE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let watcher = Watcher { engine: self.clone(), container, last: None, ticks, over: false };

@@ -27,6 +27,8 @@ actions! {
     ContainerExec = "container.exec",
     ContainerWait = "container.wait",
     ContainerDiff = "container.diff",
+    ContainerTop = "container.top",
+    ContainerStats = "container.stats",
     ContainerExport = "container.export",
     ContainerArchiveRead = "container.archive.read",
     ContainerArchiveWrite = "container.archive.write",
@@ -69,6 +71,8 @@ impl Action {
             | Action::ContainerLogs
             | Action::ContainerWait
             | Action::ContainerDiff
+            | Action::ContainerTop
+            | Action::ContainerStats
             | Action::ImageList
             | Action::ImageInspect
             | Action::NetworkList

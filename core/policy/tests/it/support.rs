@@ -128,6 +128,8 @@ impl World {
             | Action::ContainerAttach
             | Action::ContainerExec
             | Action::ContainerDiff
+            | Action::ContainerTop
+            | Action::ContainerStats
             | Action::ContainerExport
             | Action::ContainerArchiveRead
             | Action::ContainerArchiveWrite
