@@ -57,6 +57,7 @@ struct Inner {
 struct Live {
     kill: mpsc::Sender<String>,
     freeze: mpsc::Sender<bool>,
+    cpu_milli: watched::Sender<u32>,
     /// Whether its vCPUs stand still, once that is known.
     frozen: watched::Receiver<Option<bool>>,
     /// Becomes true when its end was written down.
@@ -234,6 +235,7 @@ impl Inner {
         let (kill, kill_requests) = mpsc::channel(1);
         let (freeze, freeze_requests) = mpsc::channel(1);
         let (frozen, is_frozen) = watched::channel(None);
+        let (cpu_milli, cpu_share) = watched::channel(record.spec.cpu_milli);
         let (over, is_over) = watched::channel(false);
         // SAFETY: it owns its descriptor, which stays open and the same as long as it lives.
         let pidfd = unsafe { AsyncFd::register(pidfd) }?;
@@ -244,9 +246,18 @@ impl Inner {
             log,
             kill: kill_requests,
             freeze: freeze_requests,
+            cpu_share,
             frozen,
         };
-        let live = Live { kill, freeze, frozen: is_frozen, over: is_over, hangup: None, journal_bytes_max };
+        let live = Live {
+            kill,
+            freeze,
+            cpu_milli,
+            frozen: is_frozen,
+            over: is_over,
+            hangup: None,
+            journal_bytes_max,
+        };
         lock(&self.live).insert(id.clone(), live);
         let (stop, changes) = (self.stop.clone(), self.changes.clone());
         self.tasks.spawn_on(
@@ -363,6 +374,15 @@ impl Machines for QemuMachines {
 
     async fn resume(&self, id: &ContainerId) -> Result<(), MachineError> {
         self.freeze(id, false).await
+    }
+
+    async fn set_cpu_share(&self, id: &ContainerId, cpu_milli: u32) -> Result<(), MachineError> {
+        // The watching task ends with the machine.
+        let sent = lock(&self.0.live).get(id).map(|live| live.cpu_milli.send(cpu_milli));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => Err(MachineError::NoSuchMachine(id.clone())),
+        }
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {

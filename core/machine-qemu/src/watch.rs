@@ -8,6 +8,7 @@ use crate::process::Pidfd;
 use crate::qmp::{Message, Qmp};
 use crate::record::{MachineFolder, Record, UNKNOWN_END};
 use crate::shared::Shared;
+use bulkhead_machine::MachineSpec;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
@@ -48,6 +49,8 @@ pub(crate) struct Watch {
     pub(crate) freeze: mpsc::Receiver<bool>,
     /// Whether they do; `None`: not known yet.
     pub(crate) frozen: watched::Sender<Option<bool>>,
+    /// What the machine is to have once it has booted, in thousandths of a vCPU.
+    pub(crate) cpu_share: watched::Receiver<u32>,
 }
 
 impl Watch {
@@ -97,6 +100,7 @@ impl Watch {
                     tight = true;
                     self.tighten();
                 }
+                Ok(()) = self.cpu_share.changed(), if tight => self.tighten(),
             }
         }
         // The end may have been seen before its reason was read. With the process gone the connection has an end, too.
@@ -140,10 +144,10 @@ impl Watch {
         BOOT_TIME.saturating_sub(age)
     }
 
-    fn tighten(&self) {
-        let spec = &self.record.spec;
-        if let Err(error) = self.shared.cgroups.set(&spec.id, Share::running(spec)) {
-            tracing::warn!(container.id = %spec.id, %error, "the machine keeps the CPU share of its boot");
+    fn tighten(&mut self) {
+        let spec = MachineSpec { cpu_milli: *self.cpu_share.borrow_and_update(), ..self.record.spec.clone() };
+        if let Err(error) = self.shared.cgroups.set(&spec.id, Share::running(&spec)) {
+            tracing::warn!(container.id = %spec.id, %error, "the machine keeps the CPU share that it had");
         }
     }
 

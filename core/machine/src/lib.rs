@@ -159,6 +159,10 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// Lets them go on from where they were. The guest's clock has missed the time.
     async fn resume(&self, id: &ContainerId) -> Result<(), MachineError>;
 
+    /// Another share of CPU time for a machine that runs, in thousandths of a vCPU; it has the vCPUs that it was started
+    /// with. Holds until its end or the server's. A machine that is not running is [`MachineError::NoSuchMachine`].
+    async fn set_cpu_share(&self, id: &ContainerId, cpu_milli: u32) -> Result<(), MachineError>;
+
     /// Removes what is left of an ended machine, except its journal. Fine if there is nothing.
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;
 

@@ -59,6 +59,8 @@ pub struct Restarts {
     pub stopped: bool,
     /// Called off until a user starts it.
     pub cancelled: bool,
+    /// The next run is that of a server's start, which is counted as little as a user's.
+    pub revived: bool,
 }
 
 impl Restarts {
@@ -71,6 +73,9 @@ impl Restarts {
     /// After one more restart by policy, behind the run that ended so.
     #[must_use]
     pub fn after(self, exit: &Exit) -> Self {
+        if self.revived {
+            return self.fresh();
+        }
         let quick = if was_long(exit) { 0 } else { self.quick };
         Self { count: self.count.saturating_add(1), quick: quick.saturating_add(1), ..self }
     }
@@ -122,7 +127,7 @@ pub fn at_server_start(desired: &Desired, status: &Status) -> Option<Desired> {
     (revived && always).then(|| Desired {
         goal: Goal::Run,
         again: false,
-        restarts: desired.restarts.fresh(),
+        restarts: Restarts { revived: true, ..desired.restarts.fresh() },
         ..desired.clone()
     })
 }
@@ -191,6 +196,9 @@ mod tests {
             assert_eq!(revived.is_some(), policy == RestartPolicy::Always, "{policy:?}");
             if let Some(revived) = revived {
                 assert!(due(&revived, &ended).is_some());
+                let begun = revived.restarts.after(&exited(143, 5));
+                assert_eq!(begun, of(policy), "nothing is counted");
+                assert_eq!(begun.after(&exited(1, 5)).count, 1);
             }
         }
         let always = desired(stop.clone(), RestartPolicy::Always);

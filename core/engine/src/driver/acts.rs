@@ -231,7 +231,7 @@ impl Driver {
         let journal_offset = self.begin_journal().await?;
         let journal_limit = journal_offset + 2 * self.log_bytes(container).await?;
         let interior = interior(spec);
-        self.told = Told { quota: Some(interior.cpu_quota_milli), still: Some(false) };
+        self.told = Told { quota: Some(interior.cpu_quota_milli), still: Some(false), cpu_share: None };
         let start = Start {
             run,
             entropy: random()?,

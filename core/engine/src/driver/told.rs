@@ -1,5 +1,5 @@
-//! What the guest is told of what is wished now. Each look compares: a guest that was told otherwise, or was just
-//! greeted and may know nothing, is told again.
+//! What guest and host are told of what is wished now. Each look compares: who was told otherwise is told again, and
+//! both are once an agent was greeted, for it or the back end may be new.
 
 use super::Driver;
 use crate::guest::GuestError;
@@ -10,13 +10,15 @@ use std::time::Duration;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// What the agent that was greeted last took.
+/// What was told since the agent was greeted.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     /// Thousandths of a vCPU; 0: no quota.
     pub(super) quota: Option<u32>,
     /// Whether the container's processes are to stand still.
     pub(super) still: Option<bool>,
+    /// Of its machine, on the host; thousandths of a vCPU.
+    pub(super) cpu_share: Option<u32>,
 }
 
 /// Thousandths of a vCPU for the container in a machine with so many; 0: all of them.
@@ -32,7 +34,9 @@ impl Driver {
         }
         self.tell_clock().await;
         self.tell_still(container.desired.paused).await;
-        let quota = quota(container.spec.resources.cpu_milli, self.vcpus);
+        let cpu_milli = container.spec.resources.cpu_milli;
+        self.tell_host(cpu_milli).await;
+        let quota = quota(cpu_milli, self.vcpus);
         if self.told.quota != Some(quota)
             && self.took(RequestBody::Limits { cpu_quota_milli: quota }, "its CPU quota").await
         {
@@ -56,6 +60,17 @@ impl Driver {
             && self.took(RequestBody::Freeze { still }, "whether to stand still").await
         {
             self.told.still = Some(still);
+        }
+    }
+
+    async fn tell_host(&mut self, cpu_milli: u32) {
+        if self.told.cpu_share == Some(cpu_milli) {
+            return;
+        }
+        match self.engine.back_end().machines.set_cpu_share(&self.id, cpu_milli).await {
+            Ok(()) => self.told.cpu_share = Some(cpu_milli),
+            // The next look tries again.
+            Err(error) => tracing::warn!(%error, "the machine keeps its share of CPU time"),
         }
     }
 

@@ -77,6 +77,16 @@ impl Machines for Sim {
         self.freeze(id, false)
     }
 
+    async fn set_cpu_share(&self, id: &ContainerId, cpu_milli: u32) -> Result<(), MachineError> {
+        match self.lock().machines.get_mut(id) {
+            Some(machine) if matches!(machine.state, MachineState::Running { .. }) => {
+                machine.spec.cpu_milli = cpu_milli;
+                Ok(())
+            }
+            Some(_) | None => Err(MachineError::NoSuchMachine(id.clone())),
+        }
+    }
+
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {
         self.enter(Verb::Delete)?;
         let mut world = self.lock();

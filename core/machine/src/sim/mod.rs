@@ -192,6 +192,13 @@ impl Sim {
         Some((guest.cpu_quota_milli.load(Relaxed), guest.clock_sets.load(Relaxed)))
     }
 
+    /// What a machine has: thousandths of a vCPU, vCPUs, bytes of memory.
+    pub fn size(&self, id: &ContainerId) -> Option<(u32, u32, u64)> {
+        let world = self.lock();
+        let spec = &world.machines.get(id)?.spec;
+        Some((spec.cpu_milli, spec.vcpus, spec.memory_bytes))
+    }
+
     /// Whether the processes of a machine stand still, and whether all of it does.
     pub fn stillness(&self, id: &ContainerId) -> Option<(bool, bool)> {
         let world = self.lock();

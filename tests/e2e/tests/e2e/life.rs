@@ -86,7 +86,10 @@ fn pause(world: &mut World) -> Result<()> {
     same(last(world)?, paused)?;
     same(world.dev.ok(&["inspect", "--format", "{{.State.Status}}", "still"])?, "paused".to_owned())?;
     world.dev.ok(&["unpause", "still"])?;
-    world.dev.ok(&["exec", "still", "cmp", "/etc/passwd", "/copied"])?;
+    same(
+        world.dev.ok(&["exec", "still", "cat", "/copied"])?,
+        world.dev.ok(&["exec", "still", "cat", "/etc/passwd"])?,
+    )?;
     let after = wait_for("it goes on counting", BOOT, || {
         last(world).ok().filter(|(count, _)| *count > paused.0 + 10)
     })?;

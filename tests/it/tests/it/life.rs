@@ -321,6 +321,49 @@ async fn what_ends_a_paused_container_wakes_it() {
 }
 
 #[tokio::test]
+async fn an_update_holds_in_guest_and_machine_and_in_the_next_run() {
+    let mut world = World::new().await;
+    let ask = ContainerAsk { cpu_milli: Some(2000), memory_bytes: Some(256 << 20), ..ask("sleep") };
+    let id = world.create_as(None, ask).await.unwrap().id;
+    world.start(&id).await.unwrap();
+    let update = async |world: &World, update: Update| {
+        within("update", world.engine.update(&world.session, id.as_str(), &update)).await.unwrap();
+    };
+    // Quota in the guest, share and vCPUs of the machine.
+    let has = |world: &World| {
+        let (cpu_milli, vcpus, memory) = world.sim.size(&id)?;
+        Some((world.sim.told(&id)?.0, cpu_milli, vcpus, memory >> 20))
+    };
+    assert_eq!(has(&world), Some((0, 2000, 2, 256)));
+    update(&world, Update { cpu_milli: Some(500), ..Update::default() }).await;
+    until("less", || async { has(&world) == Some((500, 500, 2, 256)) }).await;
+    update(&world, Update { cpu_milli: Some(1500), ..Update::default() }).await;
+    until("more", || async { has(&world) == Some((1500, 1500, 2, 256)) }).await;
+    update(&world, Update { cpu_milli: Some(500), ..Update::default() }).await;
+    world.restart().await;
+    until("less again", || async { has(&world) == Some((500, 500, 2, 256)) }).await;
+    restart(&world, &id).await.unwrap();
+    assert_eq!(has(&world), Some((500, 500, 1, 256)));
+    world.stop(&id, None).await.unwrap();
+    update(&world, Update { memory_bytes: Some(512 << 20), ..Update::default() }).await;
+    world.start(&id).await.unwrap();
+    assert_eq!(has(&world), Some((500, 500, 1, 512)));
+}
+
+#[tokio::test]
+async fn the_start_of_a_server_is_no_restart_that_counts() {
+    let mut world = World::new().await;
+    let id = with_policy(&world, "sleep", ALWAYS).await;
+    world.stop(&id, None).await.unwrap();
+    world.restart().await;
+    until_run(&world, &id, 2).await;
+    assert_eq!(world.container(&id).await.desired.restarts.count, 0);
+    world.sim.crash_machine(&id);
+    until_run(&world, &id, 3).await;
+    assert_eq!(world.container(&id).await.desired.restarts.count, 1);
+}
+
+#[tokio::test]
 async fn a_signal_that_ends_nothing_waits_for_the_unpause() {
     let world = World::new().await;
     let ask = ContainerAsk { stop_signal: Some("QUIT".into()), ..ask("sleep") };
