@@ -15,32 +15,46 @@ pub const NAME: &str = "bulkhead/first:latest";
 
 /// Writes `folder/image.tar`, an image that is called `name` once loaded.
 pub fn build(folder: &Path, name: &str) -> Result<PathBuf> {
-    let busybox = root::find_program("busybox").context("there is no busybox to make an image of")?;
     let files = folder.join("root");
+    fill(&files)?;
+    pack(folder, &files, name)
+}
+
+/// Puts a busybox with all its commands and the least of a system into a folder; what is there already stays.
+pub fn fill(files: &Path) -> Result<()> {
+    let busybox = root::find_program("busybox").context("there is no busybox to make an image of")?;
     for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "usr", "var"] {
         fs::create_dir_all(files.join(name))?;
     }
     fs::copy(&busybox, files.join("bin/busybox")).context("cannot copy busybox")?;
     for applet in applets(&busybox)? {
-        symlink("busybox", files.join("bin").join(applet))?;
+        let link = files.join("bin").join(applet);
+        if fs::symlink_metadata(&link).is_err() {
+            symlink("busybox", link)?;
+        }
     }
     fs::write(
         files.join("etc/passwd"),
-        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+        // The suites of `cargo xtask peers` run as the second, which the image that they expect has.
+        "root:x:0:0:root:/root:/bin/sh\npostgres:x:70:70::/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
     )?;
-    fs::write(files.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    fs::write(files.join("etc/group"), "root:x:0:\npostgres:x:70:\nnogroup:x:65534:\n")?;
+    Ok(())
+}
 
+/// Makes an image of one layer of a folder's files; gives its archive, in `folder`.
+pub fn pack(folder: &Path, files: &Path, name: &str) -> Result<PathBuf> {
     let image = folder.join("image");
     fs::create_dir_all(&image)?;
     let layer = image.join("layer.tar");
-    tar(&files, &layer, &["."])?;
+    tar(files, &layer, &["."])?;
     let layer_digest = sha256(&layer)?;
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
         "created": "1970-01-01T00:00:00Z",
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"]},
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": format!("busybox of this machine, as {name}")}],
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": format!("programs of this machine, as {name}")}],
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]},
     });
     let draft = image.join("config");

@@ -42,17 +42,25 @@ pub fn build(profile: Profile) -> Result<()> {
     root::run(&mut command).context("the server did not build")?;
     step.done("built");
     let step = Step::start("prepare the guest: kernel modules and agent");
-    let own = std::env::current_exe().context("own path")?;
-    root::run(Command::new(own).arg("guest-image").current_dir(layout::workspace()))
+    // This program, even if its file was just built anew.
+    root::run(Command::new("/proc/self/exe").arg("guest-image").current_dir(layout::workspace()))
         .context("the guest image was not made")?;
     step.done("ready");
     Ok(())
 }
 
-/// Cargo, in the workspace.
+/// Cargo, in the workspace. What cargo told this program of itself is not passed on: some crates' build scripts look
+/// at it, and would build anew whenever one is built by hand and then from here.
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(layout::workspace()).args(arguments);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_")
+            || name.to_string_lossy().starts_with("CARGO_MANIFEST_")
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -14,8 +14,11 @@ use crate::{first_image, root, setup};
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// What the suites pull. All are this machine's busybox, each an image of its own.
-const IMAGES: &[&str] = &["alpine:3.10", "alpine:latest", "busybox:latest", "hello-world:latest"];
+/// What the suites pull, each an image of its own. These are this machine's busybox.
+const SMALL: &[&str] = &["alpine:3.10", "alpine:latest", "busybox:latest", "hello-world:latest"];
+
+/// These have the distribution's Python as well.
+const WITH_PYTHON: &[&str] = &["python:3.13-alpine", "python:3.14-alpine"];
 
 /// A process that ends when dropped.
 struct Ends(Child);
@@ -43,10 +46,17 @@ impl Mirror {
         let process = serve(Command::new(program()?), folder)?;
         let mirror = Self { folder: folder.to_owned(), port, _process: process };
         mirror.wait_until_ready()?;
-        for name in IMAGES {
-            mirror.push(name).with_context(|| format!("image `{name}`"))?;
+        let (small, with_python) = (folder.join("small"), folder.join("python"));
+        unpack_python(folder, &with_python)?;
+        for files in [&small, &with_python] {
+            first_image::fill(files)?;
         }
-        step.done(&IMAGES.join(", "));
+        for (names, files) in [(SMALL, small), (WITH_PYTHON, with_python)] {
+            for name in names {
+                mirror.push(&files, name).with_context(|| format!("image `{name}`"))?;
+            }
+        }
+        step.done(&[SMALL, WITH_PYTHON].concat().join(", "));
         Ok(mirror)
     }
 
@@ -66,10 +76,10 @@ impl Mirror {
         format!("[registry]\ninsecure = ['{host}']\n[registry.mirrors]\n'docker.io' = ['http://{host}']\n")
     }
 
-    fn push(&self, name: &str) -> Result<()> {
+    fn push(&self, files: &Path, name: &str) -> Result<()> {
         let draft = self.folder.join("draft");
         fs::create_dir_all(&draft)?;
-        let archive = first_image::build(&draft, name)?;
+        let archive = first_image::pack(&draft, files, name)?;
         root::run(
             Command::new("skopeo")
                 .args(["copy", "--quiet", "--dest-tls-verify=false", "--insecure-policy"])
@@ -96,6 +106,22 @@ impl Drop for Mirror {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Its files only: nothing in the packages runs.
+fn unpack_python(folder: &Path, into: &Path) -> Result<()> {
+    let archive = folder.join("python.tar");
+    root::run(
+        Command::new("mmdebstrap")
+            .args(["--quiet", "--variant=extract", "--include=python3-minimal,libpython3-stdlib", "bookworm"])
+            .arg(&archive),
+    )?;
+    fs::create_dir_all(into)?;
+    root::run(
+        Command::new("tar").arg("-xf").arg(&archive).arg("--directory").arg(into).arg("--exclude=./dev/*"),
+    )?;
+    std::os::unix::fs::symlink("python3", into.join("usr/bin/python"))?;
+    fs::remove_file(&archive).map_err(Into::into)
 }
 
 fn program() -> Result<PathBuf> {

@@ -23,13 +23,17 @@ pub struct Suite {
     pub folder: &'static str,
     /// What they need besides the package, at versions that fit it.
     pub needs: &'static [&'static str],
+    /// What they are told by variables.
+    pub env: &'static [(&'static str, &'static str)],
     /// Seconds for one test; machines are slow under emulation.
     pub timeout: u32,
-    /// Files that are not run, with what they wait for.
+    /// Files that are not run, with what they are about.
     pub waiting: &'static [(&'static str, &'static str)],
 }
 
-pub const SUITES: &[Suite] = &[Suite {
+pub const SUITES: &[Suite] = &[DOCKER_PY, AIODOCKER];
+
+const DOCKER_PY: Suite = Suite {
     package: "docker",
     // The last whose source archive has the tests in it.
     version: "6.1.3",
@@ -42,6 +46,8 @@ pub const SUITES: &[Suite] = &[Suite {
         "paramiko",
         "websocket-client",
     ],
+    // What that engine speaks: both are asked in the same words.
+    env: &[("DOCKER_TEST_API_VERSION", "1.41")],
     timeout: 120,
     waiting: &[
         ("api_build_test.py", "build"),
@@ -58,7 +64,38 @@ pub const SUITES: &[Suite] = &[Suite {
         ("models_swarm_test.py", "swarm"),
         ("models_volumes_test.py", "volumes"),
     ],
-}];
+};
+
+const AIODOCKER: Suite = Suite {
+    package: "aiodocker",
+    version: "0.27.0",
+    folder: "tests",
+    needs: &[
+        "pytest==9.0.3",
+        "pytest-asyncio==1.3.0",
+        "pytest-timeout==2.4.0",
+        "testcontainers==4.15.0",
+        "asyncssh",
+        "paramiko",
+    ],
+    env: &[],
+    timeout: 120,
+    waiting: &[
+        ("test_configs.py", "swarm"),
+        ("test_context.py", "concerns the client only"),
+        ("test_docker_close.py", "concerns the client only"),
+        ("test_flow_control_queue.py", "concerns the client only"),
+        ("test_jsonstream.py", "concerns the client only"),
+        ("test_networks.py", "networks"),
+        ("test_nodes.py", "swarm"),
+        ("test_secrets.py", "swarm"),
+        ("test_services.py", "swarm"),
+        ("test_ssh.py", "concerns the client only"),
+        ("test_swarm.py", "swarm"),
+        ("test_utils.py", "concerns the client only"),
+        ("test_volumes.py", "volumes"),
+    ],
+};
 
 impl Suite {
     /// Fetches it, unless it is there.
@@ -92,8 +129,11 @@ impl Suite {
         command
             .current_dir(self.source())
             .args(["-m", "pytest", "-v", "--no-header", "--color=no", "--tb=short", "-p", "no:cacheprovider"])
+            // Its own would ask for plugins that say nothing here.
+            .args(["-o", "addopts="])
             .args(["--timeout", &self.timeout.to_string()])
             .args(self.files()?)
+            .envs(self.env.iter().copied())
             .env("DOCKER_HOST", host)
             // Tests of contexts write below it.
             .env("HOME", self.place())

@@ -70,7 +70,7 @@ fn suite(text: &mut String, compared: &Compared) {
     });
     list(text, "Fail at both", compared, |there, here| there == Outcome::Failed && here == Outcome::Failed);
 
-    text.push_str("\nFiles that were not run, since what they test is not there yet:\n\n");
+    text.push_str("\nFiles that were not run, with what they are about:\n\n");
     for (file, what) in suite.waiting {
         let _ = writeln!(text, "- `{file}`: {what}");
     }
