@@ -32,6 +32,7 @@ mod networks;
 mod query;
 mod reply;
 mod routes;
+mod size;
 mod system;
 mod time;
 mod unsupported;

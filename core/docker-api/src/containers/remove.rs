@@ -1,5 +1,4 @@
-//! `DELETE /containers/{id}`: answered when it is gone. `v` needs nothing done: an image's volumes lie on the
-//! container's own disk.
+//! `DELETE /containers/{id}`: answered when it is gone. With `v` volumes that nobody named go, too.
 
 use super::shape::State;
 use crate::call::{Answer, Call};
@@ -21,7 +20,8 @@ pub async fn delete(call: Call) -> Answer {
     if call.query.flag("link") {
         return Err(no_links());
     }
-    match call.engine().remove(&call.session, &call.name, call.query.flag("force")).await {
+    let (force, volumes) = (call.query.flag("force"), call.query.flag("v"));
+    match call.engine().remove(&call.session, &call.name, force, volumes).await {
         Ok(()) => reply::empty(StatusCode::NO_CONTENT),
         Err(EngineError::IsRunning(id)) => {
             // By name, as dockerd does, however it was called in the request.

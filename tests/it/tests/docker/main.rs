@@ -16,6 +16,8 @@ mod life;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod volumes;
+#[cfg(test)]
 mod watch;
 #[cfg(test)]
 #[path = "../it/world.rs"]
