@@ -8,7 +8,8 @@ use crate::{BackEnd, Condition, Extent, JournalChunk, MachineError, MachineFacts
 use async_trait::async_trait;
 use bulkhead_guest_protocol::journal::{Body, Exited, Reader, Record};
 use bulkhead_guest_protocol::message::{AgentState, Interior, Process, ReplyBody, RequestBody, Start, Stdio};
-use bulkhead_model::{ContainerId, Digest, ServerId, VchId};
+use bulkhead_model::volume::VolumeDisk;
+use bulkhead_model::{ContainerId, Digest, ServerId, VchId, VolumeId};
 use std::error::Error;
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -129,6 +130,7 @@ pub async fn prepare(fixture: &dyn Fixture, id: &ContainerId) -> Result<MachineS
         vcpus: 1,
         memory_bytes: 256 << 20,
         layers,
+        volumes: Vec::new(),
         token: TOKEN,
         run: 1,
         journal_bytes_max: 1 << 20,
