@@ -134,7 +134,7 @@ pub fn dockerd(client: &Client) -> Result<Vec<String>> {
     let info = info(client)?;
     let commit = |name: &str| {
         let id = info.pointer(&format!("/{name}/ID")).and_then(Value::as_str).unwrap_or_default();
-        if id.is_empty() { "as packaged".to_owned() } else { id.chars().take(12).collect() }
+        if id.is_empty() { "as packaged".to_owned() } else { id.chars().take(20).collect() }
     };
     Ok(vec![
         format!(
