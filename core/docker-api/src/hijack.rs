@@ -5,6 +5,9 @@
 //!   client does not:             200, output until the end of the connection; the request's body is the input
 //! ```
 //!
+//! dockerd also takes bare bytes behind a request without upgrade and without a body. Here they are lost: HTTP has them
+//! as the connection's next request. Input without an upgrade has to be a body, with a length or chunked.
+//!
 //! A client may close its own half at any time: that is the end of its input, not of its interest.
 
 use crate::call::Call;
