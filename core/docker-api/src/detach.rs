@@ -2,6 +2,7 @@
 
 use crate::error::ApiError;
 use crate::query::clip;
+use futures_util::future::BoxFuture;
 
 /// `ctrl-p,ctrl-q`.
 const DEFAULT: [u8; 2] = [0x10, 0x11];
@@ -11,6 +12,13 @@ const DEFAULT: [u8; 2] = [0x10, 0x11];
 pub struct DetachKeys {
     keys: Vec<u8>,
     held: usize,
+}
+
+/// How a client may leave a terminal.
+pub struct Leave {
+    pub keys: DetachKeys,
+    /// To be waited for when it did: writes down that it left.
+    pub told: BoxFuture<'static, ()>,
 }
 
 /// What came of some typing.

@@ -5,10 +5,13 @@
 //!   client does not:             200, output until the end of the connection; the request's body is the input
 //! ```
 //!
+//! dockerd also takes bare bytes behind a request without upgrade and without a body. Here they are lost: HTTP has them
+//! as the connection's next request. Input without an upgrade has to be a body, with a length or chunked.
+//!
 //! A client may close its own half at any time: that is the end of its input, not of its interest.
 
 use crate::call::Call;
-use crate::detach::{DetachKeys, Typed};
+use crate::detach::{Leave, Typed};
 use crate::{framing, reply};
 use axum::body::Body;
 use bulkhead_engine::{EngineError, Input};
@@ -46,7 +49,7 @@ pub struct Duplex {
     /// `None`: what the client sends is thrown away.
     pub input: Option<Input>,
     pub at_end: AtEnd,
-    pub detach: Option<DetachKeys>,
+    pub leave: Option<Leave>,
     /// Frames keep stdout and stderr apart.
     pub framed: bool,
 }
@@ -153,10 +156,10 @@ pub async fn pump(
     mut writer: impl AsyncWrite + Unpin,
     duplex: Duplex,
 ) -> io::Result<()> {
-    let Duplex { mut frames, input, at_end, detach, .. } = duplex;
+    let Duplex { mut frames, input, at_end, leave, .. } = duplex;
     let mut input_open = true;
     {
-        let feed = feed(&mut reader, input, at_end, detach);
+        let feed = feed(&mut reader, input, at_end, leave);
         tokio::pin!(feed);
         loop {
             tokio::select! {
@@ -189,10 +192,8 @@ pub async fn pump(
     }
     let farewell = async {
         writer.shutdown().await?;
-        while input_open {
-            let mut buffer = [0; 4096];
-            input_open = reader.read(&mut buffer).await? > 0;
-        }
+        let mut buffer = [0; 4096];
+        while reader.read(&mut buffer).await? > 0 {}
         Ok(())
     };
     tokio::time::timeout(FAREWELL, farewell).await.unwrap_or(Ok(()))
@@ -208,7 +209,7 @@ async fn feed(
     reader: &mut (impl AsyncRead + Unpin),
     mut input: Option<Input>,
     at_end: AtEnd,
-    mut detach: Option<DetachKeys>,
+    mut leave: Option<Leave>,
 ) -> io::Result<Fed> {
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -217,12 +218,15 @@ async fn feed(
         if count == 0 {
             break;
         }
-        let typed = match &mut detach {
-            Some(keys) => keys.type_in(data),
+        let typed = match &mut leave {
+            Some(leave) => leave.keys.type_in(data),
             None => Typed { data: data.to_vec(), detached: false },
         };
         pass_on(&mut input, &typed.data).await;
         if typed.detached {
+            if let Some(leave) = leave {
+                leave.told.await;
+            }
             return Ok(Fed::Done);
         }
     }
@@ -253,10 +257,11 @@ async fn pass_on(input: &mut Option<Input>, data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detach::DetachKeys;
     use tokio::net::UnixStream;
 
     fn output(frames: BoxStream<'static, Bytes>) -> Duplex {
-        Duplex { frames, input: None, at_end: AtEnd::Nothing, detach: None, framed: true }
+        Duplex { frames, input: None, at_end: AtEnd::Nothing, leave: None, framed: true }
     }
 
     #[tokio::test]
@@ -306,11 +311,13 @@ mod tests {
 
     #[tokio::test]
     async fn keys_and_the_end_of_input_end_a_stream() {
-        for bytes in [&b"abc\x10\x11"[..], b""] {
+        // What is typed behind the keys is nobody's, and must not reset the connection.
+        let typed = [&b"abc\x10\x11"[..], &[b'x'; 4 * READ_BYTES]].concat();
+        for bytes in [&typed[..], b""] {
             let (server, mut client) = UnixStream::pair().unwrap();
             let duplex = Duplex {
                 at_end: AtEnd::EndsStream,
-                detach: Some(DetachKeys::parse(None).unwrap()),
+                leave: Some(Leave { keys: DetachKeys::parse(None).unwrap(), told: Box::pin(async {}) }),
                 ..output(stream::pending().boxed())
             };
             let (reader, writer) = tokio::io::split(server);

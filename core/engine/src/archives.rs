@@ -1,5 +1,6 @@
 //! Images in archives: load, save, import.
 
+use crate::images::bare_image_event;
 use crate::{Engine, EngineError, Session};
 use bulkhead_image::Progress;
 use bulkhead_image::archive::{self, ImportOptions, SaveImage};
@@ -50,9 +51,10 @@ impl Engine {
 
     /// Images as one archive, their shared layers once.
     pub async fn save(&self, session: &Session, texts: Vec<String>) -> Result<Saved, EngineError> {
-        let mut images = Vec::new();
+        let (mut images, mut events) = (Vec::new(), Vec::new());
         for text in &texts {
             let (_, image, _) = self.admit_image(session, Action::ImageSave, text).await?;
+            events.push(bare_image_event("save", &image.id, &image.config.labels));
             let named = text.parse::<Reference>().ok().map(Reference::or_latest);
             let references =
                 image.references.iter().filter(|name| named.as_ref() == Some(name)).cloned().collect();
@@ -62,6 +64,7 @@ impl Engine {
                 references,
             });
         }
+        self.tell(session.vch, Record { events, ..Record::at(self.now()) }).await?;
         let (mut pipe, reader) = tokio::io::duplex(PIPE_BYTES);
         let engine = self.clone();
         let vch = session.vch;

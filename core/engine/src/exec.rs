@@ -205,7 +205,7 @@ impl Engine {
             state: watch::Sender::new(State::Made),
             ask,
         };
-        let action = format!("exec_create: {}", exec.ask.cmd.join(" "));
+        let action = exec_action("exec_create", &exec.ask.cmd);
         let event = event(&container, &action, &[("execID", &id)]);
         self.0.execs.add(exec, self.now())?;
         self.tell(container.vch, Record::at(self.now()).audit(admitted.audit).event(event)).await?;
@@ -252,7 +252,7 @@ impl Engine {
         size: Option<Size>,
     ) -> Result<ExecSession, EngineError> {
         let agent = self.agent(container).await?;
-        let action = format!("exec_start: {}", exec.ask.cmd.join(" "));
+        let action = exec_action("exec_start", &exec.ask.cmd);
         let event = event(container, &action, &[("execID", &exec.id)]);
         self.tell(container.vch, Record::at(self.now()).event(event)).await?;
         let terminal = exec.ask.tty.then(|| size.map(Into::into).unwrap_or_default());
@@ -270,6 +270,14 @@ impl Engine {
             output: ReceiverStream::new(output).boxed(),
             input: exec.ask.stdin.then(|| Input::beside(input)),
         })
+    }
+
+    /// Writes down that a client left its terminal by its keys.
+    pub async fn exec_detached(&self, session: &Session, id: &str) -> Result<(), EngineError> {
+        let exec = self.exec(session, id)?;
+        let container = self.find(session.vch, exec.container.as_str()).await?;
+        let event = event(&container, "exec_detach", &[("execID", &exec.id)]);
+        self.tell(container.vch, Record::at(self.now()).event(event)).await
     }
 
     pub async fn exec_facts(&self, session: &Session, id: &str) -> Result<ExecFacts, EngineError> {
@@ -321,11 +329,18 @@ impl Engine {
         .await
     }
 
-    async fn tell(&self, vch: VchId, record: Record) -> Result<(), EngineError> {
+    /// Writes down what changes nothing, and wakes who listens.
+    pub(crate) async fn tell(&self, vch: VchId, record: Record) -> Result<(), EngineError> {
         self.store().tell(vch, &record).await?;
         self.0.feed.wake();
         Ok(())
     }
+}
+
+/// Of an event: with the command, and a space behind it where it has no arguments, as dockerd writes it.
+pub(crate) fn exec_action(name: &str, cmd: &[String]) -> String {
+    let (program, args) = cmd.split_first().map_or(("", &[][..]), |(program, args)| (program.as_str(), args));
+    format!("{name}: {program} {}", args.join(" "))
 }
 
 fn check_runs(container: &Container) -> Result<(), EngineError> {

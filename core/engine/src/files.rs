@@ -213,7 +213,7 @@ impl Engine {
         let vch = container.vch;
         let mut task = self.task(container, FileTask::Read { path: path.to_owned() }).await?;
         let (stat, rest) = task.first().await.map_err(|error| named(error, path, text))?;
-        self.told(vch, record).await?;
+        self.tell(vch, record).await?;
         Ok((stat, task.pieces(rest)))
     }
 
@@ -248,7 +248,7 @@ impl Engine {
             let _ = tokio::time::timeout(REST_DEADLINE, rest).await;
             return Err(named(error, &asked.path, text));
         }
-        self.told(vch, record).await
+        self.tell(vch, record).await
     }
 
     /// The whole root as a tar archive.
@@ -257,7 +257,7 @@ impl Engine {
         let record = Record::at(self.now()).audit(admitted.audit).event(event(&container, "export", &[]));
         let vch = container.vch;
         let task = self.task(container, FileTask::Export).await?;
-        self.told(vch, record).await?;
+        self.tell(vch, record).await?;
         Ok(task.pieces(Bytes::new()))
     }
 
@@ -312,12 +312,6 @@ impl Engine {
             Record::at(self.now()).audit(admitted.audit).event(event(&container, "commit", &special));
         self.keep(vch.id, &image, reference.as_ref(), "create", record).await?;
         Ok(image.id)
-    }
-
-    async fn told(&self, vch: bulkhead_model::VchId, record: Record) -> Result<(), EngineError> {
-        self.store().tell(vch, &record).await?;
-        self.0.feed.wake();
-        Ok(())
     }
 
     /// Begins a task where the container's files are now.

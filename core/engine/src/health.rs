@@ -4,7 +4,7 @@
 
 use crate::containers::event;
 use crate::driver::{Handle, Seen};
-use crate::exec::{CODE_KILLED, ExecAsk, process_of};
+use crate::exec::{CODE_KILLED, ExecAsk, exec_action, process_of};
 use crate::guest::{GuestStream, StreamEvent, printable};
 use crate::{Engine, EngineError};
 use bulkhead_guest_protocol::message::Stdio;
@@ -103,10 +103,9 @@ fn died(container: &Container, exec: &str, code: i32) -> NewEvent {
 /// `None`: nothing came of it.
 async fn ask(engine: &Engine, container: &Container, check: &HealthCheck, handle: &Handle) -> Option<Asked> {
     let id = hex::encode(crate::admission::random::<32>().ok()?);
-    let words = check.command.join(" ");
-    tell(engine, container, &format!("exec_create: {words}"), &id).await;
+    tell(engine, container, &exec_action("exec_create", &check.command), &id).await;
     let started_at = engine.now();
-    tell(engine, container, &format!("exec_start: {words}"), &id).await;
+    tell(engine, container, &exec_action("exec_start", &check.command), &id).await;
     let mut begun = Begun::default();
     let ran = tokio::select! {
         biased;

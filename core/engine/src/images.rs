@@ -16,14 +16,21 @@ pub enum RemovedImage {
     Deleted(Digest),
 }
 
-/// An event of an image: `actor` is its id or reference.
-pub(crate) fn image_event(action: &str, actor: &str, name: &str) -> NewEvent {
-    NewEvent {
-        kind: EventKind::Image,
-        action: action.into(),
-        actor: actor.into(),
-        attributes: BTreeMap::from([("name".to_owned(), name.to_owned())]),
-    }
+/// An event of an image: `name` and the image's labels. `actor` is its id or reference.
+pub(crate) fn image_event(
+    action: &str,
+    actor: &str,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+) -> NewEvent {
+    let mut attributes = labels.clone();
+    attributes.insert("name".into(), name.into());
+    NewEvent { kind: EventKind::Image, action: action.into(), actor: actor.into(), attributes }
+}
+
+/// An event that is about the image and none of its names; so dockerd tells of all but tags and pulls.
+pub(crate) fn bare_image_event(action: &str, id: &Digest, labels: &BTreeMap<String, String>) -> NewEvent {
+    image_event(action, id.as_str(), id.as_str(), labels)
 }
 
 impl Engine {
@@ -60,6 +67,7 @@ impl Engine {
             "tag",
             image.id.as_str(),
             &reference.familiar(),
+            &image.config.labels,
         ));
         self.store().tag(vch.id, &reference, &image.id, &record).await?;
         self.0.feed.wake();
@@ -84,10 +92,10 @@ impl Engine {
             && image.references.len() > 1
         {
             let shown = name.familiar();
-            let record = Record::at(self.now()).audit(admitted.audit).event(image_event(
+            let record = Record::at(self.now()).audit(admitted.audit).event(bare_image_event(
                 "untag",
-                image.id.as_str(),
-                &shown,
+                &image.id,
+                &image.config.labels,
             ));
             self.store().untag(vch.id, name, &record).await?;
             self.0.feed.wake();
@@ -107,10 +115,10 @@ impl Engine {
                 // The name goes, the image stays for its containers.
                 (Some(name), true) => {
                     let shown = name.familiar();
-                    let record = Record::at(self.now()).audit(admitted.audit).event(image_event(
+                    let record = Record::at(self.now()).audit(admitted.audit).event(bare_image_event(
                         "untag",
-                        image.id.as_str(),
-                        &shown,
+                        &image.id,
+                        &image.config.labels,
                     ));
                     self.store().untag(vch.id, name, &record).await?;
                     self.0.feed.wake();
@@ -124,10 +132,10 @@ impl Engine {
         let mut record = Record::at(self.now()).audit(admitted.audit);
         for name in &image.references {
             let shown = name.familiar();
-            record = record.event(image_event("untag", image.id.as_str(), &shown));
+            record = record.event(bare_image_event("untag", &image.id, &image.config.labels));
             removed.push(RemovedImage::Untagged(shown));
         }
-        record = record.event(image_event("delete", image.id.as_str(), image.id.as_str()));
+        record = record.event(bare_image_event("delete", &image.id, &image.config.labels));
         match self.store().delete_image(vch.id, &image.id, &record).await {
             Err(StoreError::ImageInUse { containers, .. }) => {
                 let by = containers.into_iter().next().ok_or(EngineError::Stopping)?;

@@ -173,6 +173,13 @@ impl Engine {
         Ok(Some(Input::main(self, &container)))
     }
 
+    /// Writes down that a client left a container's terminal by its keys.
+    pub async fn detached(&self, session: &Session, text: &str) -> Result<(), EngineError> {
+        let container = self.find(session.vch, text).await?;
+        let event = crate::containers::event(&container, "detach", &[]);
+        self.tell(container.vch, Record::at(self.now()).event(event)).await
+    }
+
     /// The size of a container's terminal.
     pub async fn resize(&self, session: &Session, text: &str, size: Size) -> Result<(), EngineError> {
         let (_, container, _) = self.admit_container(session, Action::ContainerAttach, text).await?;
@@ -181,9 +188,7 @@ impl Engine {
         let (rows, columns) = (size.rows.to_string(), size.columns.to_string());
         let special = [("height", rows.as_str()), ("width", columns.as_str())];
         let record = Record::at(self.now()).event(crate::containers::event(&container, "resize", &special));
-        self.store().tell(container.vch, &record).await?;
-        self.0.feed.wake();
-        Ok(())
+        self.tell(container.vch, record).await
     }
 }
 

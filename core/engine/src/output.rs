@@ -193,6 +193,8 @@ impl Engine {
         if replay && container.spec.log.driver == LogDriver::None {
             return Err(EngineError::LogNotKept);
         }
+        let event = crate::containers::event(&container, "attach", &[]);
+        self.tell(container.vch, bulkhead_store::Record::at(self.now()).event(event)).await?;
         let last_run = stream.then(|| current_or_next_run(&container));
         let cursor = self.cursor(&container, replay, last_run, stream).await?;
         let wanted = move |of: OutputStream| match of {

@@ -1,7 +1,7 @@
 //! Pull: resolve at the registry, decide, fetch what is missing, record with its origin.
 
 use crate::admission::Ask;
-use crate::images::image_event;
+use crate::images::{bare_image_event, image_event};
 use crate::{Engine, EngineError, Session};
 use bulkhead_image::pull::{Fetched, fetch};
 use bulkhead_image::registry::{Credentials, Platform};
@@ -147,14 +147,27 @@ impl Engine {
             added_at: self.now(),
         };
         let known = self.store().image(vch, &image.id).await.is_ok();
-        let shown = reference.map_or_else(|| image.id.to_string(), Reference::familiar);
-        let record = record.event(image_event(action, &shown, &shown));
+        let labels = &image.config.labels;
+        let tagged = reference.filter(|reference| reference.tag.is_some());
+        let record = match (action, reference, tagged) {
+            ("pull", Some(reference), _) => {
+                let shown = reference.familiar();
+                record.event(image_event(action, &shown, &shown, labels))
+            }
+            // As dockerd does it: it has its name when it is told of, and one that is loaded gets it silently.
+            ("create" | "import", _, Some(name)) => {
+                let tag = image_event("tag", image.id.as_str(), &name.familiar(), labels);
+                let events = [vec![tag], record.events].concat();
+                Record { events, ..record }.event(bare_image_event(action, &image.id, labels))
+            }
+            (_, _, _) => record.event(bare_image_event(action, &image.id, labels)),
+        };
         self.store().put_image(vch, &image, &record).await?;
         if let Some(origin) = &fetched.origin {
             self.store().add_origin(vch, &image.id, origin, &Record::at(self.now())).await?;
         }
         let mut newer = !known;
-        if let Some(reference) = reference.filter(|reference| reference.tag.is_some()) {
+        if let Some(reference) = tagged {
             let name = Reference { digest: None, ..reference.clone() };
             let (before, _) = self.store().tag(vch, &name, &image.id, &Record::at(self.now())).await?;
             newer |= before.as_ref() != Some(&image.id);

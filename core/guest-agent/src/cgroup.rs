@@ -6,6 +6,8 @@ use crate::sys;
 use bulkhead_guest_protocol::message::Interior;
 use bulkhead_guest_protocol::watch::{FIGURES_MAX, Usage};
 use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -89,13 +91,18 @@ pub fn freeze(still: bool) -> Result<(), Failure> {
 
 /// Returns when they stand still, or do not within a while.
 pub fn await_frozen() {
-    let start = Instant::now();
-    let frozen = || {
-        let events = fs::read_to_string(format!("{WORKLOAD}/cgroup.events")).unwrap_or_default();
-        events.lines().any(|line| line == "frozen 1")
-    };
-    while !frozen() && start.elapsed() < FREEZE_MAX {
-        std::thread::sleep(Duration::from_millis(1));
+    let by = Instant::now() + FREEZE_MAX;
+    let Ok(mut file) = File::open(format!("{WORKLOAD}/cgroup.events")) else { return };
+    loop {
+        let mut events = String::new();
+        // What happens after it was read is what poll(2) tells of.
+        let read = file.rewind().and_then(|()| file.read_to_string(&mut events));
+        let left = by.saturating_duration_since(Instant::now());
+        if read.is_err() || left.is_zero() || events.lines().any(|line| line == "frozen 1") {
+            return;
+        }
+        let mut changed = [libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLPRI, revents: 0 }];
+        sys::poll(&mut changed, libc::c_int::try_from(left.as_millis()).unwrap_or(libc::c_int::MAX).max(1));
     }
 }
 

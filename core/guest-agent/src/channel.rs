@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::sys;
 
-const READ_BYTES: usize = 64 * 1024;
+/// The kernel gives a page at most at a time.
+const READ_BYTES: usize = 4096;
+/// Reads in one turn; the rest waits until other work had its own.
+const READS_IN_TURN: usize = 16;
 /// Replies that the server has not taken; they are small, and a server waits for them.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
 /// With this much unsent, streams wait.
@@ -54,14 +57,17 @@ impl Channel {
         }
     }
 
-    /// Takes what has arrived.
+    /// Takes what has arrived. That nobody is there any more counts only once that is dealt with.
     pub fn receive(&mut self) {
         let mut buffer = [0; READ_BYTES];
-        match self.port.read(&mut buffer) {
-            Ok(0) => self.hang_up(),
-            Ok(length) => self.decoder.push(buffer.get(..length).unwrap_or_default()),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(_) => self.hang_up(),
+        for turn in 0..READS_IN_TURN {
+            match self.port.read(&mut buffer) {
+                Ok(length) if length > 0 => self.decoder.push(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Ok(_) | Err(_) if turn > 0 => return,
+                Ok(_) | Err(_) => return self.hang_up(),
+            }
         }
     }
 
@@ -126,5 +132,31 @@ impl Channel {
         self.connected = false;
         self.decoder.reset();
         self.unsent.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_guest_protocol::message::RequestBody;
+
+    fn signal(id: u32) -> Vec<u8> {
+        frame::encode(&Request { id, body: RequestBody::Signal { number: 15 } }).unwrap()
+    }
+
+    #[test]
+    fn what_was_said_before_leaving_is_heard() {
+        let (read, write) = sys::pipe().unwrap();
+        sys::set_nonblocking(&read).unwrap();
+        let (mut channel, mut server) = (Channel::new(read.into()), File::from(write));
+        let frames: Vec<u8> = (1..=500).flat_map(signal).collect();
+        server.write_all(&frames).unwrap();
+        drop(server);
+        let mut ids = Vec::new();
+        while channel.is_connected() {
+            channel.receive();
+            ids.extend(std::iter::from_fn(|| channel.next_request()).map(|request| request.id));
+        }
+        assert_eq!(ids, (1..=500).collect::<Vec<_>>());
     }
 }

@@ -11,6 +11,7 @@
 //! ends at the next zero at the latest, and no byte is looked at more than twice, whatever a hostile sender makes up.
 
 use serde::{Serialize, de::DeserializeOwned};
+use std::ffi::CStr;
 
 /// Longest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -76,7 +77,7 @@ impl Decoder {
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         loop {
             let unseen = self.buffer.get(self.searched..)?;
-            let Some(zero) = unseen.iter().position(|byte| *byte == 0).map(|at| self.searched + at) else {
+            let Some(zero) = first_zero(unseen).map(|at| self.searched + at) else {
                 self.searched = self.buffer.len();
                 if self.searched - self.start > ENCODED_BYTES_MAX {
                     self.reset();
@@ -113,9 +114,10 @@ fn open(candidate: &[u8]) -> Option<Vec<u8>> {
 
 /// Appends `bytes` without zeros: blocks of a length byte (1 to 255) and one byte less of data; a block that is shorter
 /// than the longest stands for its data and a zero, except the last.
-fn stuff(bytes: &[u8], out: &mut Vec<u8>) {
-    for run in bytes.split(|byte| *byte == 0) {
-        let mut rest = run;
+fn stuff(mut bytes: &[u8], out: &mut Vec<u8>) {
+    loop {
+        let zero = first_zero(bytes);
+        let mut rest = zero.and_then(|at| bytes.get(..at)).unwrap_or(bytes);
         while let Some((block, more)) = rest.split_at_checked(BLOCK_BYTES_MAX) {
             out.push(u8::MAX);
             out.extend_from_slice(block);
@@ -123,7 +125,18 @@ fn stuff(bytes: &[u8], out: &mut Vec<u8>) {
         }
         out.push(u8::try_from(rest.len() + 1).unwrap_or(u8::MAX));
         out.extend_from_slice(rest);
+        let Some(after) = zero.and_then(|at| bytes.get(at + 1..)) else { return };
+        // Of zeros in a row, each further one is an empty block.
+        let more = after.iter().take_while(|byte| **byte == 0).count();
+        out.resize(out.len() + more, 1);
+        bytes = after.get(more..).unwrap_or_default();
     }
+}
+
+/// The search for a string's end goes by words, one with a closure by bytes: where machines are emulated, that is what
+/// streams take most of their time for.
+fn first_zero(bytes: &[u8]) -> Option<usize> {
+    CStr::from_bytes_until_nul(bytes).ok().map(CStr::count_bytes)
 }
 
 fn unstuff(mut bytes: &[u8]) -> Option<Vec<u8>> {

@@ -86,7 +86,7 @@ impl HealthAsk {
             (kind, [line]) if kind == "CMD-SHELL" && shell.is_empty() => {
                 vec!["/bin/sh".into(), "-c".into(), line.clone()]
             }
-            (kind, [line]) if kind == "CMD-SHELL" => [shell, &[line.clone()]].concat(),
+            (kind, [line]) if kind == "CMD-SHELL" => [shell, std::slice::from_ref(line)].concat(),
             _ => return None,
         };
         Some(HealthCheck { ask: self, command })

@@ -4,7 +4,7 @@
 //! A client may attach before the container was started; the stream begins with the run.
 
 use crate::call::{Answer, Call};
-use crate::detach::DetachKeys;
+use crate::detach::{DetachKeys, Leave};
 use crate::error::{ApiError, before, chain};
 use crate::framing::{self, Channel};
 use crate::hijack::{self, AtEnd, Duplex};
@@ -50,11 +50,17 @@ async fn attach(
     };
     let framed = framed && !stdio.tty;
     let frames = output.map(move |output| if framed { frame(output) } else { raw(output) });
+    let (engine, session) = (call.engine().clone(), call.session.clone());
+    let told = Box::pin(async move {
+        if let Err(error) = engine.detached(&session, container.id.as_str()).await {
+            tracing::warn!(error = %chain(&error), "a client that left a terminal is not told of");
+        }
+    });
     Ok(Duplex {
         frames: reply::until_stop(call, frames),
         input,
         at_end,
-        detach: stdio.tty.then_some(keys),
+        leave: stdio.tty.then_some(Leave { keys, told }),
         framed,
     })
 }

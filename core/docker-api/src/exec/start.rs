@@ -3,8 +3,8 @@
 use crate::body;
 use crate::call::{Answer, Call};
 use crate::create::ask::console_size;
-use crate::detach::DetachKeys;
-use crate::error::ApiError;
+use crate::detach::{DetachKeys, Leave};
+use crate::error::{ApiError, chain};
 use crate::framing::{self, Channel};
 use crate::hijack::{self, AtEnd, Duplex};
 use crate::json::{self, Fields};
@@ -36,7 +36,14 @@ pub async fn post(mut call: Call) -> Answer {
     let (framed, stop) = (!fields.flag("Tty")?, call.state.stop.clone());
     let begin = async move {
         let duplex = match engine.exec_start(&session, &id, size).await {
-            Ok(begun) => duplex(begun, &facts.ask, keys, framed),
+            Ok(begun) => {
+                let told = Box::pin(async move {
+                    if let Err(error) = engine.exec_detached(&session, &id).await {
+                        tracing::warn!(error = %chain(&error), "a client that left a terminal is not told of");
+                    }
+                });
+                duplex(begun, &facts.ask, Leave { keys, told }, framed)
+            }
             // The connection is promised; the reason comes as output, the code by inspect.
             Err(error) => failure(error, framed),
         };
@@ -45,7 +52,7 @@ pub async fn post(mut call: Call) -> Answer {
     Ok(hijack::answer_then(&mut call, framed, begin))
 }
 
-fn duplex(begun: ExecSession, ask: &ExecAsk, keys: DetachKeys, framed: bool) -> Duplex {
+fn duplex(begun: ExecSession, ask: &ExecAsk, leave: Leave, framed: bool) -> Duplex {
     let ExecSession { output, input } = begun;
     let (tty, stdout, stderr) = (ask.tty, ask.stdout, ask.stderr);
     let frames = output.filter_map(move |output| {
@@ -64,7 +71,7 @@ fn duplex(begun: ExecSession, ask: &ExecAsk, keys: DetachKeys, framed: bool) -> 
         (Some(_), false) => AtEnd::EndsInput,
         (Some(_), true) => AtEnd::EndsStream,
     };
-    Duplex { frames: frames.boxed(), input, at_end, detach: tty.then_some(keys), framed }
+    Duplex { frames: frames.boxed(), input, at_end, leave: tty.then_some(leave), framed }
 }
 
 fn failure(error: EngineError, framed: bool) -> Duplex {
@@ -74,11 +81,5 @@ fn failure(error: EngineError, framed: bool) -> Duplex {
     };
     let text = format!("{message}\r\n");
     let frame = if framed { framing::frame(Channel::Stdout, &[text.as_bytes()]) } else { text.into() };
-    Duplex {
-        frames: stream::iter([frame]).boxed(),
-        input: None,
-        at_end: AtEnd::Nothing,
-        detach: None,
-        framed,
-    }
+    Duplex { frames: stream::iter([frame]).boxed(), input: None, at_end: AtEnd::Nothing, leave: None, framed }
 }

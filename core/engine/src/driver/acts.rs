@@ -2,6 +2,7 @@
 
 use super::journal::{start_failed, time_of};
 use super::process::{interior, process};
+use super::signal::killed_by;
 use super::told::Told;
 use super::volumes::{HELD_LOOK, Readiness};
 use super::{Driver, run_of};
@@ -12,13 +13,11 @@ use crate::guest::{GuestError, Link};
 use crate::volumes::volume_event;
 use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start, Stdio, TerminalSize};
 use bulkhead_machine::{Condition, MachineSpec};
-use bulkhead_model::container::Signal;
 use bulkhead_model::event::NewEvent;
 use bulkhead_model::lifecycle::{Act, Desired, Exit, Goal, GuestFact, Status};
 use bulkhead_model::volume::disks;
 use bulkhead_model::{Container, Mount};
 use bulkhead_store::Record;
-use chrono::{DateTime, Utc};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -28,8 +27,6 @@ const BOOT_DEADLINE_EMULATED: Duration = Duration::from_secs(180);
 /// Attaching disks, mounting them, starting the process.
 pub(super) const START_DEADLINE: Duration = Duration::from_secs(120);
 pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
-/// An agent that is well answers within this, whatever the deadline of the stop.
-const SIGNAL_PATIENCE_MIN: Duration = Duration::from_millis(500);
 /// How long a greeting is waited for before the driver looks whether it is still wanted.
 pub(super) const GREET_SLICE: Duration = Duration::from_millis(250);
 /// A machine whose process is over powers itself off; it gets this long before it is made to.
@@ -313,100 +310,6 @@ impl Driver {
         }
     }
 
-    /// How long an agent may take for a stop's signal: not past the stop's deadline, but for a moment.
-    fn patience(&self, desired: &Desired) -> Duration {
-        let Goal::Stop { deadline: Some(deadline), .. } = &desired.goal else { return CALL_DEADLINE };
-        let left = (*deadline - self.engine.now()).to_std().unwrap_or_default();
-        left.clamp(SIGNAL_PATIENCE_MIN, CALL_DEADLINE)
-    }
-
-    async fn send_signal(&mut self, signal: Signal, patience: Duration) -> Result<(), EngineError> {
-        let Some(link) = self.link.as_mut() else {
-            self.guest = GuestFact::Unknown;
-            return Err(unreachable_agent("it is not connected", self));
-        };
-        let sent = link.call(RequestBody::Signal { number: signal.number() }, patience).await;
-        match sent {
-            // A process that is over cannot be signalled; its end is on the way.
-            Ok(_) | Err(GuestError::Refused(_)) => Ok(()),
-            Err(error) => {
-                self.link = None;
-                self.guest = GuestFact::Unknown;
-                self.guest_result(Err(error))
-            }
-        }
-    }
-
-    /// A signal that a user asked for. SIGKILL never depends on the guest's goodwill.
-    pub(super) async fn signal(&mut self, signal: Signal) -> Result<(), EngineError> {
-        let container = self.engine.store().container(self.vch, &self.id).await?;
-        let Status::Running { .. } = container.status else {
-            return Err(EngineError::NotRunning(self.id.clone()));
-        };
-        // What is paused and stays so takes the signal once it goes on.
-        let _awake = match (self.standing, container.desired.paused) {
-            (true, true) => Some(self.workbench().await?),
-            (true, false) => {
-                self.resume().await?;
-                None
-            }
-            (false, _) => None,
-        };
-        if self.link.is_none() {
-            self.greet(&container).await?;
-        }
-        match self.send_signal(signal, CALL_DEADLINE).await {
-            Err(error) if signal == Signal::KILL => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the agent does not answer: power off"
-                );
-                self.engine.back_end().machines.kill(&self.id).await?;
-            }
-            other => other?,
-        }
-        self.record_signal(&container, signal, false).await
-    }
-
-    /// What a signal was meant to wake stands still no longer, which is told after it.
-    async fn record_signal(
-        &self,
-        container: &Container,
-        signal: Signal,
-        stops: bool,
-    ) -> Result<(), EngineError> {
-        let Status::Running { run, started_at, stop_signalled, paused } = container.status else {
-            return Ok(());
-        };
-        let stop_signalled = stop_signalled || stops;
-        let still = paused && container.desired.paused;
-        let status = Status::Running { run, started_at, stop_signalled, paused: still };
-        let number = signal.number().to_string();
-        let mut record = self.record().event(event(container, "kill", &[("signal", &number)]));
-        if paused && !still {
-            record = record.event(event(container, "unpause", &[]));
-        }
-        self.set_status(&status, None, record).await
-    }
-
-    /// A machine whose power is cut loses what its kernel had not written yet. An agent that answers ends the process
-    /// and leaves a whole disk behind; one that does not is not waited for.
-    async fn kill_from_within(&mut self) -> Result<(), EngineError> {
-        if self.standing || self.link.is_none() {
-            return Ok(());
-        }
-        match self.send_signal(Signal::KILL, SIGNAL_PATIENCE_MIN).await {
-            Ok(()) => self.await_power_off().await,
-            Err(error) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "the agent does not answer: power off"
-                );
-                Ok(())
-            }
-        }
-    }
-
     pub(super) async fn await_power_off(&mut self) -> Result<(), EngineError> {
         let until = Instant::now() + POWER_OFF_PATIENCE;
         while Instant::now() < until {
@@ -456,7 +359,7 @@ impl Driver {
         Ok(())
     }
 
-    fn guest_result<T>(&self, result: Result<T, GuestError>) -> Result<T, EngineError> {
+    pub(super) fn guest_result<T>(&self, result: Result<T, GuestError>) -> Result<T, EngineError> {
         result.map_err(|error| unreachable_agent(&error.to_string(), self))
     }
 }
@@ -472,22 +375,6 @@ fn mounted(container: &Container, mount: &Mount) -> NewEvent {
     volume_event(&mount.name, "mount", &special)
 }
 
-/// The signal that made an end of it and was not told yet: a kill for its removal or at a stop's deadline, or a stop's
-/// signal that arrived although its answer was lost.
-fn killed_by(container: &Container, exit: &Exit, now: DateTime<Utc>) -> Option<u8> {
-    let kill = Signal::KILL.number();
-    match (&container.desired.goal, &container.status) {
-        (Goal::Gone, _) => Some(kill),
-        (Goal::Stop { deadline: Some(at), .. }, _) if exit.code == 137 && *at <= now => Some(kill),
-        (Goal::Stop { signal, .. }, Status::Running { stop_signalled: false, .. })
-            if exit.code == 128 + i32::from(signal.number()) =>
-        {
-            Some(signal.number())
-        }
-        (Goal::Rest | Goal::Run | Goal::Stop { .. }, _) => None,
-    }
-}
-
-fn unreachable_agent(why: &str, driver: &Driver) -> EngineError {
+pub(super) fn unreachable_agent(why: &str, driver: &Driver) -> EngineError {
     bulkhead_machine::MachineError::Channel { id: driver.id.clone(), why: why.into() }.into()
 }

@@ -13,6 +13,7 @@ mod again;
 mod journal;
 mod pause;
 mod process;
+mod signal;
 mod told;
 mod volumes;
 mod workbench;

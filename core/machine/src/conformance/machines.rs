@@ -16,6 +16,9 @@ pub async fn a_start_may_be_repeated(fixture: &mut dyn Fixture) -> Outcome {
     ensure!(facts.vch == spec.vch && facts.server == spec.server, "it carries other owners: {facts:?}");
     let list = back_end.machines.list().await?;
     ensure!(list == [facts], "the list is another: {list:?}");
+    for cpu_milli in [300, 300, 1000] {
+        back_end.machines.set_cpu_share(&spec.id, cpu_milli).await?;
+    }
     let other_run = back_end.machines.start(&MachineSpec { run: 2, ..spec.clone() }).await;
     ensure!(
         matches!(other_run, Err(MachineError::Start { .. })),
@@ -33,6 +36,8 @@ pub async fn what_is_not_there_is_told(fixture: &mut dyn Fixture) -> Outcome {
     ensure!(machines.observe(&id).await?.is_none(), "there is a machine");
     machines.kill(&id).await?;
     machines.delete(&id).await?;
+    let share = machines.set_cpu_share(&id, 500).await;
+    ensure!(matches!(share, Err(MachineError::NoSuchMachine(_))), "a share of nothing: {share:?}");
     let channel = machines.channel(&id).await.map(drop);
     ensure!(matches!(channel, Err(MachineError::NoSuchMachine(_))), "a channel to nothing: {channel:?}");
     ensure!(journals.extent(&id).await? == Extent::default(), "there is a journal");

@@ -26,7 +26,7 @@ impl Machine {
         let cores = std::thread::available_parallelism()?.get();
         let load = load()?;
         let busy = (load > cores as f64 * QUIET_LOAD_PER_CORE).then(|| {
-            format!("others worked on the machine (load {load:.1} on {cores} cores before the first run): figures are too high and uneven")
+            format!("others worked on the machine (load {load:.1} on {cores} cores before the first run): times are too long, rates too low, both uneven")
         });
         let model = field("/proc/cpuinfo", "model name")?;
         let memory_kib: u64 = field("/proc/meminfo", "MemTotal")?.trim_end_matches(" kB").parse()?;
@@ -134,7 +134,7 @@ pub fn dockerd(client: &Client) -> Result<Vec<String>> {
     let info = info(client)?;
     let commit = |name: &str| {
         let id = info.pointer(&format!("/{name}/ID")).and_then(Value::as_str).unwrap_or_default();
-        if id.is_empty() { "as packaged".to_owned() } else { id.chars().take(12).collect() }
+        if id.is_empty() { "as packaged".to_owned() } else { id.chars().take(20).collect() }
     };
     Ok(vec![
         format!(

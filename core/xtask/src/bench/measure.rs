@@ -10,6 +10,8 @@ use crate::say::Step;
 
 /// Bytes through a stream of `exec`, in MiB.
 const STREAM_MIB: u64 = 64;
+/// Of which so many are kept in the container, to be sent out again and again.
+const NOISE_MIB: u64 = 16;
 /// Bytes of a log, in MiB: below what a VCH keeps by default.
 const LOG_MIB: u64 = 8;
 /// A log's line: 100 characters and its end.
@@ -77,9 +79,11 @@ impl Bench<'_> {
         for (client, _) in self.both() {
             let words = ["run", "--detach", "--network", "none", "--name", RESIDENT, self.image];
             client.run(&[words.as_slice(), &["sleep", "100000"]].concat())?;
+            // In memory, so that no disk takes part.
+            let keep = ["exec", "--interactive", RESIDENT, "sh", "-c", "cat >/dev/shm/noise"];
+            client.run_with_input(&keep, NOISE_MIB << 20)?;
         }
-        let count = format!("count={}", STREAM_MIB * 16);
-        let output = ["exec", RESIDENT, "dd", "if=/dev/zero", "bs=65536", &count];
+        let script = format!("for part in $(seq {}); do cat /dev/shm/noise; done", STREAM_MIB / NOISE_MIB);
         let exec = self.times("docker exec CONTAINER true", |client| {
             Ok(client.run(&["exec", RESIDENT, "true"])?.ms())
         })?;
@@ -89,7 +93,7 @@ impl Bench<'_> {
             Ok(rate(STREAM_MIB, ran.took.as_secs_f64()))
         })?;
         let stdout = self.rates(&format!("docker exec, {STREAM_MIB} MiB of output"), |client| {
-            let ran = client.run(&output)?;
+            let ran = client.run(&["exec", RESIDENT, "sh", "-c", &script])?;
             all_came(client, &ran, STREAM_MIB)?;
             Ok(rate(STREAM_MIB, ran.took.as_secs_f64()))
         })?;

@@ -200,6 +200,12 @@ async fn images_are_listed_tagged_and_removed() {
     assert!(vch.docker_ok(&["rmi", IMAGE]).await.contains("Deleted: sha256:"));
     let missing = vch.docker_fails(&["image", "inspect", IMAGE]).await;
     assert!(missing.to_lowercase().contains("no such image: app:latest"), "{missing}");
+    let until = (chrono::Utc::now().timestamp() + 1).to_string();
+    let filter = ["events", "--since", "1h", "--until", &until, "--filter", "type=image", "--format"];
+    let told = vch.docker_ok(&[&filter[..], &["{{.Action}} {{.Actor.Attributes.name}}"]].concat()).await;
+    let id = inspected[0]["Id"].as_str().unwrap();
+    let removed = format!("tag localhost:5000/a/b:1\nuntag {id}\nuntag {id}\ndelete {id}");
+    assert!(told.ends_with(&removed), "{told}");
     vch.world.engine.shutdown().await;
 }
 
@@ -223,7 +229,7 @@ async fn events_tell_the_story() {
             "{{.Action}}",
         ])
         .await;
-    assert_eq!(story.lines().collect::<Vec<_>>(), ["create", "start", "die", "destroy"]);
+    assert_eq!(story.lines().collect::<Vec<_>>(), ["create", "attach", "start", "die", "destroy"]);
     let died = vch
         .docker_ok(&[
             "events",

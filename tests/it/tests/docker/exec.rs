@@ -184,5 +184,8 @@ async fn an_exec_has_its_own_detach_keys_and_its_starter_s_framing() {
     within("detached", left.read_to_end(&mut Vec::new())).await.unwrap();
     let facts = vch.send("GET", &format!("/exec/{exec}/json"), &[], "").await.json();
     assert_eq!(facts["DetachKeys"], "ctrl-x");
+    let told = crate::life::actions(&vch).await;
+    assert!(told.contains(&"exec_create: sim cat".to_owned()), "{told:?}");
+    assert!(told.contains(&"exec_detach".to_owned()), "{told:?}");
     vch.world.engine.shutdown().await;
 }

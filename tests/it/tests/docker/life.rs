@@ -17,7 +17,8 @@ async fn inspect(vch: &Endpoint, format: &str, name: &str) -> String {
 }
 
 /// The actions on containers so far, with those attributes that are not always there.
-async fn actions(vch: &Endpoint) -> Vec<String> {
+/// Of containers, with what is told of them beside their name.
+pub async fn actions(vch: &Endpoint) -> Vec<String> {
     let since = vch.world.vch.created_at.timestamp().to_string();
     let until = (chrono::Utc::now().timestamp() + 1).to_string();
     let format = "{{.Action}}{{with .Actor.Attributes.oldName}} {{.}}{{end}}\

@@ -92,6 +92,7 @@ async fn keys_leave_a_terminal_and_a_flood_in_one_message_ends_the_connection() 
         assert!(!last.is_empty(), "it ended without a close");
         last = client.line().await;
     }
+    assert_eq!(crate::life::actions(&vch).await, ["create", "start", "attach", "detach"]);
     let mut flood = Client::attach(&vch, "tt", ALL).await;
     flood.send(&vec![b'x'; (1 << 20) + 1]).await;
     while !matches!(flood.line().await.as_str(), "" | "close") {}
