@@ -41,7 +41,7 @@ pub struct Mounts {
 }
 
 pub fn read(config: &Fields, host: &Fields) -> Result<Mounts, ApiError> {
-    options::check_driver(&host.text("VolumeDriver")?.unwrap_or_default())?;
+    check_driver(&host.text("VolumeDriver")?.unwrap_or_default())?;
     let mut mounts = Mounts::default();
     for text in host.list("Binds")?.unwrap_or_default() {
         mounts.volumes.push(bind(&text)?);
@@ -64,6 +64,11 @@ pub fn read(config: &Fields, host: &Fields) -> Result<Mounts, ApiError> {
         _ => return Err(ApiError::bad("invalid JSON: Volumes must be an object")),
     }
     Ok(mounts)
+}
+
+/// Clients take every 404 for an image to be pulled.
+fn check_driver(name: &str) -> Result<(), ApiError> {
+    options::check_driver(name).map_err(|error| ApiError::bad(error.message))
 }
 
 fn target(path: &str) -> Result<String, ApiError> {
@@ -181,7 +186,7 @@ fn mount(value: &Value, mounts: &mut Mounts) -> Result<(), ApiError> {
     let driver = "HostConfig.Mounts.VolumeOptions.DriverConfig.";
     let config = Fields::of(driver, options.get("DriverConfig").clone())?;
     fields::check(driver, &config, DRIVER_CONFIG)?;
-    options::check_driver(&config.text("Name")?.unwrap_or_default())?;
+    check_driver(&config.text("Name")?.unwrap_or_default())?;
     let subpath = options.text("Subpath")?.unwrap_or_default();
     if source.is_none() && !subpath.is_empty() {
         return Err(wrong("must not set Subpath when using anonymous volumes".into()));

@@ -188,8 +188,9 @@ impl Driver {
         }
         let (store, vch) = (self.engine.store(), self.vch);
         for mount in container.spec.mounts.iter().filter(|mount| mount.anonymous) {
+            store.release_volume(&self.id, mount.volume).await?;
             let record = self.record().event(volume_event(&mount.name, "destroy", &[]));
-            match store.remove_volume(vch, mount.volume, Some(&self.id), &record).await {
+            match store.remove_volume(vch, mount.volume, &record).await {
                 // Gone already, if this is a repetition.
                 Ok(_) | Err(StoreError::VolumeInUse { .. } | StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
