@@ -41,10 +41,13 @@ pub struct Mounts {
 }
 
 pub fn read(config: &Fields, host: &Fields) -> Result<Mounts, ApiError> {
-    check_driver(&host.text("VolumeDriver")?.unwrap_or_default())?;
     let mut mounts = Mounts::default();
     for text in host.list("Binds")?.unwrap_or_default() {
         mounts.volumes.push(bind(&text)?);
+    }
+    // It is about these; the long form has a driver of its own.
+    if !mounts.volumes.is_empty() || !is_empty(config.get("Volumes")) {
+        check_driver(&host.text("VolumeDriver")?.unwrap_or_default())?;
     }
     match host.get("Mounts") {
         Value::Null => {}
@@ -249,6 +252,7 @@ mod tests {
         );
         let tmpfs = tmpfs.unwrap().tmpfs.remove(0);
         assert_eq!((tmpfs.size.as_deref(), tmpfs.mode), (Some("65536"), Some(0o1771)));
+        assert_eq!(read_host(json!({"VolumeDriver": "of-nothing"})).unwrap(), Mounts::default());
         let from = read_host(json!({"VolumesFrom": ["web", "db:ro"]})).unwrap().from;
         assert_eq!((from[0].read_only, from[1].read_only, from[1].container.as_str()), (false, true, "db"));
     }
@@ -272,7 +276,10 @@ mod tests {
             (json!({"Binds": ["./here:/d"]}), "includes invalid characters for a local volume name"),
             (json!({"Binds": ["data:d"]}), "mount path must be absolute"),
             (json!({"Binds": ["data:/"]}), "destination can't be '/'"),
-            (json!({"VolumeDriver": "nfs"}), "error looking up volume plugin nfs: plugin \"nfs\" not found"),
+            (
+                json!({"Binds": ["data:/d"], "VolumeDriver": "nfs"}),
+                "error looking up volume plugin nfs: plugin \"nfs\" not found",
+            ),
             (json!({"VolumesFrom": [":ro"]}), "invalid volumes-from specification"),
             (
                 mount(json!({"Type": "volume", "Source": "data"})),

@@ -97,7 +97,7 @@ impl Driver {
 
     async fn settle_in_machine(&mut self, container: &Container, gate: Gate) -> Result<(), EngineError> {
         let link = self.set_up(container, SETTLING_RUN, gate, Self::check_starts).await?;
-        let released = link.call(RequestBody::ReleaseVolumes, super::acts::START_DEADLINE).await;
+        let released = link.call(RequestBody::ReleaseVolumes, Self::start_deadline(container)).await;
         released.map_err(|error| self.broken(&error))?;
         Ok(())
     }
