@@ -126,7 +126,7 @@ impl Engine {
         self.clear_condemned(vch.id).await?;
         for volume in self.store().volumes(vch.id).await? {
             let record = Record::at(self.now()).audit(audit(Action::VolumeRemove));
-            self.store().remove_volume(vch.id, volume.id, None, &record).await?;
+            self.store().remove_volume(vch.id, volume.id, &record).await?;
         }
         self.clear_condemned_volumes(vch.id).await?;
         self.back_end().disks.forget_vch(vch.id).await?;

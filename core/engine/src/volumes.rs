@@ -229,7 +229,7 @@ impl Engine {
         let Admitted { audit } =
             self.admit_volume(session, vch, Action::VolumeRemove, volume, Usage::default()).await?;
         let record = Record::at(self.now()).audit(audit).event(volume_event(&volume.name, "destroy", &[]));
-        match self.store().remove_volume(vch.id, volume.id, None, &record).await {
+        match self.store().remove_volume(vch.id, volume.id, &record).await {
             Err(StoreError::VolumeInUse { containers }) => {
                 return Err(EngineError::VolumeInUse { name: volume.name.to_string(), containers });
             }

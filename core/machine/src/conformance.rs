@@ -85,10 +85,12 @@ macro_rules! conformance {
             a_deleted_machine_starts_anew_and_its_journal_goes_on,
             a_new_channel_ends_the_last,
             a_machine_outlives_its_server,
+            a_volume_is_one_machines_unless_all_read,
             a_journal_can_be_released,
             growth_wakes_the_reader,
             disks_are_made_once_and_deleted_once,
             layers_are_whole_or_not_there,
+            volumes_are_made_grow_and_go,
         );
     };
     ($fixture:expr; $($behaviour:ident,)+) => {

@@ -82,24 +82,30 @@ impl Store {
         .await
     }
 
-    /// Condemns it, unless a container has it; its disk is to be deleted next. `except`: this container gives it up
-    /// with it.
+    /// A container that is about to be forgotten gives a volume up: of several at the same time, the last one to remove
+    /// it can.
+    pub async fn release_volume(&self, container: &ContainerId, id: VolumeId) -> Result<(), StoreError> {
+        self.read("release a volume", async {
+            sqlx::query("delete from container_volumes where volume_id = $1 and container_id = $2")
+                .bind(id.0)
+                .bind(container.as_str())
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Condemns it, unless a container has it; its disk is to be deleted next.
     pub async fn remove_volume(
         &self,
         vch: VchId,
         id: VolumeId,
-        except: Option<&ContainerId>,
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
-        let except = except.map_or("", ContainerId::as_str);
         let remove = work!(|tx| {
             // Nothing comes to use it meanwhile.
             vchs::lock(tx, vch).await?;
-            sqlx::query("delete from container_volumes where volume_id = $1 and container_id = $2")
-                .bind(id.0)
-                .bind(except)
-                .execute(&mut *tx)
-                .await?;
             let users = sqlx::query(
                 "select container_id from container_volumes where vch_id = $1 and volume_id = $2 order by container_id",
             )

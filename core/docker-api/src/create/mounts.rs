@@ -41,10 +41,13 @@ pub struct Mounts {
 }
 
 pub fn read(config: &Fields, host: &Fields) -> Result<Mounts, ApiError> {
-    options::check_driver(&host.text("VolumeDriver")?.unwrap_or_default())?;
     let mut mounts = Mounts::default();
     for text in host.list("Binds")?.unwrap_or_default() {
         mounts.volumes.push(bind(&text)?);
+    }
+    // It is about these; the long form has a driver of its own.
+    if !mounts.volumes.is_empty() || !is_empty(config.get("Volumes")) {
+        check_driver(&host.text("VolumeDriver")?.unwrap_or_default())?;
     }
     match host.get("Mounts") {
         Value::Null => {}
@@ -64,6 +67,11 @@ pub fn read(config: &Fields, host: &Fields) -> Result<Mounts, ApiError> {
         _ => return Err(ApiError::bad("invalid JSON: Volumes must be an object")),
     }
     Ok(mounts)
+}
+
+/// Clients take every 404 for an image to be pulled.
+fn check_driver(name: &str) -> Result<(), ApiError> {
+    options::check_driver(name).map_err(|error| ApiError::bad(error.message))
 }
 
 fn target(path: &str) -> Result<String, ApiError> {
@@ -181,7 +189,7 @@ fn mount(value: &Value, mounts: &mut Mounts) -> Result<(), ApiError> {
     let driver = "HostConfig.Mounts.VolumeOptions.DriverConfig.";
     let config = Fields::of(driver, options.get("DriverConfig").clone())?;
     fields::check(driver, &config, DRIVER_CONFIG)?;
-    options::check_driver(&config.text("Name")?.unwrap_or_default())?;
+    check_driver(&config.text("Name")?.unwrap_or_default())?;
     let subpath = options.text("Subpath")?.unwrap_or_default();
     if source.is_none() && !subpath.is_empty() {
         return Err(wrong("must not set Subpath when using anonymous volumes".into()));
@@ -244,6 +252,7 @@ mod tests {
         );
         let tmpfs = tmpfs.unwrap().tmpfs.remove(0);
         assert_eq!((tmpfs.size.as_deref(), tmpfs.mode), (Some("65536"), Some(0o1771)));
+        assert_eq!(read_host(json!({"VolumeDriver": "of-nothing"})).unwrap(), Mounts::default());
         let from = read_host(json!({"VolumesFrom": ["web", "db:ro"]})).unwrap().from;
         assert_eq!((from[0].read_only, from[1].read_only, from[1].container.as_str()), (false, true, "db"));
     }
@@ -267,7 +276,10 @@ mod tests {
             (json!({"Binds": ["./here:/d"]}), "includes invalid characters for a local volume name"),
             (json!({"Binds": ["data:d"]}), "mount path must be absolute"),
             (json!({"Binds": ["data:/"]}), "destination can't be '/'"),
-            (json!({"VolumeDriver": "nfs"}), "error looking up volume plugin nfs: plugin \"nfs\" not found"),
+            (
+                json!({"Binds": ["data:/d"], "VolumeDriver": "nfs"}),
+                "error looking up volume plugin nfs: plugin \"nfs\" not found",
+            ),
             (json!({"VolumesFrom": [":ro"]}), "invalid volumes-from specification"),
             (
                 mount(json!({"Type": "volume", "Source": "data"})),

@@ -2,6 +2,7 @@
 
 use crate::time;
 use bulkhead_model::{Container, Mount, Volume, VolumeName};
+use chrono::SubsecRound;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -24,7 +25,8 @@ fn place(name: &VolumeName) -> String {
 pub fn volume(volume: &Volume) -> Value {
     let or_null = |map: BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };
     json!({
-        "CreatedAt": time::rfc3339(volume.created_at),
+        // In whole seconds, as dockerd has it.
+        "CreatedAt": time::rfc3339(volume.created_at.trunc_subsecs(0)),
         "Driver": "local",
         "Labels": or_null(labels(volume)),
         "Mountpoint": place(&volume.name),

@@ -25,7 +25,9 @@ use tokio::time::Instant;
 const BOOT_DEADLINE: Duration = Duration::from_secs(30);
 const BOOT_DEADLINE_EMULATED: Duration = Duration::from_secs(180);
 /// Attaching disks, mounting them, starting the process.
-pub(super) const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// And filling volumes from the image.
+const FILL_DEADLINE: Duration = Duration::from_secs(480);
 pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a greeting is waited for before the driver looks whether it is still wanted.
 pub(super) const GREET_SLICE: Duration = Duration::from_millis(250);
@@ -194,6 +196,12 @@ impl Driver {
         })
     }
 
+    /// How long the agent may take to put everything in its place.
+    pub(super) fn start_deadline(container: &Container) -> Duration {
+        let fills = container.spec.mounts.iter().any(|mount| mount.fills);
+        if fills { FILL_DEADLINE } else { START_DEADLINE }
+    }
+
     /// Asks the agent who it is; comes back before it has answered, so that a stop during boot is heard.
     pub(super) async fn greet(&mut self, container: &Container) -> Result<(), EngineError> {
         let boot_deadline = self.boot_deadline();
@@ -283,7 +291,7 @@ impl Driver {
             self.guest = GuestFact::Unknown;
             return Ok(());
         };
-        match link.call(RequestBody::Start(Box::new(start)), START_DEADLINE).await {
+        match link.call(RequestBody::Start(Box::new(start)), Self::start_deadline(container)).await {
             Ok(ReplyBody::Started { unix_ns, .. }) => {
                 self.journal.limit = journal_limit;
                 self.introduce(run);

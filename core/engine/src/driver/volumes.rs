@@ -97,7 +97,7 @@ impl Driver {
 
     async fn settle_in_machine(&mut self, container: &Container, gate: Gate) -> Result<(), EngineError> {
         let link = self.set_up(container, SETTLING_RUN, gate, Self::check_starts).await?;
-        let released = link.call(RequestBody::ReleaseVolumes, super::acts::START_DEADLINE).await;
+        let released = link.call(RequestBody::ReleaseVolumes, Self::start_deadline(container)).await;
         released.map_err(|error| self.broken(&error))?;
         Ok(())
     }
@@ -188,8 +188,9 @@ impl Driver {
         }
         let (store, vch) = (self.engine.store(), self.vch);
         for mount in container.spec.mounts.iter().filter(|mount| mount.anonymous) {
+            store.release_volume(&self.id, mount.volume).await?;
             let record = self.record().event(volume_event(&mount.name, "destroy", &[]));
-            match store.remove_volume(vch, mount.volume, Some(&self.id), &record).await {
+            match store.remove_volume(vch, mount.volume, &record).await {
                 // Gone already, if this is a repetition.
                 Ok(_) | Err(StoreError::VolumeInUse { .. } | StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),

@@ -5,7 +5,7 @@
 //! It is in nobody's records. After a crash it is a machine that runs while its container rests or is paused, which the
 //! next driver ends or pauses as any such.
 
-use super::acts::{CALL_DEADLINE, GREET_SLICE, START_DEADLINE};
+use super::acts::{CALL_DEADLINE, GREET_SLICE};
 use super::volumes::{Gate, told};
 use super::{Command, Driver, Handle, run_of};
 use crate::EngineError;
@@ -133,7 +133,7 @@ impl Driver {
             layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
             volumes: told(&container.spec.mounts, &spec.volumes),
         };
-        let done = link.call(RequestBody::Assemble(assemble), START_DEADLINE).await;
+        let done = link.call(RequestBody::Assemble(assemble), Self::start_deadline(container)).await;
         done.map_err(|error| self.broken(&error))?;
         Ok(link)
     }

@@ -58,10 +58,17 @@ pub(super) async fn format(disk: &std::fs::File, bytes: u64) -> io::Result<()> {
         ));
     }
     disk.set_len(bytes)?;
-    // Tables are written when the guest first uses them; no blocks are kept back for a root that is the only user. The
-    // file may have no name, so it is handed over open.
+    // Tables and journal are written when the guest first uses them, as a file that was just made reads as zeros; no blocks
+    // are kept back for a root that is the only user. The file may have no name, so it is handed over open.
     let made = Command::new(mkfs())
-        .args(["-q", "-F", "-m0", "-E", "lazy_itable_init=1,nodiscard", "/proc/self/fd/0"])
+        .args([
+            "-q",
+            "-F",
+            "-m0",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+            "/proc/self/fd/0",
+        ])
         .stdin(disk.try_clone()?)
         .kill_on_drop(true)
         .output();

@@ -152,24 +152,32 @@ async fn a_run_tells_its_mounts_and_leaves_what_is_named() {
         .await;
     let held = vch.docker(&[&run[..], &["-v", "data:/e", IMAGE, "sim"]].concat()).await;
     assert!(held.code == 125 && held.err.contains("volume data is in use by container"), "{held:?}");
+    // Also where it is to be removed at its end, which is waited for.
+    let held = vch.docker(&[&run[..], &["--rm", "-v", "data:/e", "-v", "/o", IMAGE, "sim"]].concat()).await;
+    assert!(held.code == 125 && held.err.contains("volume data is in use by container"), "{held:?}");
+    assert_eq!(vch.docker_ok(&["ps", "-aq"]).await.lines().count(), 2);
+    assert_eq!(vch.docker_ok(&["volume", "ls", "-q"]).await, "data");
     vch.docker_ok(&["rm", "-f", "web"]).await;
     vch.docker_ok(&[&run[..], &["--rm", "-v", "data:/d", "-v", "/own", IMAGE, "sim", "exit", "0"]].concat())
         .await;
     until("removed", || async { vch.docker_ok(&["volume", "ls", "-q"]).await == "data" }).await;
-    let since = ["events", "--since", "1h", "--until", "0s", "--format", "{{json .}}"];
-    let events = vch.docker_ok(&[&since[..], &["--filter", "volume=data"]].concat()).await;
-    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = async |filter: &str| -> Vec<Value> {
+        let args = ["events", "--since", "1h", "--until", "0s", "--format", "{{json .}}"];
+        let filters = ["--filter", "type=volume", "--filter", filter];
+        let events = vch.docker_ok(&[&args[..], &filters].concat()).await;
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    // The end of a time is the beginning of a second.
+    until("told", || async { told("volume=data").await.len() >= 5 }).await;
+    let events = told("volume=data").await;
     let actions: Vec<_> = events.iter().map(|event| event["Action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["create", "mount", "unmount", "mount", "unmount"]);
-    let told = &events[1]["Actor"]["Attributes"];
+    let mounted = &events[1]["Actor"]["Attributes"];
     assert_eq!(
-        (&told["driver"], &told["destination"], &told["read/write"], &told["propagation"]),
+        (&mounted["driver"], &mounted["destination"], &mounted["read/write"], &mounted["propagation"]),
         (&json!("local"), &json!("/d"), &json!("false"), &json!(""))
     );
-    assert_eq!(told["container"].as_str().unwrap().len(), 64);
-    let own = vch
-        .docker_ok(&[&since[..], &["--filter", "type=volume", "--filter", "event=destroy"]].concat())
-        .await;
-    assert_eq!(own.lines().count(), 1, "{own}");
+    assert_eq!(mounted["container"].as_str().unwrap().len(), 64);
+    until("destroyed", || async { told("event=destroy").await.len() == 2 }).await;
     vch.world.engine.shutdown().await;
 }
