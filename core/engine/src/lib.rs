@@ -27,6 +27,7 @@ mod input;
 mod layers;
 mod log;
 mod lookup;
+mod networks;
 mod output;
 mod pull;
 mod recovery;
@@ -94,6 +95,8 @@ pub struct EngineSettings {
     pub work_dir: std::path::PathBuf,
     /// Decisions are kept this many days.
     pub decision_days: u32,
+    /// Whom containers ask for names that are not their networks' own, if they do not say.
+    pub dns: Vec<std::net::IpAddr>,
 }
 
 /// The engine; cloning shares it.
@@ -114,6 +117,7 @@ struct Inner {
     drivers: driver::Drivers,
     execs: exec::Execs,
     pulls: pull::Pulls,
+    keeper: networks::Keeper,
     vchs_changed: tokio::sync::watch::Sender<u64>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -137,6 +141,7 @@ impl Engine {
             drivers: driver::Drivers::new(),
             execs: exec::Execs::default(),
             pulls: pull::Pulls::new(),
+            keeper: networks::Keeper::default(),
             vchs_changed: tokio::sync::watch::Sender::new(0),
             tasks: TaskTracker::new(),
             stop,

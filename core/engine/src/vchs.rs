@@ -62,6 +62,7 @@ impl Engine {
         };
         self.0.feed.wake();
         self.vchs_were_changed();
+        self.networks_changed();
         Ok(vch)
     }
 
@@ -121,6 +122,7 @@ impl Engine {
         self.clear_condemned(vch.id).await?;
         self.back_end().disks.forget_vch(vch.id).await?;
         self.store().delete_vch(vch.id, &Record::at(self.now()).audit(audit(Action::VchDelete))).await?;
+        self.keep_networks(None).await?;
         self.vchs_were_changed();
         Ok(())
     }

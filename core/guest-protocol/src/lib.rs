@@ -12,6 +12,7 @@ pub mod files;
 pub mod frame;
 pub mod journal;
 pub mod message;
+pub mod network;
 pub mod watch;
 
 /// Protocol versions that this build speaks, oldest and newest.

@@ -12,6 +12,7 @@
 
 use crate::files::{Assemble, Files};
 use crate::journal::{Exited, Stream};
+use crate::network::Network;
 use crate::watch::{Processes, Usage};
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +103,8 @@ pub enum RequestBody {
     Files(Box<Files>),
     /// Disks only: this machine runs no process. Answered when they are in place.
     Assemble(Assemble),
+    /// What is new about networks and names, whole. Answered when it is so; refused while an interface is not there yet.
+    Network(Box<Network>),
 }
 
 /// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].
@@ -145,6 +148,7 @@ pub struct Start {
     pub layer_count: u32,
     pub process: Process,
     pub interior: Interior,
+    pub network: Network,
     pub stdio: Stdio,
     /// The journal's end as the back end has it; the agent counts on from there.
     pub journal_offset: u64,

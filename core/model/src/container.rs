@@ -6,6 +6,8 @@ use crate::ids::{ContainerId, VchId};
 use crate::image::ImageConfig;
 use crate::lifecycle::{Desired, Status};
 use crate::log::LogOptions;
+use crate::network::{Endpoint, NetworkOptions};
+use crate::ports::Published;
 use crate::process::ProcessOptions;
 use crate::restart::RestartPolicy;
 use crate::vch::VchSettings;
@@ -38,6 +40,7 @@ pub struct ContainerAsk {
     pub process: ProcessOptions,
     pub log: LogOptions,
     pub health: HealthAsk,
+    pub network: NetworkOptions,
 }
 
 /// What a process has for input and output besides its log.
@@ -83,6 +86,8 @@ pub struct ContainerSpec {
     pub log: LogOptions,
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    #[serde(default)]
+    pub network: NetworkOptions,
 }
 
 /// What a machine gets.
@@ -126,6 +131,10 @@ pub struct Container {
     pub created_at: DateTime<Utc>,
     pub desired: Desired,
     pub status: Status,
+    /// Its places on networks, the one for what goes out first.
+    pub endpoints: Vec<Endpoint>,
+    /// Ports of the host that lead to it, while it runs.
+    pub published: Vec<Published>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -187,7 +196,7 @@ pub fn resolve(
         let what = "command and environment together";
         return Err(SpecError::TooLong { what, len: together, max: PROCESS_BYTES_MAX });
     }
-    let len = ask.process.text_bytes();
+    let len = ask.process.text_bytes() + ask.network.text_bytes();
     if len > OPTIONS_BYTES_MAX {
         let what = "paths, groups and settings together";
         return Err(SpecError::TooLong { what, len, max: OPTIONS_BYTES_MAX });
@@ -236,6 +245,7 @@ pub fn resolve(
         process: ask.process.clone(),
         log: ask.log.clone(),
         health: ask.health.over(&image.health).check(),
+        network: ask.network.clone().with_image(&image.exposed_ports),
     })
 }
 

@@ -22,7 +22,8 @@ use Rule::{Kept, Mapped, Only, Refused};
 
 const LATER: &str = "is not supported yet";
 const VOLUMES: &str = "is not supported yet: volumes and binds come later";
-const NETWORKS: &str = "is not supported yet: a container has a loopback interface only";
+const LINKS: &str =
+    "is not supported: put both containers on a user-defined network, where they find each other by name";
 const HOST: &str = "is not supported: each container is a machine of its own";
 const WINDOWS: &str = "is for Windows only";
 
@@ -34,7 +35,7 @@ pub const CONFIG: &[(&str, Rule)] = &[
     ("AttachStdin", Kept),
     ("AttachStdout", Kept),
     ("AttachStderr", Kept),
-    ("ExposedPorts", Kept),
+    ("ExposedPorts", Mapped),
     ("Tty", Mapped),
     ("OpenStdin", Mapped),
     ("StdinOnce", Mapped),
@@ -46,15 +47,14 @@ pub const CONFIG: &[(&str, Rule)] = &[
     ("Volumes", Refused(VOLUMES)),
     ("WorkingDir", Mapped),
     ("Entrypoint", Mapped),
-    // What is asked for is so: there is no network.
-    ("NetworkDisabled", Kept),
+    ("NetworkDisabled", Mapped),
     ("OnBuild", Refused(LATER)),
     ("Labels", Mapped),
     ("StopSignal", Mapped),
     ("StopTimeout", Mapped),
     ("Shell", Refused(LATER)),
     // Until API 1.51.
-    ("MacAddress", Refused(NETWORKS)),
+    ("MacAddress", Mapped),
 ];
 
 pub const HOST_CONFIG: &[(&str, Rule)] = &[
@@ -93,8 +93,8 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     // Written by the client, on its own side.
     ("ContainerIDFile", Kept),
     ("LogConfig", Mapped),
-    ("NetworkMode", Only(plain_network, NETWORKS)),
-    ("PortBindings", Refused("is not supported yet (-p): a container has a loopback interface only")),
+    ("NetworkMode", Mapped),
+    ("PortBindings", Mapped),
     ("RestartPolicy", Mapped),
     ("AutoRemove", Mapped),
     ("VolumeDriver", Refused(VOLUMES)),
@@ -105,18 +105,18 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("CapAdd", Mapped),
     ("CapDrop", Mapped),
     ("CgroupnsMode", Mapped),
-    ("Dns", Refused(NETWORKS)),
-    ("DnsOptions", Refused(NETWORKS)),
-    ("DnsSearch", Refused(NETWORKS)),
-    ("ExtraHosts", Refused(NETWORKS)),
+    ("Dns", Mapped),
+    ("DnsOptions", Mapped),
+    ("DnsSearch", Mapped),
+    ("ExtraHosts", Mapped),
     ("GroupAdd", Mapped),
     ("IpcMode", Mapped),
     ("Cgroup", Refused(HOST)),
-    ("Links", Refused(NETWORKS)),
+    ("Links", Refused(LINKS)),
     ("OomScoreAdj", Mapped),
     ("PidMode", Mapped),
     ("Privileged", Mapped),
-    ("PublishAllPorts", Refused("is not supported yet (-P): a container has a loopback interface only")),
+    ("PublishAllPorts", Mapped),
     ("ReadonlyRootfs", Mapped),
     ("SecurityOpt", Mapped),
     ("StorageOpt", Refused(LATER)),
@@ -134,12 +134,12 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
 
 /// `NetworkingConfig` has one field, a map of network name to these.
 pub const ENDPOINT: &[(&str, Rule)] = &[
-    ("IPAMConfig", Refused(NETWORKS)),
-    ("Links", Refused(NETWORKS)),
-    ("MacAddress", Refused(NETWORKS)),
-    ("Aliases", Refused(NETWORKS)),
-    ("DriverOpts", Refused(NETWORKS)),
-    ("GwPriority", Refused(NETWORKS)),
+    ("IPAMConfig", Mapped),
+    ("Links", Refused(LINKS)),
+    ("MacAddress", Mapped),
+    ("Aliases", Mapped),
+    ("DriverOpts", Refused("is not supported: there is one driver, and it has no options here")),
+    ("GwPriority", Mapped),
     // The rest are answers, that recreating tools send back: an engine gives them anew each time.
     ("NetworkID", Kept),
     ("EndpointID", Kept),
@@ -151,9 +151,6 @@ pub const ENDPOINT: &[(&str, Rule)] = &[
     ("GlobalIPv6PrefixLen", Kept),
     ("DNSNames", Kept),
 ];
-
-/// Networks that may be named: all of them mean the loopback interface.
-pub const NETWORKS_KNOWN: [&str; 3] = ["default", "bridge", "none"];
 
 /// Refuses what a table refuses, and fields that it does not know, unless they say nothing.
 pub fn check(prefix: &str, fields: &Fields, table: &[(&str, Rule)]) -> Result<(), ApiError> {
@@ -204,10 +201,6 @@ fn default_isolation(value: &Value) -> bool {
     is_one_of(value, &["default"])
 }
 
-fn plain_network(value: &Value) -> bool {
-    is_one_of(value, &NETWORKS_KNOWN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,7 +234,7 @@ mod tests {
         for (body, text) in [
             (json!({"Binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet (-v)"),
             (json!({"binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet"),
-            (json!({"NetworkMode": "host"}), "loopback interface only: got `host`"),
+            (json!({"Links": ["a:b"]}), "HostConfig.Links is not supported: put both containers"),
             (json!({"Teleport": true}), "bulkhead: HostConfig.Teleport is not known"),
             (json!({"CpuShares": 2}), "HostConfig.CpuShares"),
         ] {

@@ -39,6 +39,9 @@ impl Engine {
         let id = ContainerId::from_random(random()?);
         let spec = resolve(&id, &ask, &image.config, &vch.settings)?;
         self.check_size(&spec)?;
+        for wish in &spec.network.ports {
+            vch.settings.publish.check(wish)?;
+        }
         let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
         let warnings = warnings(&spec);
 
@@ -73,7 +76,10 @@ impl Engine {
             created_at: self.now(),
             desired: Desired { restarts, ..Desired::default() },
             status: Status::Created,
+            endpoints: Vec::new(),
+            published: Vec::new(),
         };
+        self.place(&mut container).await?;
         for _ in 0..NAME_TRIES {
             container.name = match &name {
                 Some(name) => name.clone(),

@@ -7,6 +7,7 @@ use crate::EngineError;
 use crate::admission::random;
 use crate::containers::event;
 use crate::guest::{GuestError, Link};
+use crate::networks::nics;
 use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start, Stdio, TerminalSize};
 use bulkhead_machine::{Condition, MachineSpec};
 use bulkhead_model::Container;
@@ -54,11 +55,15 @@ impl Driver {
                 self.or_fail(made.map_err(Into::into), container)
             }
             Act::StartMachine => {
-                let spec = self.machine_spec(container).await?;
                 self.link = None;
-                let started = back_end.machines.start(&spec).await;
+                let started = self.start_machine(container).await;
                 self.greet_by = Some(Instant::now() + self.boot_deadline());
-                self.or_fail(started.map_err(Into::into), container)
+                match started {
+                    Err(EngineError::Machine(_) | EngineError::Network(_)) => {
+                        self.or_fail(started, container)
+                    }
+                    other => other,
+                }
             }
             Act::Greet => self.greet(container).await,
             Act::StartProcess => self.start_process(container).await,
@@ -109,6 +114,9 @@ impl Driver {
                     .store()
                     .forget_container(self.engine.0.fence, self.vch, &self.id, &record)
                     .await?;
+                if container.endpoints.iter().any(|endpoint| endpoint.lease.is_some()) {
+                    self.engine.networks_changed();
+                }
                 self.engine.0.feed.wake();
                 Ok(())
             }
@@ -149,6 +157,12 @@ impl Driver {
         if hardware { BOOT_DEADLINE } else { BOOT_DEADLINE_EMULATED }
     }
 
+    async fn start_machine(&self, container: &Container) -> Result<(), EngineError> {
+        let container = self.engine.join_networks(container).await?;
+        let spec = self.machine_spec(&container).await?;
+        Ok(self.engine.back_end().machines.start(&spec).await?)
+    }
+
     pub(super) async fn machine_spec(&self, container: &Container) -> Result<MachineSpec, EngineError> {
         let resources = &container.spec.resources;
         Ok(MachineSpec {
@@ -162,6 +176,7 @@ impl Driver {
             token: random()?,
             run: run_of(&container.status),
             journal_bytes_max: 2 * self.log_bytes(container).await?,
+            nics: nics(&container.endpoints),
         })
     }
 
@@ -230,6 +245,7 @@ impl Driver {
         let journal_offset = self.begin_journal().await?;
         let journal_limit = journal_offset + 2 * self.log_bytes(container).await?;
         let interior = interior(spec);
+        let network = self.engine.network_of(container).await;
         self.quota = Some(interior.cpu_quota_milli);
         let start = Start {
             run,
@@ -247,6 +263,7 @@ impl Driver {
             layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
             process: process(spec),
             interior,
+            network: network.clone(),
             journal_offset,
             journal_limit,
         };
@@ -257,6 +274,7 @@ impl Driver {
         match link.call(RequestBody::Start(Box::new(start)), START_DEADLINE).await {
             Ok(ReplyBody::Started { unix_ns, .. }) => {
                 self.journal.limit = journal_limit;
+                self.told = Some(network);
                 self.introduce(run);
                 self.guest = GuestFact::Process { run, started_at: time_of(unix_ns) };
                 Ok(())
@@ -408,6 +426,10 @@ impl Driver {
         let gone = container.desired.gone();
         let desired = (container.spec.auto_remove && !container.desired.again).then_some(&gone);
         self.set_status(&Status::Exited { run, exit: exit.clone() }, desired, record).await?;
+        if !container.endpoints.is_empty() {
+            // Its addresses and ports were given back with that.
+            self.engine.networks_changed();
+        }
         self.failed = None;
         self.greet_by = None;
         Ok(())

@@ -12,6 +12,7 @@ mod acts;
 mod again;
 mod journal;
 mod limits;
+mod network;
 mod pause;
 mod process;
 mod workbench;
@@ -23,6 +24,7 @@ pub(crate) use workbench::Bench;
 
 use crate::guest::{Agent, Link};
 use crate::{Engine, EngineError};
+use bulkhead_guest_protocol::network::Network;
 use bulkhead_machine::Condition;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::{Exit, Facts, GuestFact, MachineFact, Status, Step, next};
@@ -141,6 +143,8 @@ pub(super) struct Driver {
     vcpus: u32,
     /// What the guest was told of its CPU quota.
     quota: Option<u32>,
+    /// What the guest of this run was told of its networks.
+    told: Option<Network>,
     /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
@@ -188,6 +192,7 @@ impl Engine {
             workbench: None,
             vcpus: 0,
             quota: None,
+            told: None,
             failed: None,
             greet_by: None,
             journal: journal::Follower::default(),
@@ -284,6 +289,7 @@ impl Driver {
                 old.status == container.status
                     && old.desired == container.desired
                     && old.name == container.name
+                    && old.endpoints == container.endpoints
             });
             if !same {
                 seen.container = Some(Arc::new(container.clone()));
@@ -334,6 +340,7 @@ impl Driver {
         }
         self.set_clock(&machine).await;
         self.set_limits(&machine, container).await;
+        self.set_network(&machine, container).await;
         let run = run_of(&container.status);
         let guest = match &self.failed {
             Some((of, exit)) if *of == run => GuestFact::Exited { run, exit: exit.clone() },

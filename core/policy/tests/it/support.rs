@@ -100,6 +100,7 @@ impl World {
                 process: bulkhead_model::ProcessOptions::default(),
                 log: Default::default(),
                 health: None,
+                network: Default::default(),
             },
             asked: "nginx".into(),
             image: Some(image(&["docker.io/library/nginx"])),

@@ -165,6 +165,7 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
             process: bulkhead_model::ProcessOptions::default(),
             log: Default::default(),
             health: None,
+            network: Default::default(),
             stdio: Default::default(),
         },
         image: image.id.clone(),
@@ -175,5 +176,7 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
         created_at: at(2),
         desired: rest(),
         status: Status::Created,
+        endpoints: Vec::new(),
+        published: Vec::new(),
     }
 }
