@@ -85,12 +85,16 @@ impl From<EngineError> for Problem {
             E::NoSuchContainer(_)
             | E::NoSuchExec(_)
             | E::NoSuchImage(_)
+            | E::NoSuchNetwork(_)
             | E::NoSuchFile { .. }
             | E::NoSuchVolume(_)
             | E::NoSuchVch(_)
             | E::NoSuchDecision(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
             E::AmbiguousContainer(_)
             | E::AmbiguousImage(_)
+            | E::AmbiguousNetwork(_)
+            | E::BadNetwork(_)
+            | E::Publish(_)
             | E::InvalidName(_)
             | E::Files { .. }
             | E::WrongPlatform { .. }
@@ -116,7 +120,7 @@ impl From<EngineError> for Problem {
             E::Denied { .. } => (StatusCode::FORBIDDEN, code::DENIED),
             E::Limit(_) => (StatusCode::INSUFFICIENT_STORAGE, code::NO_CAPACITY),
             E::TimedOut(_) | E::Fenced | E::Stopping => (StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE),
-            E::StartFailed { .. } | E::Image(_) | E::Machine(_) | E::Store(_) => {
+            E::StartFailed { .. } | E::Image(_) | E::Machine(_) | E::Network(_) | E::Store(_) => {
                 log(&error);
                 (StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL)
             }

@@ -156,6 +156,13 @@ impl From<EngineError> for ApiError {
                      wanted {wanted}, actual: {found}"
                 ),
             ),
+            EngineError::NoSuchNetwork(_) => (Is::NOT_FOUND, error.to_string()),
+            EngineError::AmbiguousNetwork(text) => {
+                (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
+            }
+            EngineError::BadNetwork(_) => (Is::BAD_REQUEST, error.to_string()),
+            EngineError::Publish(_) => (Is::FORBIDDEN, error.to_string()),
+            EngineError::Network(_) => (Is::INTERNAL_SERVER_ERROR, error.to_string()),
             EngineError::Spec(_) | EngineError::Reference(_) | EngineError::Invalid { .. } => {
                 (Is::BAD_REQUEST, error.to_string())
             }

@@ -82,6 +82,19 @@ pub enum EngineError {
     ImageHasNames(String),
     #[error("image {image} is for {found}, this engine runs {wanted}")]
     WrongPlatform { image: String, found: String, wanted: String },
+    #[error("network {0} not found")]
+    NoSuchNetwork(String),
+    #[error("several networks match `{0}`")]
+    AmbiguousNetwork(String),
+    /// What was asked of networks cannot be, in the user's words.
+    #[error("{0}")]
+    BadNetwork(String),
+    /// What publishing asks for is not the VCH's to have.
+    #[error(transparent)]
+    Publish(#[from] bulkhead_model::ports::PublishError),
+    /// Something of networks, addresses or ports that cannot be, in the user's words.
+    #[error("{0}")]
+    Network(String),
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]

@@ -27,6 +27,7 @@ mod input;
 mod layers;
 mod log;
 mod lookup;
+mod networks;
 mod output;
 mod pull;
 mod recovery;
@@ -96,6 +97,8 @@ pub struct EngineSettings {
     pub work_dir: std::path::PathBuf,
     /// Decisions are kept this many days.
     pub decision_days: u32,
+    /// Whom containers ask for names that are not their networks' own, if they do not say.
+    pub dns: Vec<std::net::IpAddr>,
 }
 
 /// The engine; cloning shares it.
@@ -117,6 +120,7 @@ struct Inner {
     execs: exec::Execs,
     pulls: pull::Pulls,
     volume_gate: Arc<tokio::sync::Mutex<()>>,
+    keeper: networks::Keeper,
     vchs_changed: tokio::sync::watch::Sender<u64>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -141,6 +145,7 @@ impl Engine {
             execs: exec::Execs::default(),
             pulls: pull::Pulls::new(),
             volume_gate: Arc::default(),
+            keeper: networks::Keeper::default(),
             vchs_changed: tokio::sync::watch::Sender::new(0),
             tasks: TaskTracker::new(),
             stop,

@@ -1,8 +1,8 @@
 //! What the engine does when it starts, and what it does all the time besides.
 
 use crate::{Engine, EngineError};
-use bulkhead_model::Container;
 use bulkhead_model::restart::at_server_start;
+use bulkhead_model::{Container, Network};
 use bulkhead_store::{Record, StoreError};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -15,6 +15,13 @@ impl Engine {
     /// Drivers for all containers of this server; machines without one are ended: their rows are gone, so nobody
     /// could reach them.
     pub(crate) async fn recover(&self) -> Result<(), EngineError> {
+        for vch in self.store().vchs().await? {
+            self.store().ensure_default_network(&Network::default_of(vch.id, vch.created_at)).await?;
+        }
+        // Before any machine is started anew: after a boot of the host there is nothing of networks.
+        if let Err(error) = self.keep_networks(None).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "networks are not as they should be");
+        }
         let containers = self.store().containers_of_server(self.0.fence.server).await?;
         let known: std::collections::HashSet<_> =
             containers.iter().map(|container| container.id.clone()).collect();
@@ -49,6 +56,8 @@ impl Engine {
         self.0.tasks.spawn(async move { engine.watch_clock().await });
         let engine = self.clone();
         self.0.tasks.spawn(async move { engine.watch_machines().await });
+        let engine = self.clone();
+        self.0.tasks.spawn(async move { engine.watch_networks().await });
         let engine = self.clone();
         self.0.tasks.spawn(async move { engine.tidy().await });
         Ok(())

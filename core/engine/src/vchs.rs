@@ -65,6 +65,7 @@ impl Engine {
         };
         self.0.feed.wake();
         self.vchs_were_changed();
+        self.networks_changed();
         Ok(vch)
     }
 
@@ -131,6 +132,7 @@ impl Engine {
         self.clear_condemned_volumes(vch.id).await?;
         self.back_end().disks.forget_vch(vch.id).await?;
         self.store().delete_vch(vch.id, &Record::at(self.now()).audit(audit(Action::VchDelete))).await?;
+        self.keep_networks(None).await?;
         self.vchs_were_changed();
         Ok(())
     }

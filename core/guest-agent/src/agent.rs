@@ -10,14 +10,16 @@ use crate::failure::{Doing, Failure};
 use crate::files::Scene;
 use crate::journal::{CHUNK_BYTES_MAX, Journal};
 use crate::process::{self, Place, Spawned};
+use crate::resolver::Resolver;
 use crate::streams::{Beside, Input};
-use crate::{boot, cgroup, disks, files, rootfs, stdio, sys, volumes, watch};
+use crate::{boot, cgroup, disks, files, network, rootfs, stdio, sys, volumes, watch};
 use bulkhead_guest_protocol::files::{Assemble, FileTask, Files};
 use bulkhead_guest_protocol::journal::{Exited, StartFailed, Stream};
 use bulkhead_guest_protocol::message::{
     AgentState, Event, Exec, Hello, MAIN_STREAM, NO_REPLY, ReplyBody, Request, RequestBody, Start,
     TerminalSize,
 };
+use bulkhead_guest_protocol::network::Network;
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -53,6 +55,8 @@ pub struct Agent {
     freezing: Vec<libc::pid_t>,
     /// The server wants that, too.
     still: bool,
+    /// Answers for names, where there are networks.
+    resolver: Option<Resolver>,
     greeted: bool,
 }
 
@@ -91,6 +95,7 @@ impl Agent {
             assembled: None,
             freezing: Vec::new(),
             still: false,
+            resolver: None,
             greeted: false,
         })
     }
@@ -108,6 +113,9 @@ impl Agent {
                 self.answer(request);
             }
             self.pump_beside();
+            if let Some(Err(failure)) = self.resolver.as_mut().map(Resolver::revive) {
+                eprintln!("bulkhead agent: {}", failure.message);
+            }
             if let Some(running) = &mut self.running {
                 running.pump();
                 let bytes = running.input.pump();
@@ -148,6 +156,7 @@ impl Agent {
         let timeout_ms = match &self.running {
             Some(running) if running.gathering => GATHER_MS,
             _ if self.beside.iter().any(Beside::is_ending) => ENDING_LOOK_MS,
+            _ if self.resolver.as_ref().is_some_and(Resolver::is_down) => LOOK_INTERVAL_MS,
             _ if self.channel.is_connected() => -1,
             _ => LOOK_INTERVAL_MS,
         };
@@ -165,6 +174,9 @@ impl Agent {
         while let Some((pid, status)) = sys::reap() {
             if let Some(running) = self.running.as_mut().filter(|running| running.pid == pid) {
                 running.status = Some(status);
+            }
+            if let Some(resolver) = &mut self.resolver {
+                resolver.ended(pid);
             }
             if let Some(one) = self.beside.iter_mut().find(|one| one.pid == pid) {
                 one.ended = Some((status, Instant::now()));
@@ -209,6 +221,7 @@ impl Agent {
             RequestBody::JournalLimit { offset } => self.raise_limit(offset),
             RequestBody::Limits { cpu_quota_milli } => done(cgroup::set_cpu_quota(cpu_quota_milli)),
             RequestBody::Freeze { still } => self.set_still(still),
+            RequestBody::Network(told) => done(self.network(&told)),
             RequestBody::SetClock { unix_ns } => done(sys::set_clock(unix_ns).doing("set the clock")),
             RequestBody::Processes => self.watch(|| Ok(ReplyBody::Processes(Box::new(watch::processes()?)))),
             RequestBody::Usage => self.watch(|| Ok(ReplyBody::Usage(Box::new(watch::usage()?)))),
@@ -262,7 +275,7 @@ impl Agent {
         }
         let Some(port) = self.journal_port.take() else { return };
         let mut journal = Journal::new(port, start.run, start.journal_offset, start.journal_limit);
-        match become_container(start) {
+        match self.become_container(start) {
             Ok((Spawned { pid, stdio }, entrances)) => {
                 let unix_ns = sys::unix_ns();
                 report(journal.started(unix_ns, pid.unsigned_abs()));
@@ -289,6 +302,21 @@ impl Agent {
                 self.power_off();
             }
         }
+    }
+
+    fn become_container(&mut self, start: &Start) -> Result<(Spawned, cgroup::Entrances), Failure> {
+        let random =
+            fs::OpenOptions::new().write(true).open("/dev/urandom").doing("open the random generator")?;
+        sys::add_entropy(&random, start.entropy).doing("seed the random generator")?;
+        sys::set_clock(start.unix_ns).doing("set the clock")?;
+        sys::set_hostname(&start.hostname).doing("set the hostname")?;
+        sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
+        self.network(&start.network)?;
+        disks::assemble(start.layer_count, &start.interior.volumes)?;
+        rootfs::write_own_files(&start.hostname, &start.domain_name, &start.network)?;
+        let entrances = cgroup::prepare(&start.interior)?;
+        let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &entrances)?;
+        Ok((spawned, entrances))
     }
 
     fn exec(&mut self, exec: &Exec) -> ReplyBody {
@@ -376,6 +404,18 @@ impl Agent {
         disks::assemble(asked.layer_count, &asked.volumes)?;
         self.assembled = Some(asked.clone());
         Ok(())
+    }
+
+    fn network(&mut self, told: &Network) -> Result<(), Failure> {
+        network::configure(told)?;
+        match &mut self.resolver {
+            Some(resolver) => resolver.tell(&told.resolver),
+            None if told.interfaces.is_empty() => Ok(()),
+            None => {
+                self.resolver = Some(Resolver::start(&told.resolver)?);
+                Ok(())
+            }
+        }
     }
 
     fn resize(&self, stream: u32, size: TerminalSize) -> std::io::Result<()> {
@@ -514,21 +554,6 @@ fn pump_chunk(journal: &mut Journal, pipe: &mut Option<File>, stream: Stream) ->
         Err(_) => *pipe = None,
     }
     Pumped::Nothing
-}
-
-fn become_container(start: &Start) -> Result<(Spawned, cgroup::Entrances), Failure> {
-    let random =
-        fs::OpenOptions::new().write(true).open("/dev/urandom").doing("open the random generator")?;
-    sys::add_entropy(&random, start.entropy).doing("seed the random generator")?;
-    sys::set_clock(start.unix_ns).doing("set the clock")?;
-    sys::set_hostname(&start.hostname).doing("set the hostname")?;
-    sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
-    sys::loopback_up().doing("bring the loopback interface up")?;
-    disks::assemble(start.layer_count, &start.interior.volumes)?;
-    rootfs::write_own_files(&start.hostname, &start.domain_name)?;
-    let entrances = cgroup::prepare(&start.interior)?;
-    let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &entrances)?;
-    Ok((spawned, entrances))
 }
 
 pub fn exit_of(status: libc::c_int, oom_killed: bool) -> Exited {

@@ -17,9 +17,11 @@ mod files;
 mod init;
 mod journal;
 mod lookup;
+mod network;
 mod ports;
 mod process;
 mod report;
+mod resolver;
 mod rootfs;
 mod seccomp;
 mod stdio;
@@ -36,6 +38,9 @@ use failure::Failure;
 fn main() {
     if init::is_meant() {
         init::run();
+    }
+    if resolver::is_meant() {
+        resolver::run();
     }
     if std::process::id() != 1 {
         eprintln!("this program is the first process of a container's machine and runs nowhere else");

@@ -9,8 +9,10 @@ use crate::failure::{Doing, Failure, reason};
 use crate::{sys, volumes};
 use bulkhead_guest_protocol::message::{Interior, Tmpfs};
 use bulkhead_guest_protocol::volumes::VolumeMount;
+use bulkhead_guest_protocol::network::{Network, RESOLVER};
 use std::fs;
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -36,16 +38,8 @@ const LINKS: [(&str, &str); 6] = [
 ];
 
 /// Writes the container's name and what it resolves names with. Called by the agent, outside.
-pub fn write_own_files(hostname: &str, domain_name: &str) -> Result<(), Failure> {
-    let names = match domain_name {
-        "" => hostname.to_owned(),
-        domain => format!("{hostname}.{domain} {hostname}"),
-    };
-    let hosts = format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
-         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.0.1\t{names}\n"
-    );
-    let contents = [format!("{hostname}\n"), hosts, String::new()];
+pub fn write_own_files(hostname: &str, domain_name: &str, network: &Network) -> Result<(), Failure> {
+    let contents = [format!("{hostname}\n"), hosts(hostname, domain_name, network), resolv_conf(network)];
     for (name, content) in OWN_FILES.iter().zip(contents) {
         let path = Path::new(DISK).join("etc").join(name);
         // A new file each time: the container may have done anything to the last one.
@@ -57,6 +51,41 @@ pub fn write_own_files(hostname: &str, domain_name: &str) -> Result<(), Failure>
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).doing(format!("write /etc/{name}"))?;
     }
     Ok(())
+}
+
+fn hosts(hostname: &str, domain_name: &str, network: &Network) -> String {
+    let names = match domain_name {
+        "" => hostname.to_owned(),
+        domain => format!("{hostname}.{domain} {hostname}"),
+    };
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+                    ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+        .to_owned();
+    for (name, address) in &network.hosts {
+        text += &format!("{address}\t{name}\n");
+    }
+    let own = network.interfaces.iter().map(|interface| interface.address);
+    let own = if network.interfaces.is_empty() { vec![Ipv4Addr::LOCALHOST] } else { own.collect() };
+    for address in own {
+        text += &format!("{address}\t{names}\n");
+    }
+    text
+}
+
+/// Nothing where there is nobody to ask.
+fn resolv_conf(network: &Network) -> String {
+    if network.interfaces.is_empty() {
+        return String::new();
+    }
+    let resolver = &network.resolver;
+    let mut text = format!("nameserver {RESOLVER}\n");
+    if !resolver.search.is_empty() {
+        text += &format!("search {}\n", resolver.search.join(" "));
+    }
+    // As Docker's engine has it: a name without dots is asked for as it is.
+    let own = (!resolver.options.iter().any(|option| option.starts_with("ndots:"))).then_some("ndots:0");
+    let options: Vec<_> = own.into_iter().chain(resolver.options.iter().map(String::as_str)).collect();
+    text + &format!("options {}\n", options.join(" "))
 }
 
 /// Moves this process into the container's root and completes it. It is in its cgroups already.

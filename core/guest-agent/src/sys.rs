@@ -1,5 +1,9 @@
 //! System calls that std does not have. All `unsafe` of the agent is here.
 
+mod net;
+
+pub use net::Interfaces;
+
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{Error, Result};
@@ -101,9 +105,22 @@ pub fn unload_module(name: &CStr) -> Result<()> {
 
 /// Puts `fd` in place of descriptor `number` of this process.
 pub fn replace_fd(fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
-    // SAFETY: numbers only; the three standard descriptors are replaced, which std allows for.
+    // SAFETY: numbers only. Standard descriptors are replaced, which std allows for, or any in a child about to execute.
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
     Ok(())
+}
+
+/// The same under a number that nothing small is in the way of.
+pub fn raise_fd(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    const LEAST: libc::c_int = 64;
+    // SAFETY: numbers only; returns a new descriptor or -1.
+    owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, LEAST) })
+}
+
+/// A descriptor that this program was started with; to be asked for once.
+pub fn inherited(number: RawFd) -> OwnedFd {
+    // SAFETY: who starts the program hands it over, and nobody else in this process has it.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 pub fn set_domain_name(name: &str) -> Result<()> {
@@ -151,22 +168,6 @@ pub fn add_entropy(random: &File, bytes: [u8; 32]) -> Result<()> {
         check(libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info))?;
         check(libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG))?;
     }
-    Ok(())
-}
-
-/// Brings the loopback interface up. netdevice(7)
-pub fn loopback_up() -> Result<()> {
-    // SAFETY: plain numbers.
-    let socket = owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: all zeros is a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
-        *to = libc::c_char::from_ne_bytes([from]);
-    }
-    request.ifr_ifru.ifru_flags =
-        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
-    // SAFETY: the structure that this request reads.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
     Ok(())
 }
 

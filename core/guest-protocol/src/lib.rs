@@ -13,6 +13,7 @@ pub mod frame;
 pub mod journal;
 pub mod message;
 pub mod volumes;
+pub mod network;
 pub mod watch;
 
 /// Protocol versions that this build speaks, oldest and newest.

@@ -13,6 +13,7 @@
 use crate::files::{Assemble, Files};
 use crate::journal::{Exited, Stream};
 use crate::volumes::Volumes;
+use crate::network::Network;
 use crate::watch::{Processes, Usage};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +111,8 @@ pub enum RequestBody {
     },
     /// Gives the volumes of such a machine up. Answered when their file systems are complete and clean.
     ReleaseVolumes,
+    /// What is new about networks and names, whole. Answered when it is so; refused while an interface is not there yet.
+    Network(Box<Network>),
 }
 
 /// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].
@@ -153,6 +156,7 @@ pub struct Start {
     pub layer_count: u32,
     pub process: Process,
     pub interior: Interior,
+    pub network: Network,
     pub stdio: Stdio,
     /// The journal's end as the back end has it; the agent counts on from there.
     pub journal_offset: u64,

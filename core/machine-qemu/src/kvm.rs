@@ -130,6 +130,7 @@ async fn boot(qemu_binary: Option<&Path>, guest_dir: &Path) -> Result<(), Box<dy
         token: random()?,
         run: 1,
         journal_bytes_max: 1 << 20,
+        nics: Vec::new(),
     };
     let back_end = qemu.back_end();
     let booted = hear(&back_end, &spec).await;

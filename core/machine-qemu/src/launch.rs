@@ -1,7 +1,7 @@
 //! From a spec to a running QEMU: opens what it needs, writes it down, lets it go.
 
 use crate::cgroups::Share;
-use crate::plan::{self, LAYERS_MAX, LaunchPlan, VOLUMES_MAX};
+use crate::plan::{self, LAYERS_MAX, LaunchPlan, SPARE_PORTS, VOLUMES_MAX};
 use crate::process::{Pidfd, ProcessId};
 use crate::record::{MachineFolder, Record};
 use crate::root::{self, RootContents};
@@ -38,6 +38,7 @@ struct Inherited {
     journal: File,
     agent_socket: UnixListener,
     qmp_socket: UnixListener,
+    taps: Vec<File>,
 }
 
 /// Starts the machine under `uid`. On an error nothing of it is left. Blocks for some ten milliseconds.
@@ -71,6 +72,9 @@ fn check(spec: &MachineSpec) -> Result<(), MachineError> {
     }
     if spec.vcpus == 0 || spec.vcpus > 255 {
         return refuse(format!("{} vCPUs are not between 1 and 255", spec.vcpus));
+    }
+    if spec.nics.len() > SPARE_PORTS {
+        return refuse(format!("{} networks are more than the {SPARE_PORTS} of a machine", spec.nics.len()));
     }
     if spec.memory_bytes < 64 << 20 {
         return refuse(format!(
@@ -124,7 +128,10 @@ fn open(shared: &Shared, spec: &MachineSpec, folder: &MachineFolder) -> Result<I
         .open(shared.journal_path(&spec.id))
         .map_err(MachineError::io("opening the journal"))?;
     let listen = |name: &str| listen(folder, name).map_err(MachineError::io(format!("listening on {name}")));
+    let tap = |nic| shared.networks.open_tap(spec.vch, nic).map_err(MachineError::io("joining a network"));
+    let taps = spec.nics.iter().map(tap).collect::<Result<_, _>>()?;
     Ok(Inherited {
+        taps,
         layers,
         disk,
         volumes,
@@ -161,6 +168,7 @@ fn fork(
         journal: inherited.journal.as_raw_fd(),
         agent_socket: inherited.agent_socket.as_raw_fd(),
         qmp_socket: inherited.qmp_socket.as_raw_fd(),
+        nics: spec.nics.iter().zip(&inherited.taps).map(|(nic, tap)| (nic.mac, tap.as_raw_fd())).collect(),
     };
     let argv = plan::command_line(&plan)
         .into_iter()

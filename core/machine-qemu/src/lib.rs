@@ -25,6 +25,7 @@ mod journals;
 mod kvm;
 mod launch;
 mod machines;
+mod networks;
 mod plan;
 mod process;
 mod qmp;
@@ -35,14 +36,17 @@ mod spawn;
 mod watch;
 
 pub use kvm::{probe_kvm, probe_kvm_blocking};
+pub use networks::probe_networks;
 pub use plan::{Accelerator, LaunchPlan, command_line};
 
 use bulkhead_machine::{BackEnd, Capabilities};
 use bulkhead_model::ServerId;
+use bulkhead_model::network::Subnet;
 use disks::DiskStore;
 use guest_image::GuestImage;
 use journals::QemuJournals;
 use machines::QemuMachines;
+use networks::QemuNetworks;
 use shared::Shared;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -72,6 +76,8 @@ pub struct QemuConfig {
     /// Machines run under user and group ids from here on, each under its own; nothing else on the host may use them.
     pub uid_base: u32,
     pub uid_count: u32,
+    /// Uplinks of VCHs have addresses from here; nothing else that is to be reached may.
+    pub uplinks: Subnet,
 }
 
 impl QemuConfig {
@@ -83,6 +89,7 @@ impl QemuConfig {
             accelerator: AcceleratorChoice::Auto,
             uid_base: 2_000_000_000,
             uid_count: 10_000,
+            uplinks: Subnet::FOR_BENCHMARKS,
         }
     }
 }
@@ -120,6 +127,7 @@ pub struct QemuBackEnd {
     machines: QemuMachines,
     journals: Arc<QemuJournals>,
     disks: DiskStore,
+    networks: QemuNetworks,
 }
 
 impl QemuBackEnd {
@@ -147,6 +155,7 @@ impl QemuBackEnd {
         let guest = GuestImage::open(&config.guest_dir)?;
         make_folders(&config.data_dir).map_err(failed("making the folders for machines"))?;
         let disks = DiskStore::new(config.data_dir.clone());
+        let networks = QemuNetworks::open(&config.data_dir, server, config.uplinks);
         let shared = Arc::new(Shared {
             data_dir: config.data_dir,
             server,
@@ -155,6 +164,7 @@ impl QemuBackEnd {
             guest,
             cgroups: cgroups::Cgroups::detect(Path::new("/sys/fs/cgroup")),
             disks: disks.clone(),
+            networks: networks.clone(),
             uid_base: config.uid_base,
             uid_count: config.uid_count,
         });
@@ -162,7 +172,8 @@ impl QemuBackEnd {
         let machines =
             QemuMachines::open(shared.clone(), capabilities).map_err(failed("finding machines"))?;
         let journals = QemuJournals::open(shared, machines.clone()).map_err(failed("watching journals"))?;
-        Ok(Self { machines, journals: Arc::new(journals), disks })
+        machines.look_after(&networks);
+        Ok(Self { machines, journals: Arc::new(journals), disks, networks })
     }
 
     pub fn back_end(&self) -> BackEnd {
@@ -170,6 +181,7 @@ impl QemuBackEnd {
             machines: Arc::new(self.machines.clone()),
             journals: self.journals.clone(),
             disks: Arc::new(self.disks.clone()),
+            networks: Arc::new(self.networks.clone()),
         }
     }
 

@@ -116,6 +116,11 @@ impl QemuMachines {
         self.0.tasks.wait().await;
     }
 
+    /// Watches the networks as long as machines are watched.
+    pub(crate) fn look_after(&self, networks: &crate::networks::QemuNetworks) {
+        networks.watch(&self.0.tasks, self.0.stop.clone());
+    }
+
     pub(crate) fn end(&self, id: &ContainerId, reason: &str) {
         self.0.end(id, reason);
     }

@@ -9,6 +9,7 @@
 
 use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT};
 use bulkhead_model::ContainerId;
+use bulkhead_model::network::MacAddress;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -24,8 +25,8 @@ pub(crate) const LAYERS_MAX: usize = 127;
 /// Disks of volumes are LUNs of target 2.
 pub(crate) const VOLUMES_MAX: usize = 64;
 
-/// Empty hot-plug ports, for networks that a running container will be connected to.
-const SPARE_PORTS: u32 = 8;
+/// Hot-plug ports for network interfaces, each of which may come and go while the machine runs.
+pub(crate) const SPARE_PORTS: usize = bulkhead_model::network::NETWORKS_PER_CONTAINER_MAX;
 
 /// What executes guest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct LaunchPlan {
     /// Listening sockets.
     pub agent_socket: RawFd,
     pub qmp_socket: RawFd,
+    /// Hardware addresses and taps, a port each.
+    pub nics: Vec<(MacAddress, RawFd)>,
 }
 
 impl LaunchPlan {
@@ -71,6 +74,7 @@ impl LaunchPlan {
         let mut all = self.layers.clone();
         all.extend(self.volumes.iter().map(|(fd, _)| *fd));
         all.extend([self.disk, self.journal, self.agent_socket, self.qmp_socket]);
+        all.extend(self.nics.iter().map(|(_, tap)| *tap));
         all
     }
 }
@@ -86,6 +90,15 @@ pub fn command_line(plan: &LaunchPlan) -> Vec<OsString> {
         line.option(
             "-device",
             format!("pcie-root-port,id=rp{port},chassis={port},slot={port},addr={:#x}", port + 7),
+        );
+    }
+    for (place, (mac, tap)) in plan.nics.iter().enumerate() {
+        let port = place + 1;
+        line.option("-netdev", format!("tap,id=net{port},fd={tap}"));
+        // No option ROM: nobody boots from it.
+        line.option(
+            "-device",
+            format!("virtio-net-pci,id=nic{port},netdev=net{port},mac={mac},bus=rp{port},romfile="),
         );
     }
     line.0

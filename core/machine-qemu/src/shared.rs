@@ -3,6 +3,7 @@
 use crate::cgroups::Cgroups;
 use crate::disks::DiskStore;
 use crate::guest_image::GuestImage;
+use crate::networks::QemuNetworks;
 use crate::plan::Accelerator;
 use bulkhead_model::{ContainerId, ServerId};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub(crate) struct Shared {
     pub(crate) guest: GuestImage,
     pub(crate) cgroups: Cgroups,
     pub(crate) disks: DiskStore,
+    pub(crate) networks: QemuNetworks,
     /// First of the user ids that machines run under, and how many there are.
     pub(crate) uid_base: u32,
     pub(crate) uid_count: u32,

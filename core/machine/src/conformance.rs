@@ -136,6 +136,7 @@ pub async fn prepare(fixture: &dyn Fixture, id: &ContainerId) -> Result<MachineS
         token: TOKEN,
         run: 1,
         journal_bytes_max: 1 << 20,
+        nics: Vec::new(),
     })
 }
 
@@ -167,6 +168,7 @@ pub async fn run(
         stdio: Stdio::default(),
         journal_offset: end,
         journal_limit: end + spec.journal_bytes_max,
+        network: Default::default(),
     };
     Ok(agent.call(RequestBody::Start(Box::new(start)), BOOT_DEADLINE).await?)
 }

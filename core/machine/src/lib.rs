@@ -1,4 +1,4 @@
-//! The back-end port: what makes machines and disks.
+//! The back-end port: what makes machines, disks and networks.
 //!
 //! Few idempotent verbs and plain facts. Nothing above this port knows QEMU, vSphere or a file name; what differs
 //! between back ends is data in [`Capabilities`]. Events only wake: whoever hears one reads the facts again.
@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod conformance;
+pub mod networks;
 pub mod sim;
 pub mod state;
 
@@ -74,6 +75,9 @@ pub struct MachineSpec {
     pub run: u32,
     /// Hard cap of what the guest may write into its journal beyond what was released, in bytes.
     pub journal_bytes_max: u64,
+    /// At most as many as [`bulkhead_model::network::NETWORKS_PER_CONTAINER_MAX`]; their networks were applied.
+    #[serde(default)]
+    pub nics: Vec<networks::Nic>,
 }
 
 /// A machine, as it was found.
@@ -276,4 +280,5 @@ pub struct BackEnd {
     pub machines: Arc<dyn Machines>,
     pub journals: Arc<dyn Journals>,
     pub disks: Arc<dyn Disks>,
+    pub networks: Arc<dyn networks::Networks>,
 }

@@ -6,6 +6,8 @@ use crate::ids::{ContainerId, VchId};
 use crate::image::ImageConfig;
 use crate::lifecycle::{Desired, Status};
 use crate::log::LogOptions;
+use crate::network::{Endpoint, NetworkOptions};
+use crate::ports::Published;
 use crate::process::ProcessOptions;
 use crate::restart::RestartPolicy;
 use crate::vch::VchSettings;
@@ -46,6 +48,7 @@ pub struct ContainerAsk {
     pub volume_paths: Vec<String>,
     /// Containers whose mounts it gets, too.
     pub mounts_from: Vec<MountsFrom>,
+    pub network: NetworkOptions,
 }
 
 /// What a process has for input and output besides its log.
@@ -94,6 +97,8 @@ pub struct ContainerSpec {
     /// Parents before what is below them.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    #[serde(default)]
+    pub network: NetworkOptions,
 }
 
 /// What a machine gets.
@@ -140,6 +145,10 @@ pub struct Container {
     /// `None`: no check of it was answered yet.
     #[serde(default)]
     pub health: Option<RunHealth>,
+    /// Its places on networks, the one for what goes out first.
+    pub endpoints: Vec<Endpoint>,
+    /// Ports of the host that lead to it, while it runs.
+    pub published: Vec<Published>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -210,7 +219,7 @@ pub fn resolve(
         let what = "command and environment together";
         return Err(SpecError::TooLong { what, len: together, max: PROCESS_BYTES_MAX });
     }
-    let len = ask.process.text_bytes();
+    let len = ask.process.text_bytes() + ask.network.text_bytes();
     if len > OPTIONS_BYTES_MAX {
         let what = "paths, groups and settings together";
         return Err(SpecError::TooLong { what, len, max: OPTIONS_BYTES_MAX });
@@ -260,6 +269,7 @@ pub fn resolve(
         log: ask.log.clone(),
         health: ask.health.over(&image.health).check(&ask.shell),
         mounts: Vec::new(),
+        network: ask.network.clone().with_image(&image.exposed_ports),
     })
 }
 

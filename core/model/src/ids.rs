@@ -54,62 +54,82 @@ uuid_id!(
     "volume id"
 );
 
-/// A container, and the machine that carries it: 64 lower-case hex digits, as Docker's clients expect.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ContainerId(String);
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
 
-impl ContainerId {
-    pub fn from_random(bytes: [u8; 32]) -> Self {
-        Self(hex::encode(bytes))
-    }
+        impl $name {
+            pub fn from_random(bytes: [u8; 32]) -> Self {
+                Self(hex::encode(bytes))
+            }
 
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
 
-    /// The 12 digits that people see.
-    pub fn short(&self) -> &str {
-        self.0.get(..12).unwrap_or(&self.0)
-    }
-}
-
-impl FromStr for ContainerId {
-    type Err = IdError;
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let hex = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if text.len() == 64 && hex {
-            Ok(Self(text.into()))
-        } else {
-            Err(IdError { kind: "container id", text: text.into(), expected: "64 lower-case hex digits" })
+            /// The 12 digits that people see.
+            pub fn short(&self) -> &str {
+                self.0.get(..12).unwrap_or(&self.0)
+            }
         }
-    }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let hex = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+                if text.len() == 64 && hex {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(IdError { kind: $kind, text: text.into(), expected: "64 lower-case hex digits" })
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.short())
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for ContainerId {
-    type Error = IdError;
-    fn try_from(text: String) -> Result<Self, IdError> {
-        text.parse()
-    }
-}
-
-impl From<ContainerId> for String {
-    fn from(id: ContainerId) -> String {
-        id.0
-    }
-}
-
-impl fmt::Display for ContainerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for ContainerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.short())
-    }
-}
+hex_id!(
+    /// A container, and the machine that carries it: 64 lower-case hex digits, as Docker's clients expect.
+    ContainerId,
+    "container id"
+);
+hex_id!(
+    /// A network of a VCH.
+    NetworkId,
+    "network id"
+);
+hex_id!(
+    /// A container's place on a network.
+    EndpointId,
+    "endpoint id"
+);
 
 /// A recorded decision: `d-`, milliseconds since 1970 in 11 hex digits, 9 random hex digits. Sorts by time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! Virtual container hosts: what they are and what they are set to.
 
 use crate::ids::VchId;
+use crate::ports::PublishGrant;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -103,6 +104,8 @@ pub struct VchSettings {
     pub tls_listen: Option<String>,
     /// Plain TCP listener; only loopback addresses are accepted.
     pub insecure_listen: Option<String>,
+    /// Addresses and ports of the host that containers may be published on.
+    pub publish: PublishGrant,
 }
 
 impl Default for VchSettings {
@@ -120,6 +123,7 @@ impl Default for VchSettings {
             socket_uids: Vec::new(),
             tls_listen: None,
             insecure_listen: None,
+            publish: PublishGrant::default(),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::query::{ContainerFacts, ImageFacts, Query, Settings, Subject};
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{ContainerSpec, Resources};
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, Seccomp};
-use bulkhead_model::{Action, Caller, ProcessOptions, Reference, Vch, Volume};
+use bulkhead_model::{Action, Caller, NetworkOptions, ProcessOptions, Reference, Vch, Volume};
 use std::collections::BTreeSet;
 
 /// The facts of a query, in a fixed order.
@@ -163,6 +163,7 @@ fn add_container(
         health: _,
         mounts,
         process,
+        network,
     } = container.spec;
     // Where it is not in the schema, it takes something away, or bounds what the memory's size bounds already.
     let ProcessOptions {
@@ -183,6 +184,26 @@ fn add_container(
         pids_max: _,
         oom_score_adj: _,
     } = process;
+    let NetworkOptions {
+        endpoints,
+        ports,
+        exposed: _,
+        // Its ports are among `ports`.
+        publish_all: _,
+        // What names mean to the container itself.
+        dns: _,
+        dns_search: _,
+        dns_options: _,
+        hosts: _,
+    } = network;
+    let published = ports.iter().map(|wish| {
+        let host = wish.host_ports.map_or_else(|| "any".to_owned(), |range| range.to_string());
+        format!("{}:{host}/{}", wish.host_address, wish.protocol)
+    });
+    let published: BTreeSet<String> = published.collect();
+    let lowest = ports.iter().filter_map(|wish| wish.host_ports).map(|range| range.first).min();
+    let loopback_only = ports.iter().all(|wish| wish.host_address.is_loopback());
+    let networks: BTreeSet<String> = endpoints.iter().map(|wish| wish.network.clone()).collect();
     let seccomp = if process.is_filtered(*privileged) { Seccomp::Default } else { Seccomp::Unconfined };
     // Less than what is hidden and protected by itself.
     let bared = |now: Vec<String>, whole: &[&str]| whole.iter().any(|path| !now.iter().any(|it| it == path));
@@ -208,9 +229,15 @@ fn add_container(
         .fact("noNewPrivileges", Fact::Bool(*no_new_privileges))
         .fact("pathsUnmasked", Fact::Bool(unmasked))
         .fact("sysctls", Fact::Texts(sysctls.keys().cloned().collect()))
+        .fact("networks", Fact::Texts(networks.into_iter().collect()))
+        .fact("publishes", Fact::Texts(published.into_iter().collect()))
+        .fact("publishesOnLoopbackOnly", Fact::Bool(loopback_only))
         .fact("envKeys", Fact::Texts(names.into_iter().map(Into::into).collect()))
         .fact("volumes", Fact::Texts(volumes.into_iter().map(Into::into).collect()))
         .parent("Vch", vch.id.to_string());
+    if let Some(port) = lowest {
+        thing = thing.fact("lowestPort", Fact::Long(port.into()));
+    }
     thing.tags = labels.clone();
     add(things, thing)
 }

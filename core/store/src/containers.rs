@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::row::{parse_all, to_json};
 use crate::servers::{self, Fence};
 use crate::transaction::work;
-use crate::{Record, Store, vchs, volumes};
+use crate::{Record, Store, networks, vchs, volumes};
 use bulkhead_model::event::Event;
 use bulkhead_model::lifecycle::{Desired, Goal, Status};
 use bulkhead_model::{Container, ContainerId, Digest, ServerId, VchId, Volume};
@@ -26,8 +26,21 @@ pub const CONTAINER_CHANNEL: &str = "bulkhead_container";
 macro_rules! select_container {
     ($rest:literal) => {
         concat!(
-            "select containers.*, array(select diff_id from container_layers
-                                        where container_id = containers.id order by position) as layers
+            "select containers.*,
+                 array(select diff_id from container_layers
+                       where container_id = containers.id order by position) as layers,
+                 (select coalesce(json_agg(json_build_object(
+                             'id', place.id, 'container', place.container_id, 'network', place.network_id,
+                             'wish', place.wish, 'lease', place.lease)
+                         order by coalesce((networks.spec->>'internal')::boolean, true),
+                             -coalesce((place.wish->>'gateway_priority')::bigint, 0), networks.name), '[]')
+                  from endpoints as place left join networks on networks.id = place.network_id
+                  where place.container_id = containers.id) as endpoints,
+                 (select coalesce(json_agg(json_build_object(
+                             'container_port', container_port, 'protocol', protocol,
+                             'host_address', host_address, 'host_port', host_port, 'inner_port', inner_port)
+                         order by container_port, protocol, host_address, host_port), '[]')
+                  from published_ports where container_id = containers.id) as published
              from containers ",
             $rest
         )
@@ -284,7 +297,13 @@ impl Store {
             .bind(vch.0)
             .execute(&mut *tx)
             .await?;
-            if done.rows_affected() == 0 { Err(why_not(tx, fence, vch, id).await?) } else { Ok(()) }
+            if done.rows_affected() == 0 {
+                return Err(why_not(tx, fence, vch, id).await?);
+            }
+            match new {
+                Status::Exited { .. } => networks::give_back(tx, id).await,
+                Status::Created | Status::Starting { .. } | Status::Running { .. } => Ok(()),
+            }
         });
         Ok(self.write(Some(vch), record, set).await?.1)
     }

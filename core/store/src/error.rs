@@ -1,6 +1,8 @@
 //! What can go wrong, sorted by what the caller can do about it.
 
-use bulkhead_model::{ContainerId, Digest, ServerId};
+use bulkhead_model::network::{LeaseError, MacAddress};
+use bulkhead_model::ports::PublishError;
+use bulkhead_model::{ContainerId, Digest, NetworkId, ServerId};
 use std::error::Error;
 
 /// The columns of [`StoreError`] that name a kind of thing, in the user's words.
@@ -53,6 +55,19 @@ pub enum StoreError {
     /// The layer's disk is being deleted: wait for that, then import it again.
     #[error("layer {diff_id} is being deleted")]
     LayerCondemned { diff_id: Digest },
+
+    /// `containers` run on it.
+    #[error("network {id} has active endpoints")]
+    NetworkInUse { id: NetworkId, containers: i64 },
+
+    #[error("the MAC address {mac} is in use on network {network}")]
+    MacTaken { mac: MacAddress, network: String },
+
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+
+    #[error(transparent)]
+    Publish(#[from] PublishError),
 
     /// A value that the database cannot hold: text with a NUL byte, a number out of range, a broken constraint.
     #[error("the database does not accept a value")]

@@ -1,7 +1,7 @@
 //! All SQL of Bulkhead, and the private PostgreSQL cluster that holds its state by default.
 //!
 //! ```text
-//!   engine ── Store ──▶ servers vchs containers volumes images events decisions audit     (a file each)
+//!   engine ── Store ──▶ servers vchs containers networks volumes images events decisions audit   (a file each)
 //!                │
 //!                └─ write: change, audit, events numbered last ─▶ commit, resolved if the connection breaks
 //! ```
@@ -23,6 +23,7 @@ mod events;
 mod images;
 mod layers;
 mod lock;
+mod networks;
 mod row;
 mod servers;
 mod transaction;
@@ -35,6 +36,7 @@ pub use embedded::{EmbeddedError, EmbeddedPostgres};
 pub use error::{Kind, StoreError};
 pub use images::RemovedImage;
 pub use lock::{DataDirLock, LockError};
+pub use networks::NetworkFacts;
 pub use servers::Fence;
 
 use bulkhead_model::event::NewEvent;

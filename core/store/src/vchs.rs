@@ -3,10 +3,10 @@
 use crate::error::StoreError;
 use crate::row::{Row, to_json, to_micros};
 use crate::transaction::work;
-use crate::{Record, Store};
+use crate::{Record, Store, networks};
 use bulkhead_model::event::Event;
 use bulkhead_model::vch::VchName;
-use bulkhead_model::{Vch, VchId, VchSettings};
+use bulkhead_model::{Network, Vch, VchId, VchSettings};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 
@@ -45,8 +45,11 @@ impl Store {
             .bind(vch.deleting)
             .execute(&mut *tx)
             .await?;
-            sqlx::query("insert into vch_event_seq (vch_id) values ($1)").bind(vch.id.0).execute(tx).await?;
-            Ok(())
+            sqlx::query("insert into vch_event_seq (vch_id) values ($1)")
+                .bind(vch.id.0)
+                .execute(&mut *tx)
+                .await?;
+            networks::insert_network(tx, &Network::default_of(vch.id, vch.created_at)).await
         });
         match self.write(Some(vch.id), record, create).await {
             Ok(((), events)) => Ok(events),

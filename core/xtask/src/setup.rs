@@ -112,8 +112,15 @@ pub const NEEDS: &[Need] = &[
         needed_for: For::Running,
     },
     Need {
+        package: "iproute2",
+        why: "namespaces, bridges and uplinks of containers' networks",
+        there: There::Program("ip"),
+        how: How::Apt,
+        needed_for: For::Running,
+    },
+    Need {
         package: "nftables",
-        why: "packet filter; `bulkhead doctor` looks for other firewalls with it",
+        why: "rules of containers' networks: who may speak as whom, where to, and published ports",
         there: There::Program("nft"),
         how: How::Apt,
         needed_for: For::Running,

@@ -1,6 +1,6 @@
 //! `GET /containers/{id}/json`.
 
-use super::shape::{State, attached, exit, view};
+use super::shape::{State, attached, exit, exposed, is_running, view};
 use crate::call::{Answer, Call};
 use crate::version::ApiVersion;
 use crate::volumes::shape::mounts;
@@ -8,6 +8,7 @@ use crate::{reply, time};
 use bulkhead_model::Container;
 use bulkhead_model::health::{self, Health, Probe};
 use bulkhead_model::lifecycle::Status;
+use bulkhead_model::network::DEFAULT_NETWORK;
 use serde_json::{Map, Value, json};
 
 pub async fn get(call: Call) -> Answer {
@@ -136,7 +137,12 @@ fn config(container: &Container) -> Value {
         "StopTimeout": spec.stop_timeout_s,
     });
     if let Some(map) = config.as_object_mut() {
-        for name in ["ExposedPorts", "Healthcheck", "NetworkDisabled", "Shell"] {
+        if !spec.network.exposed.is_empty() {
+            let ports: Map<String, Value> =
+                spec.network.exposed.iter().map(|port| (port.clone(), json!({}))).collect();
+            map.insert("ExposedPorts".into(), ports.into());
+        }
+        for name in ["Healthcheck", "NetworkDisabled", "Shell"] {
             let value = match (name, &spec.health) {
                 ("Healthcheck", Some(check)) => crate::create::health::view(&check.ask),
                 _ => asked(name),
@@ -174,16 +180,21 @@ fn health_shape(health: &Health) -> Value {
 }
 
 fn network_settings(container: &Container, version: ApiVersion) -> Value {
+    let running = is_running(container);
     let mut settings = json!({
-        "SandboxID": "",
+        "SandboxID": if running { container.id.as_str() } else { "" },
         "SandboxKey": "",
-        "Ports": {},
-        "Networks": attached(container),
+        "Ports": if running { ports(container) } else { json!({}) },
+        "Networks": attached(container, version),
     });
     // Gone in 1.52; clients of older versions fail without.
     if !version.since(52)
         && let Some(map) = settings.as_object_mut()
     {
+        // Of the default network alone, as ever.
+        let default = container.endpoints.iter().find(|endpoint| endpoint.wish.network == DEFAULT_NETWORK);
+        let (lease, id) = (default.and_then(|endpoint| endpoint.lease), default.map(|endpoint| &endpoint.id));
+        let text = |value: Option<String>| value.unwrap_or_default();
         let old = [
             ("Bridge", json!("")),
             ("HairpinMode", json!(false)),
@@ -191,18 +202,36 @@ fn network_settings(container: &Container, version: ApiVersion) -> Value {
             ("LinkLocalIPv6PrefixLen", json!(0)),
             ("SecondaryIPAddresses", Value::Null),
             ("SecondaryIPv6Addresses", Value::Null),
-            ("EndpointID", json!("")),
-            ("Gateway", json!("")),
+            ("EndpointID", json!(lease.and(id).map_or("", |id| id.as_str()))),
+            (
+                "Gateway",
+                json!(text(lease.and_then(|lease| lease.gateway).map(|gateway| gateway.to_string()))),
+            ),
             ("GlobalIPv6Address", json!("")),
             ("GlobalIPv6PrefixLen", json!(0)),
-            ("IPAddress", json!("")),
-            ("IPPrefixLen", json!(0)),
+            ("IPAddress", json!(text(lease.map(|lease| lease.address.to_string())))),
+            ("IPPrefixLen", json!(lease.map_or(0, |lease| lease.prefix))),
             ("IPv6Gateway", json!("")),
-            ("MacAddress", json!("")),
+            ("MacAddress", json!(text(lease.map(|lease| lease.mac.to_string())))),
         ];
         map.extend(old.map(|(name, value)| (name.to_owned(), value)));
     }
     settings
+}
+
+/// Null where a port is exposed only.
+fn ports(container: &Container) -> Value {
+    let mut ports: Map<String, Value> =
+        exposed(container).map(|(port, protocol)| (format!("{port}/{protocol}"), Value::Null)).collect();
+    for one in &container.published {
+        let place = json!({ "HostIp": one.host_address, "HostPort": one.host_port.to_string() });
+        let of = ports.entry(format!("{}/{}", one.container_port, one.protocol)).or_insert(Value::Null);
+        match of {
+            Value::Array(places) => places.push(place),
+            other => *other = json!([place]),
+        }
+    }
+    ports.into()
 }
 
 #[cfg(test)]
@@ -226,7 +255,7 @@ mod tests {
         assert_eq!(shape["Config"]["Cmd"], json!(["sh", "-c", "echo hi"]));
         assert_eq!(shape["Config"]["ExposedPorts"], json!({"80/tcp": {}}));
         assert_eq!(shape["Path"], "sh");
-        assert_eq!(shape["NetworkSettings"]["Ports"], json!({}));
+        assert_eq!(shape["NetworkSettings"]["Ports"], json!({"80/tcp": null}));
         assert_eq!(shape["HostConfig"]["LogConfig"]["Type"], "json-file");
     }
 

@@ -1,13 +1,14 @@
 //! `GET /containers/json`.
 
-use super::shape::{State, exit, is_running, summary, view};
+use super::shape::{State, exit, exposed, is_running, summary};
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::filters::Filters;
 use crate::query::clip;
-use crate::{networks, reply};
+use crate::reply;
 use bulkhead_model::Container;
 use bulkhead_model::health::{self, Health, HealthStatus};
+use bulkhead_model::network::{NO_NETWORK, exposed_port, predefined_id};
 use serde_json::{Map, Value, json};
 
 const FILTERS: [&str; 15] = [
@@ -45,7 +46,7 @@ pub async fn get(call: Call) -> Answer {
     let sizes = call.query.flag("size");
     let mut list = Vec::with_capacity(shown.len());
     for container in &shown {
-        let mut item = summary(container, now);
+        let mut item = summary(container, call.version, now);
         if let Some(health) = health::of(container)
             && let Some(map) = item.as_object_mut()
         {
@@ -121,12 +122,22 @@ fn place(containers: &[Container], text: &str) -> Result<usize, ApiError> {
 }
 
 fn matches(container: &Container, filters: &Filters) -> bool {
-    let exposed = |port: &str| {
-        let port = if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") };
-        let ports = view(container, "Config").get("ExposedPorts").and_then(Value::as_object);
-        ports.is_some_and(|ports| ports.contains_key(&port))
+    let named = |text: &str| {
+        let text = if text.contains('/') { text.to_owned() } else { format!("{text}/tcp") };
+        exposed_port(&text)
     };
-    let network = networks::none_id(container.vch);
+    let exposes = |text: &str| named(text).is_some_and(|port| exposed(container).any(|one| one == port));
+    let publishes = |text: &str| {
+        named(text).is_some_and(|(port, protocol)| {
+            container.published.iter().any(|one| one.container_port == port && one.protocol == protocol)
+        })
+    };
+    let is_on = |text: &str| {
+        container.endpoints.iter().any(|endpoint| {
+            endpoint.wish.network == text || (text.len() >= 12 && endpoint.network.as_str().starts_with(text))
+        }) || (container.endpoints.is_empty()
+            && (text == NO_NETWORK || text == predefined_id(container.vch, NO_NETWORK).as_str()))
+    };
     filters.labels(&container.spec.labels)
         && filters.any("status", |status| status == State::of(container).word())
         && filters.any("exited", |code| {
@@ -134,15 +145,15 @@ fn matches(container: &Container, filters: &Filters) -> bool {
                 && exit(container).is_some_and(|exit| exit.code.to_string() == code)
         })
         && filters.any("ancestor", |image| is_ancestor(container, image))
-        && filters.any("network", |wanted| wanted == "none" || wanted == network)
-        && filters.any("expose", exposed)
+        && filters.any("network", is_on)
+        && filters.any("expose", exposes)
+        && filters.any("publish", publishes)
         && filters.any("isolation", |isolation| isolation == "default")
         && filters.any("is-task", |value| matches!(value, "false" | "0"))
         && filters.any("volume", |wanted| {
             let mut mounts = container.spec.mounts.iter();
             mounts.any(|mount| mount.name.as_str() == wanted || mount.target == wanted)
         })
-        && !filters.has("publish")
 }
 
 fn is_ancestor(container: &Container, text: &str) -> bool {

@@ -1,11 +1,14 @@
 //! What a container looks like to clients.
 
-use crate::{networks, time, volumes};
-use bulkhead_model::Container;
+use crate::version::ApiVersion;
+use crate::{time, volumes};
 use bulkhead_model::lifecycle::{Exit, Goal, Status};
+use bulkhead_model::network::{DEFAULT_NETWORK, NO_NETWORK, exposed_port, predefined_id};
+use bulkhead_model::ports::Protocol;
 use bulkhead_model::restart::due;
+use bulkhead_model::{Container, Endpoint};
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The words that clients know; they fail on others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,33 +108,101 @@ pub fn view<'a>(container: &'a Container, part: &str) -> &'a Value {
     container.client_view.get(part).unwrap_or(&Value::Null)
 }
 
-/// The networks of a container: the loopback interface is Docker's network `none`.
-pub fn attached(container: &Container) -> Value {
-    let running = is_running(container);
+/// The networks of a container, by name. Addresses are there while it runs.
+pub fn attached(container: &Container, version: ApiVersion) -> Value {
+    let of = |endpoint: &Endpoint| (endpoint.wish.network.clone(), place(container, endpoint, version));
+    let mut networks: Map<String, Value> = container.endpoints.iter().map(of).collect();
+    if networks.is_empty() {
+        networks.insert(NO_NETWORK.into(), nowhere(container));
+    }
+    networks.into()
+}
+
+fn place(container: &Container, endpoint: &Endpoint, version: ApiVersion) -> Value {
+    let wish = &endpoint.wish;
+    let lease = endpoint.lease;
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let ipam = wish.address.map(|address| json!({ "IPv4Address": address }));
+    let is_default = wish.network == DEFAULT_NETWORK;
+    let mut names = vec![container.name.clone()];
+    names.extend(wish.aliases.iter().cloned());
+    names.push(container.id.short().to_owned());
+    let mut aliases = wish.aliases.clone();
+    if !version.since(45) && !is_default {
+        aliases.push(container.id.short().to_owned());
+    }
+    let list = |words: Vec<String>| if words.is_empty() { Value::Null } else { json!(words) };
     json!({
-        "none": {
-            "IPAMConfig": null,
-            "Links": null,
-            "Aliases": null,
-            "MacAddress": "",
-            "DriverOpts": null,
-            "GwPriority": 0,
-            "NetworkID": networks::none_id(container.vch),
-            "EndpointID": if running { container.id.as_str() } else { "" },
-            "Gateway": "",
-            "IPAddress": "",
-            "IPPrefixLen": 0,
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "DNSNames": null,
-        },
+        "IPAMConfig": ipam,
+        "Links": null,
+        "Aliases": list(aliases),
+        "MacAddress": text(lease.map(|lease| lease.mac).or(wish.mac).map(|mac| mac.to_string())),
+        "DriverOpts": null,
+        "GwPriority": wish.gateway_priority,
+        "NetworkID": endpoint.network,
+        "EndpointID": if lease.is_some() { endpoint.id.as_str() } else { "" },
+        "Gateway": text(lease.and_then(|lease| lease.gateway).map(|gateway| gateway.to_string())),
+        "IPAddress": text(lease.map(|lease| lease.address.to_string())),
+        "IPPrefixLen": lease.map_or(0, |lease| lease.prefix),
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": if is_default { Value::Null } else { json!(names) },
     })
 }
 
+/// A loopback interface alone is Docker's network `none`.
+fn nowhere(container: &Container) -> Value {
+    let running = is_running(container);
+    json!({
+        "IPAMConfig": null,
+        "Links": null,
+        "Aliases": null,
+        "MacAddress": "",
+        "DriverOpts": null,
+        "GwPriority": 0,
+        "NetworkID": predefined_id(container.vch, NO_NETWORK),
+        "EndpointID": if running { container.id.as_str() } else { "" },
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": null,
+    })
+}
+
+/// Ports as `ps` has them: published ones, and exposed ones that are not.
+fn ports(container: &Container) -> Value {
+    if !is_running(container) {
+        return json!([]);
+    }
+    let published = container.published.iter().map(|port| {
+        json!({
+            "IP": port.host_address,
+            "PrivatePort": port.container_port,
+            "PublicPort": port.host_port,
+            "Type": port.protocol.as_str(),
+        })
+    });
+    let only_exposed = exposed(container).filter(|(port, protocol)| {
+        !container.published.iter().any(|one| one.container_port == *port && one.protocol == *protocol)
+    });
+    let only_exposed =
+        only_exposed.map(|(port, protocol)| json!({ "PrivatePort": port, "Type": protocol.as_str() }));
+    published.chain(only_exposed).collect()
+}
+
+/// Ports of the container that something may listen on, in no particular order.
+pub fn exposed(container: &Container) -> impl Iterator<Item = (u16, Protocol)> {
+    container.spec.network.exposed.iter().filter_map(|text| exposed_port(text))
+}
+
 /// As in `GET /containers/json`.
-pub fn summary(container: &Container, now: DateTime<Utc>) -> Value {
-    let mode = view(container, "HostConfig").get("NetworkMode").cloned().unwrap_or_else(|| "default".into());
+pub fn summary(container: &Container, version: ApiVersion, now: DateTime<Utc>) -> Value {
+    let mode =
+        view(container, "HostConfig").get("NetworkMode").cloned().unwrap_or_else(|| DEFAULT_NETWORK.into());
     json!({
         "Id": container.id,
         "Names": [format!("/{}", container.name)],
@@ -139,12 +210,12 @@ pub fn summary(container: &Container, now: DateTime<Utc>) -> Value {
         "ImageID": container.image,
         "Command": command(container),
         "Created": container.created_at.timestamp(),
-        "Ports": [],
+        "Ports": ports(container),
         "Labels": container.spec.labels,
         "State": State::of(container).word(),
         "Status": status_text(container, now),
         "HostConfig": { "NetworkMode": mode },
-        "NetworkSettings": { "Networks": attached(container) },
+        "NetworkSettings": { "Networks": attached(container, version) },
         "Mounts": volumes::shape::mounts(container),
     })
 }
@@ -153,6 +224,7 @@ pub fn summary(container: &Container, now: DateTime<Utc>) -> Value {
 pub mod tests {
     use super::*;
     use bulkhead_model::lifecycle::Desired;
+    use bulkhead_model::network::{EndpointWish, Lease, MacAddress};
     use bulkhead_model::{Clock, ContainerAsk, ImageConfig, RestartPolicy, VchId, VchSettings};
 
     pub const NOW: i64 = 1_700_000_000;
@@ -186,6 +258,8 @@ pub mod tests {
             desired: Desired::default(),
             status,
             health: None,
+            endpoints: Vec::new(),
+            published: Vec::new(),
         }
     }
 
@@ -250,12 +324,52 @@ pub mod tests {
 
     #[test]
     fn lists_are_lists_and_maps_are_maps() {
-        let summary = summary(&container("web", Status::Created), at(0));
+        let summary = summary(&container("web", Status::Created), crate::version::NEWEST, at(0));
         assert_eq!(summary["Names"], json!(["/web"]));
         assert_eq!(summary["Ports"], json!([]));
         assert_eq!(summary["Mounts"], json!([]));
         assert_eq!(summary["Command"], "sh -c 'echo hi'");
-        assert_eq!(summary["HostConfig"]["NetworkMode"], "default");
+        assert_eq!(summary["HostConfig"]["NetworkMode"], "bridge");
         assert!(summary["ImageID"].as_str().unwrap().starts_with("sha256:"));
+    }
+
+    #[test]
+    fn networks_and_ports_of_what_runs() {
+        let status = Status::Running { run: 1, started_at: at(9), stop_signalled: false, paused: false };
+        let mut container = container("web", status);
+        let wish = EndpointWish { network: "mine".into(), aliases: vec!["www".into()], ..Default::default() };
+        let address = std::net::Ipv4Addr::new(172, 18, 0, 2);
+        let gateway = Some(std::net::Ipv4Addr::new(172, 18, 0, 1));
+        container.endpoints = vec![Endpoint {
+            id: bulkhead_model::EndpointId::from_random([1; 32]),
+            container: container.id.clone(),
+            network: bulkhead_model::NetworkId::from_random([2; 32]),
+            wish,
+            lease: Some(Lease { address, prefix: 16, mac: MacAddress::of(address), gateway }),
+        }];
+        container.spec.network.exposed = ["80/tcp".to_owned(), "53/udp".into()].into();
+        container.published = vec![bulkhead_model::Published {
+            container_port: 80,
+            protocol: Protocol::Tcp,
+            host_address: "0.0.0.0".parse().unwrap(),
+            host_port: 8080,
+            inner_port: 8080,
+        }];
+        let mine = &attached(&container, crate::version::NEWEST)["mine"];
+        assert_eq!(mine["IPAddress"], "172.18.0.2");
+        assert_eq!(mine["MacAddress"], "02:42:ac:12:00:02");
+        assert_eq!(mine["Aliases"], json!(["www"]));
+        assert_eq!(mine["DNSNames"], json!(["web", "www", container.id.short()]));
+        let old = attached(&container, ApiVersion::new(1, 44));
+        assert_eq!(old["mine"]["Aliases"], json!(["www", container.id.short()]));
+        let expect = json!([
+            {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+            {"PrivatePort": 53, "Type": "udp"},
+        ]);
+        assert_eq!(ports(&container), expect);
+        container.status = exited(0, true);
+        container.endpoints[0].lease = None;
+        assert_eq!(ports(&container), json!([]));
+        assert_eq!(attached(&container, crate::version::NEWEST)["mine"]["IPAddress"], "");
     }
 }

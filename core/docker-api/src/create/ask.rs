@@ -1,9 +1,8 @@
 //! From the body to [`ContainerAsk`].
 
-use super::{cpu, fields, health, log, mounts, process, restart, tmpfs, view};
+use super::{cpu, fields, health, log, mounts, network, process, restart, tmpfs, view};
 use crate::error::ApiError;
 use crate::json::{self, Fields};
-use crate::query::clip;
 use bulkhead_model::{ContainerAsk, StdioOptions};
 use serde_json::Value;
 
@@ -36,8 +35,6 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
     let host = Fields::of("HostConfig.", host_value)?;
     let mut warnings = fields::check("", &config, fields::CONFIG)?;
     warnings.extend(fields::check("HostConfig.", &host, fields::HOST_CONFIG)?);
-    check_networking(networking_value)?;
-    check_ports(&config)?;
 
     let mounts = mounts::read(&config, &host)?;
     let mut process = process::options(&config, &host, &mut warnings)?;
@@ -67,15 +64,10 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
         mounts: mounts.volumes,
         volume_paths: mounts.volume_paths,
         mounts_from: mounts.from,
+        network: network::options(&config, &host, networking_value)?,
     };
     if ask.image.is_empty() {
         return Err(ApiError::bad("Config.Image is empty: which image should the container run?"));
-    }
-    let asked_for_none =
-        host.text("NetworkMode")?.as_deref() == Some("none") || config.flag("NetworkDisabled")?;
-    if !asked_for_none {
-        warnings
-            .push("this container has a loopback interface only: networks are not supported yet".to_owned());
     }
     Ok(CreateRequest { view: view::of(&config, &host)?, ask, warnings })
 }
@@ -107,49 +99,12 @@ pub fn console_size(fields: &Fields) -> Result<Option<(u16, u16)>, ApiError> {
     }
 }
 
-fn check_networking(value: Value) -> Result<(), ApiError> {
-    let networking = Fields::of("NetworkingConfig.", value)?;
-    fields::check("NetworkingConfig.", &networking, &[("EndpointsConfig", fields::Rule::Mapped)])?;
-    let endpoints = match networking.get("EndpointsConfig") {
-        Value::Object(map) => map,
-        Value::Null => return Ok(()),
-        _ => return Err(ApiError::bad("invalid JSON: NetworkingConfig.EndpointsConfig must be an object")),
-    };
-    for (name, endpoint) in endpoints {
-        if !fields::NETWORKS_KNOWN.contains(&name.as_str()) {
-            return Err(ApiError::not_found(format!("network {} not found", clip(name))));
-        }
-        let prefix = format!("NetworkingConfig.EndpointsConfig.{name}.");
-        fields::check(&prefix, &Fields::of(&prefix, endpoint.clone())?, fields::ENDPOINT)?;
-    }
-    Ok(())
-}
-
-/// `ExposedPorts` is documentation, but clients parse it again: `80`, `80/tcp`, `8000-8010/udp`.
-fn check_ports(config: &Fields) -> Result<(), ApiError> {
-    let ports = match config.get("ExposedPorts") {
-        Value::Null => return Ok(()),
-        Value::Object(ports) => ports,
-        _ => return Err(ApiError::bad("invalid JSON: ExposedPorts must be an object")),
-    };
-    match ports.keys().find(|port| !is_port(port)) {
-        Some(port) => Err(ApiError::bad(format!("invalid port `{}` in ExposedPorts", clip(port)))),
-        None => Ok(()),
-    }
-}
-
-fn is_port(text: &str) -> bool {
-    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let both = first.parse::<u16>().ok().zip(last.parse::<u16>().ok());
-    matches!(protocol, "tcp" | "udp" | "sctp") && both.is_some_and(|(first, last)| first <= last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use bulkhead_model::health::HealthAsk;
-    use bulkhead_model::{LogOptions, ProcessOptions, RestartPolicy};
+    use bulkhead_model::network::EndpointWish;
+    use bulkhead_model::{LogOptions, NetworkOptions, ProcessOptions, RestartPolicy};
     use serde_json::json;
 
     fn check(body: Value) -> Result<CreateRequest, String> {
@@ -189,24 +144,15 @@ mod tests {
             mounts: Vec::new(),
             volume_paths: Vec::new(),
             mounts_from: Vec::new(),
+            network: NetworkOptions {
+                endpoints: vec![EndpointWish { network: "bridge".into(), ..EndpointWish::default() }],
+                exposed: ["80/tcp".to_owned()].into(),
+                ..NetworkOptions::default()
+            },
         };
         assert_eq!(request.ask, expect);
         assert_eq!(request.view["HostConfig"]["Memory"], 67_108_864);
         assert_eq!(request.view["Config"]["ExposedPorts"], json!({"80/tcp": {}}));
-    }
-
-    #[test]
-    fn networks_warn_or_are_refused() {
-        assert_eq!(check(json!({"Image": "a"})).unwrap().warnings.len(), 1);
-        assert!(
-            check(json!({"Image": "a", "HostConfig": {"NetworkMode": "none"}})).unwrap().warnings.is_empty()
-        );
-        let body = |name: &str, endpoint: Value| json!({"Image": "a", "NetworkingConfig": {"EndpointsConfig": {name: endpoint}}});
-        assert!(check(body("default", json!({"IPAMConfig": null, "Aliases": null}))).is_ok());
-        let error = check(body("mine", json!({}))).unwrap_err();
-        assert_eq!(error, "network mine not found");
-        let error = check(body("bridge", json!({"IPAMConfig": {"IPv4Address": "10.0.0.2"}}))).unwrap_err();
-        assert!(error.contains("NetworkingConfig.EndpointsConfig.bridge.IPAMConfig"), "{error}");
     }
 
     #[test]
@@ -227,16 +173,6 @@ mod tests {
             r#"{"Image":"a","Image":"b"}"#,
         ] {
             assert!(read(body.as_bytes()).unwrap_err().message.contains("comes twice"), "{body}");
-        }
-    }
-
-    #[test]
-    fn ports_are_checked() {
-        for good in ["80", "80/tcp", "1-9/udp", "1/sctp"] {
-            assert!(is_port(good), "{good}");
-        }
-        for bad in ["", "x", "80/http", "9-1", "70000", "1-2-3"] {
-            assert!(!is_port(bad), "{bad}");
         }
     }
 }

@@ -23,7 +23,8 @@ pub enum Rule {
 use Rule::{Discarded, Kept, Mapped, Only, Refused};
 
 const LATER: &str = "is not supported yet";
-const NETWORKS: &str = "is not supported yet: a container has a loopback interface only";
+const LINKS: &str =
+    "is not supported: put both containers on a user-defined network, where they find each other by name";
 const HOST: &str = "is not supported: each container is a machine of its own";
 const DISKS: &str = "a machine has disks of its own";
 const PROCESSORS: &str = "a machine has processors of its own, that no other container shares";
@@ -40,7 +41,7 @@ pub const CONFIG: &[(&str, Rule)] = &[
     ("AttachStdin", Kept),
     ("AttachStdout", Kept),
     ("AttachStderr", Kept),
-    ("ExposedPorts", Kept),
+    ("ExposedPorts", Mapped),
     ("Tty", Mapped),
     ("OpenStdin", Mapped),
     ("StdinOnce", Mapped),
@@ -52,15 +53,14 @@ pub const CONFIG: &[(&str, Rule)] = &[
     ("Volumes", Mapped),
     ("WorkingDir", Mapped),
     ("Entrypoint", Mapped),
-    // What is asked for is so: there is no network.
-    ("NetworkDisabled", Kept),
+    ("NetworkDisabled", Mapped),
     ("OnBuild", Kept),
     ("Labels", Mapped),
     ("StopSignal", Mapped),
     ("StopTimeout", Mapped),
     ("Shell", Mapped),
     // Until API 1.51.
-    ("MacAddress", Refused(NETWORKS)),
+    ("MacAddress", Mapped),
 ];
 
 pub const HOST_CONFIG: &[(&str, Rule)] = &[
@@ -101,8 +101,8 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     // Written by the client, on its own side.
     ("ContainerIDFile", Kept),
     ("LogConfig", Mapped),
-    ("NetworkMode", Only(plain_network, NETWORKS)),
-    ("PortBindings", Refused("is not supported yet (-p): a container has a loopback interface only")),
+    ("NetworkMode", Mapped),
+    ("PortBindings", Mapped),
     ("RestartPolicy", Mapped),
     ("AutoRemove", Mapped),
     ("VolumeDriver", Mapped),
@@ -113,18 +113,18 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("CapAdd", Mapped),
     ("CapDrop", Mapped),
     ("CgroupnsMode", Mapped),
-    ("Dns", Refused(NETWORKS)),
-    ("DnsOptions", Refused(NETWORKS)),
-    ("DnsSearch", Refused(NETWORKS)),
-    ("ExtraHosts", Refused(NETWORKS)),
+    ("Dns", Mapped),
+    ("DnsOptions", Mapped),
+    ("DnsSearch", Mapped),
+    ("ExtraHosts", Mapped),
     ("GroupAdd", Mapped),
     ("IpcMode", Mapped),
     ("Cgroup", Refused(HOST)),
-    ("Links", Refused(NETWORKS)),
+    ("Links", Refused(LINKS)),
     ("OomScoreAdj", Mapped),
     ("PidMode", Mapped),
     ("Privileged", Mapped),
-    ("PublishAllPorts", Refused("is not supported yet (-P): a container has a loopback interface only")),
+    ("PublishAllPorts", Mapped),
     ("ReadonlyRootfs", Mapped),
     ("SecurityOpt", Mapped),
     ("StorageOpt", Refused(LATER)),
@@ -142,12 +142,12 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
 
 /// `NetworkingConfig` has one field, a map of network name to these.
 pub const ENDPOINT: &[(&str, Rule)] = &[
-    ("IPAMConfig", Refused(NETWORKS)),
-    ("Links", Refused(NETWORKS)),
-    ("MacAddress", Refused(NETWORKS)),
-    ("Aliases", Refused(NETWORKS)),
-    ("DriverOpts", Refused(NETWORKS)),
-    ("GwPriority", Refused(NETWORKS)),
+    ("IPAMConfig", Mapped),
+    ("Links", Refused(LINKS)),
+    ("MacAddress", Mapped),
+    ("Aliases", Mapped),
+    ("DriverOpts", Refused("is not supported: there is one driver, and it has no options here")),
+    ("GwPriority", Mapped),
     // The rest are answers, that recreating tools send back: an engine gives them anew each time.
     ("NetworkID", Kept),
     ("EndpointID", Kept),
@@ -159,9 +159,6 @@ pub const ENDPOINT: &[(&str, Rule)] = &[
     ("GlobalIPv6PrefixLen", Kept),
     ("DNSNames", Kept),
 ];
-
-/// Networks that may be named: all of them mean the loopback interface.
-pub const NETWORKS_KNOWN: [&str; 3] = ["default", "bridge", "none"];
 
 /// Refuses what a table refuses, and fields that it does not know, unless they say nothing. Gives a warning for each
 /// that is discarded.
@@ -216,10 +213,6 @@ fn default_isolation(value: &Value) -> bool {
     is_one_of(value, &["default"])
 }
 
-fn plain_network(value: &Value) -> bool {
-    is_one_of(value, &NETWORKS_KNOWN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,9 +244,7 @@ mod tests {
     #[test]
     fn refusals_name_the_field() {
         for (body, text) in [
-            (json!({"Links": ["a:b"]}), "bulkhead: HostConfig.Links is not supported yet"),
-            (json!({"links": ["a:b"]}), "bulkhead: HostConfig.Links is not supported yet"),
-            (json!({"NetworkMode": "host"}), "loopback interface only: got `host`"),
+            (json!({"Links": ["a:b"]}), "HostConfig.Links is not supported: put both containers"),
             (json!({"Teleport": true}), "bulkhead: HostConfig.Teleport is not known"),
         ] {
             let message = refusal("HostConfig.", HOST_CONFIG, body.clone()).unwrap_or_default();

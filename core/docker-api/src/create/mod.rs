@@ -7,6 +7,7 @@ pub mod fields;
 pub mod health;
 mod log;
 mod mounts;
+pub mod network;
 mod process;
 pub mod restart;
 mod tmpfs;

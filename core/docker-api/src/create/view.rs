@@ -5,6 +5,7 @@ use super::fields::{CONFIG, HOST_CONFIG, Rule};
 use super::log;
 use crate::error::ApiError;
 use crate::json::{Fields, is_empty};
+use bulkhead_model::network::DEFAULT_NETWORK;
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, SHM_BYTES_DEFAULT};
 use serde_json::{Map, Value, json};
 
@@ -43,6 +44,10 @@ fn settle(view: &mut Map<String, Value>, sent: &Fields) -> Result<(), ApiError> 
     if view.get("PidsLimit").and_then(Value::as_i64).is_some_and(|limit| limit <= 0) {
         view.insert("PidsLimit".into(), Value::Null);
     }
+    // The name for what it is.
+    if view.get("NetworkMode").is_some_and(|mode| mode == "default") {
+        view.insert("NetworkMode".into(), DEFAULT_NETWORK.into());
+    }
     view.insert("LogConfig".into(), log::view(sent)?);
     // It was discarded, with a warning.
     view.insert("OomKillDisable".into(), Value::Null);
@@ -60,7 +65,7 @@ fn host_defaults() -> Value {
         "Binds": null,
         "ContainerIDFile": "",
         "LogConfig": { "Type": "json-file", "Config": {} },
-        "NetworkMode": "default",
+        "NetworkMode": "bridge",
         "PortBindings": {},
         "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
         "AutoRemove": false,

@@ -1,36 +1,23 @@
 //! `GET /networks/{id}`.
 
-use super::{none, none_id};
+use super::shape;
 use crate::call::{Answer, Call};
-use crate::containers::shape;
-use crate::error::ApiError;
-use crate::query::clip;
 use crate::reply;
-use bulkhead_model::Action;
-use serde_json::{Map, Value, json};
+use bulkhead_engine::EngineError;
+use bulkhead_model::network::{NO_NETWORK, predefined_id};
 
 pub async fn get(call: Call) -> Answer {
-    call.engine().authorize(&call.session, Action::NetworkList).await?;
-    let id = none_id(call.state.vch);
-    let elsewhere = call.query.text("scope").is_some_and(|scope| scope != "local");
-    if elsewhere || call.name != "none" && !id.starts_with(&call.name) {
-        return Err(ApiError::not_found(format!("network {} not found", clip(&call.name))));
-    }
-    let facts = call.engine().system(&call.session).await?;
-    let mut network = none(&facts);
-    // Running ones only, as in Docker.
-    let running = call.engine().containers(&call.session).await?.into_iter().filter(shape::is_running);
-    let containers: Map<String, Value> = running
-        .map(|container| {
-            let endpoint = json!({
-                "Name": container.name, "EndpointID": container.id, "MacAddress": "", "IPv4Address": "",
-                "IPv6Address": "",
-            });
-            (container.id.to_string(), endpoint)
-        })
-        .collect();
-    if let Some(map) = network.as_object_mut() {
-        map.insert("Containers".into(), containers.into());
-    }
-    reply::ok(&network)
+    let found = call.engine().network(&call.session, &call.name).await;
+    let none = predefined_id(call.state.vch, NO_NETWORK);
+    let is_none = call.name == NO_NETWORK || (!call.name.is_empty() && none.as_str().starts_with(&call.name));
+    let (network, mut shape) = match found {
+        Ok(network) => (Some(network.clone()), shape::network(&network)),
+        Err(EngineError::NoSuchNetwork(_)) if is_none => {
+            (None, shape::none(&call.engine().system(&call.session).await?))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let containers = call.engine().containers(&call.session).await?;
+    shape.insert("Containers".into(), shape::containers(&containers, network.as_ref()).into());
+    reply::ok(&shape)
 }

@@ -1,25 +1,41 @@
 //! `GET /networks`.
 
-use super::{none, none_id};
+use super::shape;
 use crate::call::{Answer, Call};
 use crate::filters::Filters;
 use crate::reply;
-use bulkhead_model::Action;
-use serde_json::json;
+use bulkhead_model::network::{DEFAULT_NETWORK, NO_NETWORK};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 const FILTERS: [&str; 8] = ["name", "id", "driver", "type", "label", "scope", "dangling", "until"];
 
 pub async fn get(call: Call) -> Answer {
-    call.engine().authorize(&call.session, Action::NetworkList).await?;
     let filters = Filters::parse(&call.query, &FILTERS)?;
     let facts = call.engine().system(&call.session).await?;
-    let id = none_id(call.state.vch);
-    let wanted = filters.patterns("name")?.found_in(&["none"])
-        && filters.any("id", |prefix| id.starts_with(prefix))
-        && filters.any("driver", |driver| driver == "null")
-        && filters.any("type", |kind| kind == "builtin")
-        && filters.any("scope", |scope| scope == "local")
-        && filters.any("dangling", |value| matches!(value, "false" | "0"))
-        && !filters.has("label");
-    reply::ok(&if wanted { json!([none(&facts)]) } else { json!([]) })
+    let networks = call.engine().networks(&call.session).await?;
+    let used: Vec<_> = call.engine().containers(&call.session).await?;
+    let is_used =
+        |id: &str| used.iter().flat_map(|one| &one.endpoints).any(|place| place.network.as_str() == id);
+    let names = filters.patterns("name")?;
+    let text = |network: &Map<String, Value>, field: &str| {
+        network.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let wanted = |network: &Map<String, Value>| {
+        let (name, id) = (text(network, "Name"), text(network, "Id"));
+        let builtin = name == DEFAULT_NETWORK || name == NO_NETWORK;
+        let labels: BTreeMap<String, String> = network
+            .get("Labels")
+            .and_then(|labels| serde_json::from_value(labels.clone()).ok())
+            .unwrap_or_default();
+        names.found_in(&[&name])
+            && filters.any("id", |prefix| id.starts_with(prefix))
+            && filters.any("driver", |driver| driver == text(network, "Driver"))
+            && filters.any("type", |kind| kind == if builtin { "builtin" } else { "custom" })
+            && filters.any("scope", |scope| scope == "local")
+            && filters.any("dangling", |value| matches!(value, "true" | "1") == (!builtin && !is_used(&id)))
+            && filters.labels(&labels)
+    };
+    let all = networks.iter().map(shape::network).chain([shape::none(&facts)]);
+    reply::ok(&all.filter(wanted).collect::<Vec<_>>())
 }

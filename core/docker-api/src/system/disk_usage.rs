@@ -25,7 +25,7 @@ pub async fn get(call: Call) -> Answer {
             None
         },
         containers: if wanted("container") {
-            Some(container_usage(&call.state, &call.session).await?)
+            Some(container_usage(&call.state, &call.session, call.version).await?)
         } else {
             None
         },
@@ -84,7 +84,7 @@ async fn image_usage(state: &ApiState, session: &Session, version: ApiVersion) -
     Ok(part)
 }
 
-async fn container_usage(state: &ApiState, session: &Session) -> Result<Part, ApiError> {
+async fn container_usage(state: &ApiState, session: &Session, version: ApiVersion) -> Result<Part, ApiError> {
     let now = state.clock.now();
     let mut part = Part::default();
     for container in state.engine.containers(session).await? {
@@ -98,7 +98,7 @@ async fn container_usage(state: &ApiState, session: &Session) -> Result<Part, Ap
         } else {
             part.reclaimable_bytes += usage.disk_bytes;
         }
-        let mut item = containers::shape::summary(&container, now);
+        let mut item = containers::shape::summary(&container, version, now);
         if let Some(map) = item.as_object_mut() {
             map.insert("SizeRw".into(), usage.disk_bytes.into());
         }

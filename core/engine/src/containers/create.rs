@@ -64,6 +64,9 @@ impl Engine {
         let Planned { mounts, new } = self.plan_volumes(session, &vch, &ask, &image.config).await?;
         let spec = ContainerSpec { mounts, ..resolve(&id, &ask, &image.config, &vch.settings)? };
         self.check_size(&spec)?;
+        for wish in &spec.network.ports {
+            vch.settings.publish.check(wish)?;
+        }
         let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
         let warnings = warnings(&spec);
 
@@ -89,7 +92,7 @@ impl Engine {
             self.admit_volume(session, &vch, Action::VolumeCreate, volume, usage).await?;
         }
         let made = self.create_disks(&new).await;
-        let container = Container {
+        let mut container = Container {
             id: id.clone(),
             vch: vch.id,
             name: String::new(),
@@ -104,12 +107,15 @@ impl Engine {
             desired: Desired { restarts, ..Desired::default() },
             status: Status::Created,
             health: None,
+            endpoints: Vec::new(),
+            published: Vec::new(),
         };
-        let created = match made {
-            Ok(()) => self.insert(container, name, &new, admitted).await,
-            Err(error) => Err(error),
+        let created = async {
+            made?;
+            self.place(&mut container).await?;
+            self.insert(container, name, &new, admitted).await
         };
-        match created {
+        match created.await {
             Ok(()) => Ok(Created { id, warnings }),
             Err(error) => {
                 self.give_up_disks(&error, &new).await;

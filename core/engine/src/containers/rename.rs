@@ -32,6 +32,7 @@ impl Engine {
         }
         self.0.feed.wake();
         self.drive(&container).wake();
+        self.networks_changed();
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::admission::random;
 use crate::containers::event;
 use crate::guest::{GuestError, Link};
 use crate::volumes::volume_event;
+use crate::networks::nics;
 use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start, Stdio, TerminalSize};
 use bulkhead_machine::{Condition, MachineSpec};
 use bulkhead_model::event::NewEvent;
@@ -112,6 +113,9 @@ impl Driver {
                     .store()
                     .forget_container(self.engine.0.fence, self.vch, &self.id, &record)
                     .await?;
+                if container.endpoints.iter().any(|endpoint| endpoint.lease.is_some()) {
+                    self.engine.networks_changed();
+                }
                 self.engine.0.feed.wake();
                 Ok(())
             }
@@ -119,9 +123,8 @@ impl Driver {
     }
 
     async fn start_machine(&mut self, container: &Container) -> Result<(), EngineError> {
-        let spec = self.machine_spec(container).await?;
         let mut gate = None;
-        if !spec.volumes.is_empty() {
+        if !disks(&container.spec.mounts).is_empty() {
             let held = self.gate().await;
             match self.ready_volumes(container).await? {
                 Readiness::Ready => gate = Some(held),
@@ -139,10 +142,13 @@ impl Driver {
             }
         }
         self.link = None;
-        let started = self.engine.back_end().machines.start(&spec).await;
+        let started = self.join_and_start(container).await;
         drop(gate);
         self.greet_by = Some(Instant::now() + self.boot_deadline());
-        self.or_fail(started.map_err(Into::into), container)
+        match started {
+            Err(EngineError::Machine(_) | EngineError::Network(_)) => self.or_fail(started, container),
+            other => other,
+        }
     }
 
     pub(super) fn record(&self) -> Record {
@@ -179,6 +185,12 @@ impl Driver {
         if hardware { BOOT_DEADLINE } else { BOOT_DEADLINE_EMULATED }
     }
 
+    async fn join_and_start(&self, container: &Container) -> Result<(), EngineError> {
+        let container = self.engine.join_networks(container).await?;
+        let spec = self.machine_spec(&container).await?;
+        Ok(self.engine.back_end().machines.start(&spec).await?)
+    }
+
     pub(super) async fn machine_spec(&self, container: &Container) -> Result<MachineSpec, EngineError> {
         let resources = &container.spec.resources;
         Ok(MachineSpec {
@@ -193,6 +205,7 @@ impl Driver {
             token: random()?,
             run: run_of(&container.status),
             journal_bytes_max: 2 * self.log_bytes(container).await?,
+            nics: nics(&container.endpoints),
         })
     }
 
@@ -268,6 +281,7 @@ impl Driver {
         let journal_limit = journal_offset + 2 * self.log_bytes(container).await?;
         let interior = interior(spec);
         self.told = Told { quota: Some(interior.cpu_quota_milli), still: Some(false), cpu_share: None };
+        let network = self.engine.network_of(container).await;
         let start = Start {
             run,
             entropy: random()?,
@@ -284,6 +298,7 @@ impl Driver {
             layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
             process: process(spec),
             interior,
+            network: network.clone(),
             journal_offset,
             journal_limit,
         };
@@ -294,6 +309,7 @@ impl Driver {
         match link.call(RequestBody::Start(Box::new(start)), Self::start_deadline(container)).await {
             Ok(ReplyBody::Started { unix_ns, .. }) => {
                 self.journal.limit = journal_limit;
+                self.told_network = Some(network);
                 self.introduce(run);
                 self.guest = GuestFact::Process { run, started_at: time_of(unix_ns) };
                 Ok(())
@@ -362,6 +378,10 @@ impl Driver {
         let gone = container.desired.gone(true);
         let desired = (container.spec.auto_remove && !container.desired.again).then_some(&gone);
         self.set_status(&Status::Exited { run, exit: exit.clone() }, desired, record).await?;
+        if !container.endpoints.is_empty() {
+            // Its addresses and ports were given back with that.
+            self.engine.networks_changed();
+        }
         self.failed = None;
         self.greet_by = None;
         Ok(())

@@ -11,6 +11,7 @@
 mod acts;
 mod again;
 mod journal;
+mod network;
 mod pause;
 mod process;
 mod signal;
@@ -25,6 +26,7 @@ pub(crate) use workbench::Bench;
 
 use crate::guest::{Agent, Link};
 use crate::{Engine, EngineError};
+use bulkhead_guest_protocol::network::Network;
 use bulkhead_machine::Condition;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::{Exit, Facts, GuestFact, MachineFact, Status, Step, next};
@@ -133,6 +135,8 @@ pub(super) struct Driver {
     /// The machine was started with so many.
     vcpus: u32,
     told: told::Told,
+    /// What the guest of this run was told of its networks.
+    told_network: Option<Network>,
     /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
@@ -181,6 +185,7 @@ impl Engine {
             workbench: None,
             vcpus: 0,
             told: told::Told::default(),
+            told_network: None,
             failed: None,
             greet_by: None,
             held_until: None,
@@ -278,6 +283,7 @@ impl Driver {
                 old.status == container.status
                     && old.desired == container.desired
                     && old.name == container.name
+                    && old.endpoints == container.endpoints
             });
             if !same {
                 seen.container = Some(Arc::new(container.clone()));
@@ -328,6 +334,7 @@ impl Driver {
             self.guest = GuestFact::Unknown;
         }
         self.tell(&machine, container).await;
+        self.set_network(&machine, container).await;
         let run = run_of(&container.status);
         let guest = match &self.failed {
             Some((of, exit)) if *of == run => GuestFact::Exited { run, exit: exit.clone() },

@@ -110,7 +110,7 @@ impl Driver {
             back_end.disks.create_disk(self.vch, &self.id, container.spec.resources.disk_bytes).await?;
         }
         let volumes = self.bench_disks(container).await?;
-        let spec = MachineSpec { run, volumes, ..self.machine_spec(container).await? };
+        let spec = MachineSpec { run, volumes, nics: Vec::new(), ..self.machine_spec(container).await? };
         back_end.machines.start(&spec).await?;
         drop(gate);
         let channel = back_end.machines.channel(&self.id).await?;

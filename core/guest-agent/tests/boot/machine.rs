@@ -328,6 +328,7 @@ pub fn start(process: Process, layer_count: u32) -> Start {
         stdio: Stdio::default(),
         journal_offset: 0,
         journal_limit: 1 << 20,
+        network: Default::default(),
     }
 }
 

@@ -15,6 +15,7 @@ fn plan() -> LaunchPlan {
         journal: 23,
         agent_socket: 24,
         qmp_socket: 25,
+        nics: vec![(MacAddress([2, 0x42, 172, 17, 0, 2]), 26)],
     }
 }
 

@@ -9,6 +9,7 @@ use bulkhead_guest_protocol::journal::{StartFailed, Started, Writer};
 use bulkhead_guest_protocol::message::{
     AgentState, Exec, Hello, MAIN_STREAM, NO_REPLY, Reply, ReplyBody, Request, RequestBody, Start,
 };
+use bulkhead_guest_protocol::network::Network;
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use bulkhead_model::ContainerId;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,6 +37,8 @@ pub(super) struct Guest {
     pub(super) probe_code: std::sync::atomic::AtomicI32,
     /// How often its clock was set.
     pub(super) clock_sets: AtomicU32,
+    /// As it was last told.
+    pub(super) network: Mutex<Network>,
 }
 
 pub(super) struct Inside {
@@ -65,6 +68,7 @@ impl Guest {
             cpu_quota_milli: AtomicU32::new(0),
             clock_sets: AtomicU32::new(0),
             probe_code: std::sync::atomic::AtomicI32::new(0),
+            network: Mutex::default(),
         }
     }
 
@@ -192,6 +196,10 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
             guest.clock_sets.fetch_add(1, Ordering::Relaxed);
             ReplyBody::Done
         }
+        RequestBody::Network(network) => {
+            *guest.network.lock().unwrap_or_else(PoisonError::into_inner) = *network;
+            ReplyBody::Done
+        }
         RequestBody::Limits { cpu_quota_milli } => {
             guest.cpu_quota_milli.store(cpu_quota_milli, Ordering::Relaxed);
             ReplyBody::Done
@@ -251,6 +259,7 @@ fn start_process(
     }
     guest.cpu_quota_milli.store(start.interior.cpu_quota_milli, Ordering::Relaxed);
     guest.limit.send_replace(start.journal_limit);
+    *guest.network.lock().unwrap_or_else(PoisonError::into_inner) = start.network;
     let at = now_ns();
     let mut writer = Writer::new(start.run);
     let mut bytes = Vec::new();

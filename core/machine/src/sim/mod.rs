@@ -9,15 +9,17 @@ mod disks;
 mod facts;
 mod journals;
 mod machines;
+mod networks;
 mod process;
 pub mod script;
 
 use crate::state::{MachineEvent, MachineState};
 use crate::{BackEnd, Capabilities, MachineError, MachineSpec};
+use bulkhead_model::ports::Protocol;
 use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The port's verbs, for faults and counts.
@@ -40,10 +42,11 @@ pub enum Verb {
     DeleteLayer,
     CreateVolume,
     DeleteVolume,
+    ApplyNetworks,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 17] = [
+    pub const ALL: [Verb; 18] = [
         Verb::Start,
         Verb::Observe,
         Verb::Kill,
@@ -61,6 +64,7 @@ impl Verb {
         Verb::DeleteLayer,
         Verb::CreateVolume,
         Verb::DeleteVolume,
+        Verb::ApplyNetworks,
     ];
 }
 
@@ -74,6 +78,7 @@ struct Shared {
     capabilities: Capabilities,
     world: Mutex<World>,
     changes: broadcast::Sender<ContainerId>,
+    disturbed: watch::Sender<u64>,
     stop: CancellationToken,
 }
 
@@ -90,6 +95,8 @@ struct World {
     hook: Option<Hook>,
     hold_boot: bool,
     silent: HashSet<ContainerId>,
+    networks: Vec<crate::networks::VchNetworks>,
+    used_ports: HashSet<(Protocol, u16)>,
 }
 
 struct Machine {
@@ -145,12 +152,13 @@ impl Sim {
         };
         let (changes, _) = broadcast::channel(1024);
         let stop = CancellationToken::new();
-        Self(Arc::new(Shared { capabilities, world: Mutex::default(), changes, stop }))
+        let disturbed = watch::Sender::new(0);
+        Self(Arc::new(Shared { capabilities, world: Mutex::default(), changes, disturbed, stop }))
     }
 
     pub fn back_end(&self) -> BackEnd {
         let this = Arc::new(self.clone());
-        BackEnd { machines: this.clone(), journals: this.clone(), disks: this }
+        BackEnd { machines: this.clone(), journals: this.clone(), disks: this.clone(), networks: this }
     }
 
     /// The next call of `verb` fails with this text; may be queued.
@@ -225,6 +233,13 @@ impl Sim {
         let world = self.lock();
         let guest = &world.machines.get(id)?.guest;
         Some((*guest.still.borrow(), *guest.frozen.borrow()))
+    }
+
+    /// What the guest of a machine was last told of its networks.
+    pub fn told_network(&self, id: &ContainerId) -> Option<bulkhead_guest_protocol::network::Network> {
+        let guest = self.lock().machines.get(id)?.guest.clone();
+        let network = guest.network.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(network)
     }
 
     /// The machine ends without a word, as when its hypervisor crashes.

@@ -104,6 +104,7 @@ impl World {
                 log: Default::default(),
                 health: None,
                 mounts: Vec::new(),
+                network: Default::default(),
             },
             volume: Volume {
                 vch: vch_id,

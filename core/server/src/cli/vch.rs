@@ -4,6 +4,7 @@ use super::client::Client;
 use super::{Failure, Format, context, output, size};
 use bulkhead_admin_api::view::{EndpointKind, VchAsk, VchView};
 use bulkhead_model::VchSettings;
+use bulkhead_model::ports::PublishGrant;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -79,6 +80,12 @@ pub struct Create {
     /// Also listen on TCP without any protection; loopback addresses only
     #[arg(long, value_name = "ADDR:PORT")]
     insecure_tcp: Option<String>,
+    /// An address of the host that containers may be published on (all, unless given); may be given several times
+    #[arg(long, value_name = "ADDR")]
+    publish_address: Vec<std::net::Ipv4Addr>,
+    /// Ports of the host that containers may be published on (all but 22 and 443, unless given)
+    #[arg(long, value_name = "FIRST-LAST")]
+    publish_ports: Vec<bulkhead_model::ports::PortRange>,
 }
 
 impl Create {
@@ -97,9 +104,17 @@ impl Create {
             socket_uids: self.socket_uid,
             tls_listen: self.tls,
             insecure_listen: self.insecure_tcp,
+            publish: PublishGrant {
+                addresses: or_default(self.publish_address, default.publish.addresses),
+                ports: or_default(self.publish_ports, default.publish.ports),
+            },
         };
         VchAsk { name: self.name, class: self.class, tenant: self.tenant, settings }
     }
+}
+
+fn or_default<T>(given: Vec<T>, default: Vec<T>) -> Vec<T> {
+    if given.is_empty() { default } else { given }
 }
 
 pub fn run(command: Command, client: &Client, format: Format) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 
 mod admin;
 mod limits;
+mod network;
 mod policies;
 mod qemu;
 mod registry;
@@ -17,6 +18,7 @@ mod unknown;
 
 pub use admin::AdminSection;
 pub use limits::LimitsSection;
+pub use network::NetworkSection;
 pub use policies::PoliciesSection;
 pub use qemu::{Accelerator, QemuSection};
 pub use registry::RegistrySection;
@@ -54,6 +56,7 @@ struct Sections {
     policies: PoliciesSection,
     telemetry: TelemetrySection,
     limits: LimitsSection,
+    network: NetworkSection,
 }
 
 /// What makes machines.
@@ -83,6 +86,7 @@ pub struct Config {
     pub policies: PoliciesSection,
     pub telemetry: TelemetrySection,
     pub limits: LimitsSection,
+    pub network: NetworkSection,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +166,7 @@ impl Config {
         self.policies.check(&mut problems);
         self.telemetry.check(&mut problems);
         self.limits.check(&mut problems);
+        self.network.check(&mut problems);
         problems
     }
 
@@ -203,6 +208,7 @@ impl Sections {
             policies: self.policies,
             telemetry: self.telemetry,
             limits: self.limits,
+            network: self.network,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! nftables, and other firewalls that drop what machines will send.
+//! What networks need of the host, and other firewalls that drop what machines will send.
 
 use super::{Finding, find_program, output};
 use crate::config::Config;
@@ -6,16 +6,22 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-pub fn check_nftables(_: &Config) -> Finding {
-    let remedy = "apt-get install nftables; it is needed once containers have networks";
-    let Some(nft) = find_program("nft") else {
-        return Finding::warning("nftables", "nft was not found", remedy);
-    };
-    match output(&nft.to_string_lossy(), &["list", "tables"], LIMIT) {
-        Ok(_) => Finding::ok("nftables", "works"),
-        Err(error) => {
-            Finding::warning("nftables", error, "run this check as root; load the kernel module nf_tables")
+/// Makes a network in a namespace of its own, and takes it away.
+pub fn check_networks(_: &Config) -> Finding {
+    for (program, package) in [("nft", "nftables"), ("ip", "iproute2")] {
+        if find_program(program).is_none() {
+            let found = format!("`{program}` was not found: containers can have no networks");
+            return Finding::warning("networks", found, format!("apt-get install {package}"));
         }
+    }
+    match bulkhead_machine_qemu::probe_networks() {
+        Ok(()) => Finding::ok("networks", "namespaces, bridges, taps and rules can be made"),
+        Err(error) => Finding::warning(
+            "networks",
+            format!("{error}: containers can have no networks"),
+            "run this check as root; load the kernel modules bridge, veth, tun and nf_tables; \
+             until then containers run with --network none",
+        ),
     }
 }
 
@@ -36,7 +42,7 @@ pub fn check_forwarding(_: &Config) -> Finding {
         return Finding::warning(
             "other firewalls",
             format!("the nftables chain `{chain}` drops what is forwarded"),
-            "accept the traffic of bulkhead's bridges there, once containers have networks",
+            "accept there what comes from and goes to interfaces whose names begin with `bh`",
         );
     }
     Finding::ok("other firewalls", "none that drops what is forwarded")
@@ -50,9 +56,7 @@ fn judge(program: &str, rules: &str) -> Option<Finding> {
     Some(Finding::warning(
         "other firewalls",
         format!("{program}: the policy of FORWARD is DROP{who}"),
-        format!(
-            "{program} -P FORWARD ACCEPT, or accept the traffic of bulkhead's bridges there, once containers have networks"
-        ),
+        format!("{program} -I FORWARD -i bh+ -j ACCEPT; {program} -I FORWARD -o bh+ -j ACCEPT"),
     ))
 }
 

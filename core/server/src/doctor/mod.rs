@@ -62,7 +62,7 @@ const CHECKS: &[Check] = &[
     database::check,
     disk::check,
     cgroups::check,
-    firewall::check_nftables,
+    firewall::check_networks,
     firewall::check_forwarding,
     ports::check_admin,
     ports::check_telemetry,

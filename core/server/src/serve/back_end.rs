@@ -47,6 +47,7 @@ pub fn qemu_config(config: &Config) -> QemuConfig {
             Accelerator::Tcg => AcceleratorChoice::Tcg,
         },
         uid_base: config.qemu.uid_base,
+        uplinks: config.network.uplinks,
         ..QemuConfig::new(&config.data_dir, &config.guest_dir)
     }
 }

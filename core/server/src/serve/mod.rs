@@ -155,6 +155,7 @@ fn settings(config: &Config) -> EngineSettings {
         version: VERSION.into(),
         work_dir: config.data_dir.join("spool"),
         decision_days: config.policies.decision_days,
+        dns: config.network.resolvers(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A container and its columns.
 
 use crate::error::StoreError;
+use crate::networks;
 use crate::row::{Row, to_i64, to_json, to_micros};
 use crate::servers::Fence;
 use bulkhead_model::lifecycle::{Goal, Status};
@@ -50,8 +51,11 @@ pub(super) async fn insert(
     .bind(container.vch.0)
     .bind(container.id.as_str())
     .bind(layers)
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
+    for endpoint in &container.endpoints {
+        networks::insert_endpoint(tx, container.vch, endpoint).await?;
+    }
     Ok(())
 }
 
@@ -113,5 +117,7 @@ pub(super) fn decode(row: &PgRow) -> Result<Container, StoreError> {
         desired: row.json("desired")?,
         status: row.json("status")?,
         health: row.json_or_null("health")?,
+        endpoints: row.json("endpoints")?,
+        published: row.json("published")?,
     })
 }

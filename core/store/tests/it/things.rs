@@ -166,6 +166,7 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
             log: Default::default(),
             health: None,
             mounts: Vec::new(),
+            network: Default::default(),
             stdio: Default::default(),
         },
         image: image.id.clone(),
@@ -177,5 +178,7 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
         desired: rest(),
         status: Status::Created,
         health: None,
+        endpoints: Vec::new(),
+        published: Vec::new(),
     }
 }

@@ -181,7 +181,12 @@ pub async fn start_engine(
         converter: Converter::new(crate::converter_config()),
         clock: Clock::system(),
         fence,
-        settings: EngineSettings { version: "0.0.0-test".into(), work_dir: work.into(), decision_days: 30 },
+        settings: EngineSettings {
+            version: "0.0.0-test".into(),
+            work_dir: work.into(),
+            decision_days: 30,
+            dns: Vec::new(),
+        },
     })
     .await
 }

@@ -1,0 +1,16 @@
+//! Networks: who is on which, with which address, and what of the host leads to whom.
+//!
+//! ```text
+//!   use case, driver ──▶ store: networks, places, leases ──▶ keeper: all of it, made so by the back end
+//!                                     │
+//!                                     └──▶ names: told to the agents of those who can see each other
+//! ```
+
+mod find;
+mod join;
+mod keeper;
+mod plan;
+mod told;
+
+pub(crate) use join::nics;
+pub(crate) use keeper::Keeper;

@@ -1,0 +1,115 @@
+//! The guest's interfaces: found by their hardware addresses, and made what the server says.
+
+use crate::failure::{Doing, Failure};
+use crate::sys::Interfaces;
+use bulkhead_guest_protocol::network::{Interface, Network};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+const INTERFACES: &str = "/sys/class/net";
+
+/// Loopback and all that is told. What is so already is left alone. Fails where an interface is not there (yet).
+pub fn configure(network: &Network) -> Result<(), Failure> {
+    let interfaces = Interfaces::open().doing("open a socket")?;
+    interfaces.up("lo").doing("bring the loopback interface up")?;
+    for wanted in &network.interfaces {
+        let name = find(wanted.mac)
+            .ok_or_else(|| Failure::internal(format!("there is no interface {}", shown(wanted.mac))))?;
+        bring_up(&interfaces, &name, wanted).doing(format!("set up {name}"))?;
+    }
+    let way_out = network.interfaces.iter().find_map(|interface| interface.gateway);
+    route(&interfaces, way_out).doing("set the default route")
+}
+
+fn bring_up(interfaces: &Interfaces, name: &str, wanted: &Interface) -> std::io::Result<()> {
+    if interfaces.address(name)? == Some(wanted.address) {
+        return Ok(());
+    }
+    // There is no IPv6 on these networks: without this the kernel looks for routers, which are dropped and counted.
+    set(name, "ipv6", "disable_ipv6")?;
+    // Who knew another by this address hears of it.
+    set(name, "ipv4", "arp_notify")?;
+    interfaces.set_address(name, wanted.address, netmask(wanted.prefix))?;
+    interfaces.up(name)
+}
+
+/// Turns a setting on, where this kernel has it.
+fn set(interface: &str, family: &str, setting: &str) -> std::io::Result<()> {
+    match fs::write(format!("/proc/sys/net/{family}/conf/{interface}/{setting}"), "1") {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn netmask(prefix: u8) -> Ipv4Addr {
+    let bits = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
+    Ipv4Addr::from(bits)
+}
+
+/// Its name, as the kernel gave it.
+fn find(mac: [u8; 6]) -> Option<String> {
+    let wanted = shown(mac);
+    let entries = fs::read_dir(INTERFACES).ok()?;
+    let named = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    named.into_iter().find(|name| {
+        fs::read_to_string(Path::new(INTERFACES).join(name).join("address"))
+            .is_ok_and(|address| address.trim() == wanted)
+    })
+}
+
+fn shown([a, b, c, d, e, g]: [u8; 6]) -> String {
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+}
+
+fn route(interfaces: &Interfaces, wanted: Option<Ipv4Addr>) -> std::io::Result<()> {
+    let there = default_routes(&fs::read_to_string("/proc/net/route")?);
+    for gateway in there.iter().filter(|gateway| Some(**gateway) != wanted) {
+        interfaces.remove_default_route(*gateway)?;
+    }
+    match wanted {
+        Some(gateway) if !there.contains(&gateway) => interfaces.add_default_route(gateway),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Gateways of routes to everywhere, in what /proc/net/route says: columns of hexadecimal numbers, in the machine's
+/// byte order.
+fn default_routes(table: &str) -> Vec<Ipv4Addr> {
+    let gateway = |line: &str| {
+        let mut columns = line.split_whitespace().skip(1);
+        let (destination, gateway) = (columns.next()?, columns.next()?);
+        let number = u32::from_str_radix(gateway, 16).ok().filter(|number| *number != 0)?;
+        (destination == "00000000").then(|| Ipv4Addr::from(number.to_le_bytes()))
+    };
+    table.lines().skip(1).filter_map(gateway).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_routes_are_read_from_the_kernels_table() {
+        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\n\
+                     eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\n\
+                     eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\n";
+        assert_eq!(default_routes(table), [Ipv4Addr::new(172, 17, 0, 1)]);
+        assert!(default_routes("").is_empty());
+    }
+
+    #[test]
+    fn netmasks() {
+        for (prefix, mask) in
+            [(0, "0.0.0.0"), (16, "255.255.0.0"), (30, "255.255.255.252"), (32, "255.255.255.255")]
+        {
+            assert_eq!(netmask(prefix).to_string(), mask);
+        }
+    }
+
+    #[test]
+    fn loopback_is_found_by_its_address() {
+        assert_eq!(find([0; 6]).as_deref(), Some("lo"));
+        assert_eq!(find([2, 0, 0, 0, 0, 1]), None);
+    }
+}

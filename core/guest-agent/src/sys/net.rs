@@ -1,0 +1,117 @@
+//! Network interfaces, by the requests of netdevice(7) and the routing requests of ip(7).
+
+use super::{check, owned};
+use std::io::{Error, Result};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// A socket that such requests are made on.
+pub struct Interfaces(OwnedFd);
+
+impl Interfaces {
+    pub fn open() -> Result<Self> {
+        // SAFETY: plain numbers.
+        owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }).map(Self)
+    }
+
+    pub fn up(&self, name: &str) -> Result<()> {
+        let mut request = request(name)?;
+        request.ifr_ifru.ifru_flags =
+            libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+        self.ask(libc::SIOCSIFFLAGS, &mut request)
+    }
+
+    pub fn address(&self, name: &str) -> Result<Option<Ipv4Addr>> {
+        let mut request = request(name)?;
+        match self.ask(libc::SIOCGIFADDR, &mut request) {
+            // SAFETY: this request fills in an address; any bytes are one.
+            Ok(()) => Ok(Some(of_socket(unsafe { request.ifr_ifru.ifru_addr }))),
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One address; another one that it had goes.
+    pub fn set_address(&self, name: &str, address: Ipv4Addr, netmask: Ipv4Addr) -> Result<()> {
+        for (what, value) in [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, netmask)] {
+            let mut request = request(name)?;
+            request.ifr_ifru.ifru_addr = socket_address(value);
+            self.ask(what, &mut request)?;
+        }
+        Ok(())
+    }
+
+    pub fn add_default_route(&self, gateway: Ipv4Addr) -> Result<()> {
+        self.route(libc::SIOCADDRT, gateway)
+    }
+
+    pub fn remove_default_route(&self, gateway: Ipv4Addr) -> Result<()> {
+        self.route(libc::SIOCDELRT, gateway)
+    }
+
+    fn route(&self, what: libc::c_ulong, gateway: Ipv4Addr) -> Result<()> {
+        // SAFETY: all zeros is a valid `rtentry`.
+        let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
+        route.rt_dst = socket_address(Ipv4Addr::UNSPECIFIED);
+        route.rt_genmask = socket_address(Ipv4Addr::UNSPECIFIED);
+        route.rt_gateway = socket_address(gateway);
+        route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+        // SAFETY: the structure that these requests read.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), what, &raw const route) })?;
+        Ok(())
+    }
+
+    fn ask(&self, what: libc::c_ulong, request: &mut libc::ifreq) -> Result<()> {
+        // SAFETY: the structure that these requests read and write.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), what, &raw mut *request) })?;
+        Ok(())
+    }
+}
+
+fn request(name: &str) -> Result<libc::ifreq> {
+    // SAFETY: all zeros is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    Ok(request)
+}
+
+/// `sockaddr_in` as the general kind: family, port, address, nothing. ip(7)
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data = [0; 14];
+    for (to, from) in data.iter_mut().skip(2).zip(address.octets()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    libc::sockaddr {
+        sa_family: libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default(),
+        sa_data: data,
+    }
+}
+
+fn of_socket(address: libc::sockaddr) -> Ipv4Addr {
+    let [_, _, a, b, c, d, ..] = address.sa_data.map(|byte| u8::from_ne_bytes(byte.to_ne_bytes()));
+    Ipv4Addr::new(a, b, c, d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_general_kind() {
+        let address = Ipv4Addr::new(172, 17, 0, 200);
+        assert_eq!(of_socket(socket_address(address)), address);
+    }
+
+    #[test]
+    fn loopback_has_its_address() {
+        let interfaces = Interfaces::open().unwrap();
+        assert_eq!(interfaces.address("lo").unwrap(), Some(Ipv4Addr::LOCALHOST));
+        assert!(interfaces.address("no-such").is_err());
+        assert!(interfaces.address("longer-than-any-name").is_err());
+    }
+}

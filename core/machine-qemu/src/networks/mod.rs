@@ -1,0 +1,359 @@
+//! Networks of VCHs as namespaces of the host: see [`rules`] for the way of a packet.
+//!
+//! What was applied is remembered only so that what did not change is left alone. A new server applies everything once
+//! and finds it there.
+
+mod generation;
+mod links;
+mod names;
+pub(crate) mod namespace;
+mod probe;
+mod rules;
+pub(crate) mod tap;
+
+pub use probe::probe_networks;
+
+use async_trait::async_trait;
+use bulkhead_machine::MachineError;
+use bulkhead_machine::networks::{Dropped, Networks, Nic, VchNetworks};
+use bulkhead_model::network::Subnet;
+use bulkhead_model::ports::Protocol;
+use bulkhead_model::{Published, ServerId, VchId};
+use generation::Counter;
+use links::Ends;
+use namespace::Namespace;
+use rules::{Openings, Uplink};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often it is looked whether somebody else changed rules.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone)]
+pub(crate) struct QemuNetworks(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// A file for each VCH that has a namespace: the next server takes away what has no VCH any more.
+    folder: PathBuf,
+    server: ServerId,
+    uplinks: Subnet,
+    unavailable: Option<String>,
+    applied: Mutex<Applied>,
+    disturbed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Applied {
+    vchs: BTreeMap<VchId, VchApplied>,
+    host: Option<(String, Counted)>,
+    openings: Openings,
+}
+
+#[derive(Debug)]
+struct VchApplied {
+    networks: VchNetworks,
+    ends: Ends,
+    rules: Counted,
+    openings: Openings,
+}
+
+/// Rules, as many changes as there had been with them.
+#[derive(Debug)]
+struct Counted {
+    counter: Counter,
+    count: u32,
+}
+
+impl Counted {
+    fn now(namespace: &Namespace) -> io::Result<Self> {
+        let counter = Counter::open(namespace)?;
+        let count = counter.read()?;
+        Ok(Self { counter, count })
+    }
+
+    fn is_disturbed(&self) -> bool {
+        self.counter.read().is_ok_and(|count| count != self.count)
+    }
+}
+
+impl QemuNetworks {
+    pub(crate) fn open(data_dir: &std::path::Path, server: ServerId, uplinks: Subnet) -> Self {
+        let unavailable = probe_networks().err();
+        if let Some(why) = &unavailable {
+            tracing::warn!(why, "containers can have no networks on this host");
+        }
+        Self(Arc::new(Inner {
+            folder: data_dir.join("networks"),
+            server,
+            uplinks,
+            unavailable,
+            applied: Mutex::default(),
+            disturbed: watch::Sender::new(0),
+        }))
+    }
+
+    /// Looks for changes that others made, until `stop`.
+    pub(crate) fn watch(&self, tasks: &TaskTracker, stop: CancellationToken) {
+        if self.0.unavailable.is_some() {
+            return;
+        }
+        let inner = self.0.clone();
+        tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+                let looking = inner.clone();
+                let found = tokio::task::spawn_blocking(move || looking.look()).await;
+                match found {
+                    Ok(Ok(true)) => inner.disturbed.send_modify(|count| *count = count.wrapping_add(1)),
+                    Ok(Ok(false)) | Err(_) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "networks could not be looked after"),
+                }
+            }
+        });
+    }
+
+    /// A tap for a machine's interface; its network was applied before.
+    pub(crate) fn open_tap(&self, vch: VchId, nic: &Nic) -> io::Result<File> {
+        if let Some(why) = &self.0.unavailable {
+            return Err(io::Error::other(why.clone()));
+        }
+        tap::open(&Namespace::named(names::namespace(vch)), nic)
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Applied> {
+        // What is remembered is written after it was carried out; at worst it is carried out again.
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what others changed, so that it is applied anew. Whether there was any of it.
+    fn look(&self) -> io::Result<bool> {
+        let mut applied = self.lock();
+        let mut changed = false;
+        if applied.host.as_ref().is_some_and(|(_, host)| host.is_disturbed()) {
+            applied.host = None;
+            changed = true;
+        }
+        let gone = |id: &VchId| !Namespace::named(names::namespace(*id)).exists();
+        let before = applied.vchs.len();
+        applied.vchs.retain(|id, vch| !vch.rules.is_disturbed() && !gone(id));
+        changed |= applied.vchs.len() != before;
+        if !applied.vchs.is_empty() {
+            let host = links::host_addresses()?;
+            let wanted = Openings { host, open: applied.openings.open.clone() };
+            for (id, vch) in applied.vchs.iter_mut().filter(|(_, vch)| vch.openings != wanted) {
+                let namespace = Namespace::named(names::namespace(*id));
+                namespace.change_rules(&rules::opened(&wanted))?;
+                vch.rules = Counted::now(&namespace)?;
+                vch.openings = wanted.clone();
+            }
+            applied.openings = wanted;
+        }
+        Ok(changed)
+    }
+
+    fn apply(&self, all: &[VchNetworks]) -> io::Result<Vec<(VchId, String)>> {
+        let mut applied = self.lock();
+        self.remove_others(&mut applied, all)?;
+        if all.is_empty() && applied.host.is_none() && !self.folder.exists() {
+            return Ok(Vec::new());
+        }
+        let published = all.iter().flat_map(|networks| &networks.published);
+        let host = match applied.vchs.is_empty() {
+            true => links::host_addresses()?,
+            // Refreshed by whoever looks.
+            false => applied.openings.host.clone(),
+        };
+        applied.openings = Openings::of(host, published);
+        let mut problems = Vec::new();
+        for networks in all {
+            let known = applied.vchs.get(&networks.vch);
+            if known.is_some_and(|known| known.networks == *networks) {
+                continue;
+            }
+            match self.apply_one(networks, known, &applied.openings) {
+                Ok(done) => drop(applied.vchs.insert(networks.vch, done)),
+                Err(error) => {
+                    applied.vchs.remove(&networks.vch);
+                    problems.push((networks.vch, error.to_string()));
+                }
+            }
+        }
+        self.apply_host(&mut applied)?;
+        Ok(problems)
+    }
+
+    fn apply_one(
+        &self,
+        networks: &VchNetworks,
+        known: Option<&VchApplied>,
+        openings: &Openings,
+    ) -> io::Result<VchApplied> {
+        let vch = networks.vch;
+        let namespace = Namespace::named(names::namespace(vch));
+        let ends = match known {
+            Some(known) => known.ends,
+            None => {
+                std::fs::create_dir_all(&self.folder)?;
+                std::fs::write(self.folder.join(vch.to_string()), "")?;
+                links::forward()?;
+                links::ensure_uplink(vch, self.uplinks)?
+            }
+        };
+        // Before there is anything that they are for.
+        change(
+            &namespace,
+            &["bridge bulkhead", "ip bulkhead"],
+            &rules::inside(networks, self.uplinks, openings),
+        )?;
+        let bridges = |networks: &VchNetworks| {
+            let of = networks.segments.iter().map(|one| (one.network.clone(), one.gateway, one.subnet));
+            of.collect::<Vec<_>>()
+        };
+        if known.is_none_or(|known| bridges(&known.networks) != bridges(networks)) {
+            links::ensure_bridges(&namespace, networks)?;
+        }
+        let rules = Counted::now(&namespace)?;
+        Ok(VchApplied { networks: networks.clone(), ends, rules, openings: openings.clone() })
+    }
+
+    fn apply_host(&self, applied: &mut Applied) -> io::Result<()> {
+        let uplinks: Vec<_> = applied
+            .vchs
+            .iter()
+            .map(|(vch, one)| Uplink {
+                interface: names::uplink(*vch),
+                inner: one.ends.inner,
+                published: one.networks.published.clone(),
+            })
+            .collect();
+        let table = names::host_table(self.server);
+        let text = rules::host(&table, &uplinks);
+        match &applied.host {
+            Some((old, _)) if *old == text => return Ok(()),
+            Some(_) | None => {}
+        }
+        let namespace = Namespace::host();
+        if uplinks.is_empty() {
+            namespace.change_rules(&format!("add table ip {table}\ndelete table ip {table}\n"))?;
+        } else {
+            change(&namespace, &[&format!("ip {table}")], &text)?;
+        }
+        applied.host = Some((text, Counted::now(&namespace)?));
+        Ok(())
+    }
+
+    /// What belongs to VCHs that are no more.
+    fn remove_others(&self, applied: &mut Applied, all: &[VchNetworks]) -> io::Result<()> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Some(vch) = entry.file_name().to_str().and_then(|name| name.parse::<VchId>().ok()) else {
+                continue;
+            };
+            if all.iter().any(|networks| networks.vch == vch) {
+                continue;
+            }
+            links::remove(vch)?;
+            applied.vchs.remove(&vch);
+            std::fs::remove_file(entry.path())?;
+        }
+        Ok(())
+    }
+
+    fn dropped(&self, vch: VchId) -> io::Result<Vec<Dropped>> {
+        let namespace = Namespace::named(names::namespace(vch));
+        if !namespace.exists() {
+            return Ok(Vec::new());
+        }
+        let text =
+            namespace.enter(|| namespace::output("nft", ["-j", "list", "table", "bridge", "bulkhead"]))?;
+        let listed: serde_json::Value = serde_json::from_slice(&text)?;
+        let applied = self.lock();
+        let ports = applied.vchs.get(&vch).map(|one| &one.networks.segments);
+        let ports: Vec<_> = ports.into_iter().flatten().flat_map(|segment| &segment.ports).collect();
+        let mut dropped = probe::counters(&listed);
+        for one in &mut dropped {
+            if let Some(port) = ports.iter().find(|port| names::port(&port.endpoint) == one.endpoint) {
+                one.endpoint = port.endpoint.to_string();
+            }
+        }
+        Ok(dropped)
+    }
+}
+
+#[async_trait]
+impl Networks for QemuNetworks {
+    fn unavailable(&self) -> Option<&str> {
+        self.0.unavailable.as_deref()
+    }
+
+    async fn apply(&self, all: &[VchNetworks]) -> Result<Vec<(VchId, String)>, MachineError> {
+        if self.0.unavailable.is_some() {
+            return Ok(Vec::new());
+        }
+        let (inner, all) = (self.0.clone(), all.to_vec());
+        blocking("making networks", move || inner.apply(&all)).await
+    }
+
+    async fn is_free(&self, port: &Published) -> bool {
+        let port = port.clone();
+        blocking("looking at a port", move || Ok(is_free(&port))).await.unwrap_or(false)
+    }
+
+    async fn host_address(&self, vch: VchId) -> Option<Ipv4Addr> {
+        self.0.lock().vchs.get(&vch).map(|one| one.ends.host)
+    }
+
+    async fn dropped(&self, vch: VchId) -> Result<Vec<Dropped>, MachineError> {
+        let inner = self.0.clone();
+        blocking("reading counters", move || inner.dropped(vch)).await
+    }
+
+    fn disturbed(&self) -> watch::Receiver<u64> {
+        self.0.disturbed.subscribe()
+    }
+}
+
+/// What another release left may not go together with what is to hold: then all of it is made anew.
+fn change(namespace: &Namespace, tables: &[&str], text: &str) -> io::Result<()> {
+    let Err(error) = namespace.change_rules(text) else { return Ok(()) };
+    tracing::warn!(%error, namespace = namespace.name(), "rules are made anew, with counters at zero");
+    let without: String =
+        tables.iter().map(|table| format!("add table {table}\ndelete table {table}\n")).collect();
+    namespace.change_rules(&(without + text))
+}
+
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, MachineError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other).flatten().map_err(MachineError::io(doing))
+}
+
+/// What listens there would be cut off, and would cut off who it is published for.
+fn is_free(port: &Published) -> bool {
+    let address = SocketAddrV4::new(port.host_address, port.host_port);
+    let taken = |error: io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    match port.protocol {
+        Protocol::Tcp => !TcpListener::bind(address).is_err_and(taken),
+        Protocol::Udp => !UdpSocket::bind(address).is_err_and(taken),
+    }
+}
