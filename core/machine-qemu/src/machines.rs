@@ -12,7 +12,7 @@ use crate::watch::{self, Watch};
 use async_trait::async_trait;
 use bulkhead_machine::state::{MachineState, StartStep};
 use bulkhead_machine::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
-use bulkhead_model::ContainerId;
+use bulkhead_model::{ContainerId, VolumeId};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
@@ -57,6 +57,8 @@ struct Inner {
 struct Live {
     kill: mpsc::Sender<String>,
     freeze: mpsc::Sender<bool>,
+    /// Which volume's disk has become how large.
+    grow: mpsc::Sender<(usize, u64)>,
     /// Whether its vCPUs stand still, once that is known.
     frozen: watched::Receiver<Option<bool>>,
     /// Becomes true when its end was written down.
@@ -233,6 +235,7 @@ impl Inner {
         let started = id.clone();
         let (kill, kill_requests) = mpsc::channel(1);
         let (freeze, freeze_requests) = mpsc::channel(1);
+        let (grow, grow_requests) = mpsc::channel(1);
         let (frozen, is_frozen) = watched::channel(None);
         let (over, is_over) = watched::channel(false);
         // SAFETY: it owns its descriptor, which stays open and the same as long as it lives.
@@ -244,9 +247,11 @@ impl Inner {
             log,
             kill: kill_requests,
             freeze: freeze_requests,
+            grow: grow_requests,
             frozen,
         };
-        let live = Live { kill, freeze, frozen: is_frozen, over: is_over, hangup: None, journal_bytes_max };
+        let live =
+            Live { kill, freeze, grow, frozen: is_frozen, over: is_over, hangup: None, journal_bytes_max };
         lock(&self.live).insert(id.clone(), live);
         let (stop, changes) = (self.stop.clone(), self.changes.clone());
         self.tasks.spawn_on(
@@ -363,6 +368,17 @@ impl Machines for QemuMachines {
 
     async fn resume(&self, id: &ContainerId) -> Result<(), MachineError> {
         self.freeze(id, false).await
+    }
+
+    async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError> {
+        let looked = id.clone();
+        let (_, record) = self.blocking("looking at the machine", move |inner| inner.state(&looked)).await?;
+        let place = record.and_then(|record| record.spec.volumes.iter().position(|disk| disk.id == volume));
+        let grow = lock(&self.0.live).get(id).map(|live| live.grow.clone());
+        let (Some(place), Some(grow)) = (place, grow) else { return Ok(()) };
+        let told = tokio::time::timeout(FREEZE_DEADLINE, grow.send((place, bytes))).await;
+        // One that has ended needs to know no more.
+        told.map(drop).map_err(|_| MachineError::io("growing a volume")(io::ErrorKind::TimedOut.into()))
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {

@@ -168,6 +168,10 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// Lets them go on from where they were. The guest's clock has missed the time.
     async fn resume(&self, id: &ContainerId) -> Result<(), MachineError>;
 
+    /// Lets a running machine see the disk of a volume as large as it was made, by and by. Fine if the machine has none
+    /// such.
+    async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError>;
+
     /// Removes what is left of an ended machine, except its journal. Fine if there is nothing.
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;
 
