@@ -113,6 +113,12 @@ pub enum RequestBody {
     ReleaseVolumes,
     /// What is new about networks and names, whole. Answered when it is so; refused while an interface is not there yet.
     Network(Box<Network>),
+    /// The disk of a volume became so large. Answered when its file system has all of it.
+    GrowVolume {
+        /// As [`crate::volumes::VolumeMount::disk`].
+        disk: u32,
+        bytes: u64,
+    },
 }
 
 /// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].

@@ -75,6 +75,7 @@ const AIODOCKER: Suite = Suite {
         "pytest-asyncio==1.3.0",
         "pytest-timeout==2.4.0",
         "testcontainers==4.15.0",
+        "async-timeout",
         "asyncssh",
         "paramiko",
     ],
