@@ -109,6 +109,7 @@ impl From<EngineError> for Problem {
             | E::LogNotKept
             | E::Conflict(_)
             | E::ImageInUse { .. }
+            | E::ImageNameInUse { .. }
             | E::ImageHasNames(_) => (StatusCode::CONFLICT, code::CONFLICT),
             E::Denied { .. } => (StatusCode::FORBIDDEN, code::DENIED),
             E::Limit(_) => (StatusCode::INSUFFICIENT_STORAGE, code::NO_CAPACITY),

@@ -65,6 +65,9 @@ pub enum EngineError {
     /// `by`: the container that uses it; `running`: force does not help then.
     #[error("image {image} is used by container {by}")]
     ImageInUse { image: String, by: ContainerId, running: bool },
+    /// The image's last name, while `by` uses the image.
+    #[error("image {image} loses its last name {name} while container {by} uses it")]
+    ImageNameInUse { name: String, image: String, by: ContainerId },
     #[error("image {0} has several names")]
     ImageHasNames(String),
     #[error("image {image} is for {found}, this engine runs {wanted}")]

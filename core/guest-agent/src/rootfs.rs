@@ -5,7 +5,7 @@
 //! leads only itself astray.
 
 use crate::disks::{DISK, ROOT};
-use crate::failure::{Doing, Failure, reason};
+use crate::failure::{CODE_CANNOT_RUN, CODE_INTERNAL, Doing, Failure, reason};
 use crate::sys;
 use bulkhead_guest_protocol::message::{Interior, Tmpfs};
 use std::fs;
@@ -101,12 +101,13 @@ pub fn seal(interior: &Interior) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the working directory if the image has none, as Docker does.
-pub fn enter_working_dir(path: &str) -> Result<(), Failure> {
+/// `make`: makes the working directory if there is none, as Docker does for a container's own process.
+pub fn enter_working_dir(path: &str, make: bool) -> Result<(), Failure> {
     let path = if path.is_empty() { "/" } else { path };
-    make_folder(Path::new(path))
-        .and_then(|()| std::env::set_current_dir(path))
-        .doing(format!("chdir to cwd (\"{path}\")"))
+    let made = if make { make_folder(Path::new(path)) } else { Ok(()) };
+    let entered = made.and_then(|()| std::env::set_current_dir(path));
+    let code = if make { CODE_INTERNAL } else { CODE_CANNOT_RUN };
+    entered.doing(format!("chdir to cwd (\"{path}\")")).map_err(|failure| Failure::new(code, failure.message))
 }
 
 fn open_own_files() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
