@@ -116,6 +116,7 @@ impl From<EngineError> for Problem {
             | E::ImageInUse { .. }
             | E::VolumeInUse { .. }
             | E::VolumeHeld { .. }
+            | E::ImageNameInUse { .. }
             | E::ImageHasNames(_) => (StatusCode::CONFLICT, code::CONFLICT),
             E::Denied { .. } => (StatusCode::FORBIDDEN, code::DENIED),
             E::Limit(_) => (StatusCode::INSUFFICIENT_STORAGE, code::NO_CAPACITY),

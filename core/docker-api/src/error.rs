@@ -19,6 +19,12 @@ impl ApiError {
         Self { status, message: message.into() }
     }
 
+    /// What was being done, before the message.
+    pub fn while_doing(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// 400: the request itself is at fault.
     pub fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
@@ -142,6 +148,14 @@ impl From<EngineError> for ApiError {
                 (Is::CONFLICT, format!("remove {name}: volume is in use - [{}]", ids.join(", ")))
             }
             EngineError::VolumeHeld { .. } => (Is::CONFLICT, error.to_string()),
+            EngineError::ImageNameInUse { name, image, by } => (
+                Is::CONFLICT,
+                format!(
+                    "conflict: unable to remove repository reference \"{name}\" (must force) - \
+                     container {} is using its referenced image {image}",
+                    by.short()
+                ),
+            ),
             EngineError::ImageHasNames(image) => (
                 Is::CONFLICT,
                 format!(

@@ -78,6 +78,9 @@ pub enum EngineError {
         by = .by.short()
     )]
     VolumeHeld { name: String, by: ContainerId },
+    /// The image's last name, while `by` uses the image.
+    #[error("image {image} loses its last name {name} while container {by} uses it")]
+    ImageNameInUse { name: String, image: String, by: ContainerId },
     #[error("image {0} has several names")]
     ImageHasNames(String),
     #[error("image {image} is for {found}, this engine runs {wanted}")]

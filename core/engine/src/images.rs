@@ -106,12 +106,7 @@ impl Engine {
         }
         let users = self.store().containers_using_image(vch.id, &image.id).await?;
         if let Some(by) = users.first() {
-            let mut running = false;
-            for user in &users {
-                let status = self.store().container(vch.id, user).await.map(|container| container.status);
-                running |= matches!(status, Ok(Status::Starting { .. } | Status::Running { .. }));
-            }
-            match (&by_name, force && !running) {
+            match (&by_name, force) {
                 // The name goes, the image stays for its containers.
                 (Some(name), true) => {
                     let shown = name.familiar();
@@ -124,7 +119,17 @@ impl Engine {
                     self.0.feed.wake();
                     return Ok(vec![RemovedImage::Untagged(shown)]);
                 }
-                (_, _) => {
+                (Some(name), false) => {
+                    let (name, image) = (name.familiar(), image.id.short().into());
+                    return Err(EngineError::ImageNameInUse { name, image, by: by.clone() });
+                }
+                (None, _) => {
+                    let mut running = false;
+                    for user in &users {
+                        let status =
+                            self.store().container(vch.id, user).await.map(|container| container.status);
+                        running |= matches!(status, Ok(Status::Starting { .. } | Status::Running { .. }));
+                    }
                     return Err(EngineError::ImageInUse { image: text.into(), by: by.clone(), running });
                 }
             }

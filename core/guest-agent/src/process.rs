@@ -108,7 +108,7 @@ impl Plan<'_> {
         let groups = accounts("/etc/group")?;
         let mut identity = user::resolve(&process.user, &accounts("/etc/passwd")?, &groups)?;
         user::add_groups(&mut identity, &process.groups, &groups)?;
-        rootfs::enter_working_dir(&process.working_dir)?;
+        rootfs::enter_working_dir(&process.working_dir, matches!(self.place, Place::First(_)))?;
         if let Place::First(interior) = self.place {
             rootfs::seal(interior)?;
         }

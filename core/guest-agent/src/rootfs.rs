@@ -5,11 +5,11 @@
 //! leads only itself astray.
 
 use crate::disks::{DISK, ROOT};
-use crate::failure::{Doing, Failure, reason};
+use crate::failure::{CODE_CANNOT_RUN, CODE_INTERNAL, Doing, Failure, reason};
 use crate::{sys, volumes};
 use bulkhead_guest_protocol::message::{Interior, Tmpfs};
-use bulkhead_guest_protocol::volumes::VolumeMount;
 use bulkhead_guest_protocol::network::{Network, RESOLVER};
+use bulkhead_guest_protocol::volumes::VolumeMount;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
@@ -166,12 +166,13 @@ pub fn seal(interior: &Interior) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the working directory if the image has none, as Docker does.
-pub fn enter_working_dir(path: &str) -> Result<(), Failure> {
+/// `make`: makes the working directory if there is none, as Docker does for a container's own process.
+pub fn enter_working_dir(path: &str, make: bool) -> Result<(), Failure> {
     let path = if path.is_empty() { "/" } else { path };
-    make_folder(Path::new(path))
-        .and_then(|()| std::env::set_current_dir(path))
-        .doing(format!("chdir to cwd (\"{path}\")"))
+    let made = if make { make_folder(Path::new(path)) } else { Ok(()) };
+    let entered = made.and_then(|()| std::env::set_current_dir(path));
+    let code = if make { CODE_INTERNAL } else { CODE_CANNOT_RUN };
+    entered.doing(format!("chdir to cwd (\"{path}\")")).map_err(|failure| Failure::new(code, failure.message))
 }
 
 fn open_own_files() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {

@@ -12,8 +12,8 @@ pub mod files;
 pub mod frame;
 pub mod journal;
 pub mod message;
-pub mod volumes;
 pub mod network;
+pub mod volumes;
 pub mod watch;
 
 /// Protocol versions that this build speaks, oldest and newest.

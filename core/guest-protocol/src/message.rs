@@ -12,8 +12,8 @@
 
 use crate::files::{Assemble, Files};
 use crate::journal::{Exited, Stream};
-use crate::volumes::Volumes;
 use crate::network::Network;
+use crate::volumes::Volumes;
 use crate::watch::{Processes, Usage};
 use serde::{Deserialize, Serialize};
 

@@ -161,7 +161,7 @@ pub enum SpecError {
     Hostname(String),
     #[error("invalid environment variable `{0}`: expected NAME=value")]
     Env(String),
-    #[error("the working directory `{0}` is invalid: it needs to be an absolute path")]
+    #[error("the working directory '{0}' is invalid, it needs to be an absolute path")]
     WorkingDir(String),
     #[error("minimum memory limit allowed is 6MB")]
     MemoryTooSmall,

@@ -44,6 +44,7 @@ const UNFINISHED: &[(&str, &str)] = &[
 /// Where `unsafe` may stand, and why there.
 const UNSAFE: &[(&str, &str)] = &[
     ("core/guest-agent/", "PID 1 without libraries: system calls are all it does"),
+    ("core/guest-protocol/tests/", "counts the memory that decoding takes"),
     ("core/machine-qemu/", "starts processes with descriptors and a uid of their own"),
     ("core/image/", "gives up rights in the child that converts layers"),
     ("core/store/", "starts the database as another user"),

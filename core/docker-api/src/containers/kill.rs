@@ -12,10 +12,9 @@ pub async fn post(call: Call) -> Answer {
     match call.engine().kill(&call.session, &call.name, signal).await {
         Ok(()) => reply::empty(StatusCode::NO_CONTENT),
         // In these words: the CLI's signal proxy and compose look for them.
-        Err(EngineError::NotRunning(id)) => Err(ApiError::new(
-            StatusCode::CONFLICT,
-            format!("cannot kill container: {}: container {id} is not running", call.name),
-        )),
+        Err(error @ (EngineError::NotRunning(_) | EngineError::NoSuchContainer(_))) => {
+            Err(ApiError::from(error).while_doing(&format!("cannot kill container: {}", call.name)))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -34,6 +34,10 @@ pub async fn get(call: Call) -> Answer {
     let filters = Filters::parse(&call.query, &FILTERS)?;
     let limit: Option<i64> = call.query.number("limit")?;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let healths = ["none", "starting", "healthy", "unhealthy"];
+    if let Some(wrong) = filters.values("health").iter().find(|word| !healths.contains(&word.as_str())) {
+        return Err(ApiError::bad(format!("unrecognized filter value for health: {}", clip(wrong))));
+    }
     let mut containers = call.engine().containers(&call.session).await?;
     containers.retain(|container| {
         let word = health::of(container).map_or("none", |health| health.status.word());

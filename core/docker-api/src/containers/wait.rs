@@ -21,11 +21,13 @@ pub async fn post(call: Call) -> Answer {
         Some("removed") => WaitFor::Removed,
         Some(other) => return Err(ApiError::bad(format!("invalid condition: \"{}\"", clip(other)))),
     };
+    // Only who asks afterwards: who waits for a start is told by it, and would print the reason twice.
+    let told = what == WaitFor::NotRunning;
     let waiting = call.engine().wait(&call.session, &call.name, what).await?;
     let stop = call.state.stop.clone();
     let body = stream::once(async move {
         tokio::select! {
-            done = waiting.done() => Ok(result(done)),
+            done = waiting.done() => Ok(result(done, told)),
             // Broken off rather than ended: an ended body would read as an answer.
             () = stop.cancelled() => Err(std::io::Error::other("the server is stopping")),
         }
@@ -33,10 +35,10 @@ pub async fn post(call: Call) -> Answer {
     Ok(reply::with_body(StatusCode::OK, reply::JSON, Body::from_stream(body)))
 }
 
-fn result(done: Result<Exit, EngineError>) -> Bytes {
+fn result(done: Result<Exit, EngineError>, told: bool) -> Bytes {
     let value = match done {
         // A container that could not be started tells so, as it does to who starts it.
-        Ok(Exit { code, error: Some(message), started_at: None, .. }) => {
+        Ok(Exit { code, error: Some(message), started_at: None, .. }) if told => {
             json!({ "StatusCode": code, "Error": { "Message": message } })
         }
         Ok(exit) => json!({ "StatusCode": exit.code }),

@@ -39,7 +39,7 @@ impl Asked {
             }
             None => {
                 return Err(ApiError::bad(format!(
-                    "logger: no log driver named '{}' is registered",
+                    "error looking up logging plugin {0}: plugin \"{0}\" not found",
                     clip(&name)
                 )));
             }
@@ -178,7 +178,7 @@ mod tests {
             ("local", json!({"labels": "a"}), "unknown log opt 'labels' for log driver local"),
             ("none", json!({"max-size": "1m"}), "invalid logging opts for driver none"),
             ("syslog", json!({}), "bulkhead: HostConfig.LogConfig.Type `syslog`"),
-            ("quill", json!({}), "logger: no log driver named 'quill' is registered"),
+            ("quill", json!({}), "error looking up logging plugin quill: plugin \"quill\" not found"),
             ("json-file", json!({"compress": "true"}), "Config.compress"),
             ("json-file", json!({"mode": "non-blocking"}), "Config.mode"),
             ("json-file", json!({"mode": "x"}), "logger: logging mode not supported: x"),

@@ -45,8 +45,12 @@ fn read(bytes: &[u8]) -> Result<ExecAsk, ApiError> {
     if let Some(wrong) = env.iter().find(|entry| entry.starts_with('=') || entry.is_empty()) {
         return Err(ApiError::bad(format!("invalid environment variable: {}", crate::query::clip(wrong))));
     }
+    let cmd = fields.words("Cmd")?.unwrap_or_default();
+    if cmd.is_empty() {
+        return Err(ApiError::bad("No exec command specified"));
+    }
     Ok(ExecAsk {
-        cmd: fields.words("Cmd")?.unwrap_or_default(),
+        cmd,
         env,
         working_dir: fields.text("WorkingDir")?,
         user: fields.text("User")?,

@@ -106,6 +106,11 @@ fn exec(world: &mut World) -> Result<()> {
     has(&output.stdout, "executable file not found")?;
     let output = dev.run(&["exec", "beside", "/etc"])?;
     code(&output, 126)?;
+    // A folder to work in is made for the container's own process only.
+    let output = dev.run(&["exec", "-w", "/none", "beside", "true"])?;
+    code(&output, 126)?;
+    has(&output.stdout, "chdir to cwd (\"/none\")")?;
+    has(&output.stdout, "o such file or directory")?;
 
     // Without a client it goes on.
     dev.ok(&["exec", "-d", "beside", "sh", "-c", "sleep 1; echo later > /later"])?;

@@ -66,7 +66,7 @@ async fn a_command_that_is_not_there_is_127() {
     for args in [vec!["run", IMAGE, "nosuch"], vec!["run", "--rm", IMAGE, "nosuch"]] {
         let said = vch.docker(&args).await;
         assert_eq!(said.code, 127, "{said:?}");
-        assert!(said.err.contains("executable file not found in $PATH"), "{said:?}");
+        assert_eq!(said.err.matches("executable file not found in $PATH").count(), 1, "{said:?}");
     }
     assert_eq!(vch.docker_ok(&["ps", "-a", "--format", "{{.State}}"]).await, "created");
     vch.world.engine.shutdown().await;
@@ -121,13 +121,10 @@ async fn what_is_not_there_is_refused_by_name() {
         (&["--ipc", "container:x"], "HostConfig.IpcMode"),
         (&["--security-opt", "apparmor=mine"], "HostConfig.SecurityOpt"),
         (&["--device", "/dev/null"], "HostConfig.Devices"),
-        (&["--cpu-shares", "2"], "HostConfig.CpuShares"),
-        (&["--memory", "1g", "--memory-swap", "3g"], "HostConfig.MemorySwap"),
         (&["--log-driver", "syslog"], "HostConfig.LogConfig"),
         (&["--dns", "1.1.1.1"], "HostConfig.Dns"),
         (&["--add-host", "a:1.1.1.1"], "HostConfig.ExtraHosts"),
         (&["--runtime", "runc"], "HostConfig.Runtime"),
-        (&["--annotation", "a=b"], "HostConfig.Annotations"),
         (&["--mac-address", "02:00:00:00:00:01"], "MacAddress"),
     ] {
         let error = vch.docker_fails(&[&["create"], args, &[IMAGE, "sim"][..]].concat()).await;
@@ -197,7 +194,8 @@ async fn images_are_listed_tagged_and_removed() {
     assert_eq!(vch.docker_ok(&["rmi", "localhost:5000/a/b:1"]).await, "Untagged: localhost:5000/a/b:1");
     let id = vch.docker_ok(&["create", "--network", "none", IMAGE, "sim"]).await;
     let used = vch.docker_fails(&["rmi", IMAGE]).await;
-    assert!(used.contains("conflict: unable to") && used.contains(&id[..12]), "{used}");
+    let text = "conflict: unable to remove repository reference \"app:latest\" (must force) - container ";
+    assert!(used.contains(text) && used.contains(&id[..12]), "{used}");
     vch.docker_ok(&["rm", &id]).await;
     assert!(vch.docker_ok(&["rmi", IMAGE]).await.contains("Deleted: sha256:"));
     let missing = vch.docker_fails(&["image", "inspect", IMAGE]).await;

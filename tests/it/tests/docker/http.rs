@@ -33,7 +33,7 @@ async fn every_call_answers_for_a_thing_that_is_not_there() {
                 assert!(!got.message().is_empty(), "{method} {path}");
             }
             if path.contains("/containers/nosuch") && got.status == 404 {
-                assert_eq!(got.message(), "No such container: nosuch", "{method} {path}");
+                assert!(got.message().ends_with("No such container: nosuch"), "{method} {path}: {got:?}");
             }
             if path.contains("/images/nosuch") && got.status == 404 {
                 assert_eq!(got.message(), "No such image: nosuch:latest", "{method} {path}");

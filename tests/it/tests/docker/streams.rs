@@ -1,11 +1,12 @@
 //! Streams: when their heads come, what is in them, how they end.
 
 use crate::endpoint::Endpoint;
-use crate::world::{until, within};
+use crate::world::{IMAGE, until, within};
 use bulkhead_model::ContainerId;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::hash::{DefaultHasher, Hasher as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 async fn start(vch: &Endpoint, id: &ContainerId) {
@@ -121,6 +122,87 @@ async fn followed_logs_begin_at_once_and_end_with_the_container() {
     vch.world.stop(&id, Some(0)).await.unwrap();
     within("end", response.into_body().collect()).await.unwrap();
     vch.world.engine.shutdown().await;
+}
+
+/// Twenty readers of one log, while it is written: who reads a byte at a time holds up nobody, and costs no memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_a_byte_at_a_time_harms_nobody() {
+    const BYTES: usize = 20_000_000;
+    const READERS: usize = 19;
+    let vch = Endpoint::new().await;
+    // It begins when its input ends.
+    let flood = BYTES.to_string();
+    let script = ["sim", "cat", ";", "flood", &flood, ";", "print", "end"];
+    vch.docker_ok(&[&["create", "-i", "--name", "many", IMAGE], &script[..]].concat()).await;
+    vch.docker_ok(&["start", "many"]).await;
+    let path = "/v1.50/containers/many/logs?follow=1&stdout=1";
+    let readers: Vec<_> = {
+        let begin = (0..READERS).map(|_| vch.begin("GET", path, &[], ""));
+        futures_util::future::join_all(begin).await
+    };
+    let mut slow = vch.connect().await;
+    slow.write_all(format!("GET {path} HTTP/1.1\r\nHost: docker\r\n\r\n").as_bytes()).await.unwrap();
+    assert!(head(&mut slow).await.starts_with("HTTP/1.1 200 "));
+    let before = resident_bytes();
+    let mut input = vch.connect().await;
+    let attach = "POST /containers/many/attach?stdin=1&stream=1 HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    input.write_all(attach.as_bytes()).await.unwrap();
+    assert!(head(&mut input).await.starts_with("HTTP/1.1 101 "));
+    input.shutdown().await.unwrap();
+    assert_eq!(vch.docker_ok(&["wait", "many"]).await, "0");
+    // All is written and next to nothing was read: for each reader to have it in memory, there would be 400 MB of it.
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 200_000_000, "{grown} bytes for what nobody reads");
+    let drained = futures_util::future::join_all(readers.into_iter().map(|reader| async {
+        let (mut count, mut content) = (0, DefaultHasher::new());
+        let mut body = reader.into_body();
+        while let Some(frame) = within("output", body.frame()).await {
+            let data = frame.unwrap().into_data().unwrap();
+            count += data.len();
+            content.write(&data);
+        }
+        (count, content.finish())
+    }));
+    let mut bytes = Vec::new();
+    let crawl = async {
+        let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
+        loop {
+            tick.tick().await;
+            bytes.push(slow.read_u8().await.unwrap());
+        }
+    };
+    let drained = tokio::select! {
+        drained = drained => drained,
+        () = crawl => panic!("it never ends"),
+    };
+    // A frame a line: 8 bytes before each 100, and before `end`.
+    let expected = BYTES / 100 * 108 + 12;
+    assert_eq!(drained, vec![(expected, drained[0].1); READERS]);
+    assert!(bytes.len() < 60, "{} bytes read one by one", bytes.len());
+    // In no hurry, but right.
+    let mut content = DefaultHasher::new();
+    let mut chunks = tokio::io::BufReader::new((&bytes[..]).chain(slow));
+    let mut count = 0;
+    loop {
+        let mut line = String::new();
+        within("a chunk", chunks.read_line(&mut line)).await.unwrap();
+        let mut chunk = vec![0; usize::from_str_radix(line.trim(), 16).unwrap() + 2];
+        within("a chunk", chunks.read_exact(&mut chunk)).await.unwrap();
+        let data = &chunk[..chunk.len() - 2];
+        if data.is_empty() {
+            break;
+        }
+        count += data.len();
+        content.write(data);
+    }
+    assert_eq!((count, content.finish()), drained[0]);
+    vch.world.engine.shutdown().await;
+}
+
+/// Of this process, in which the server runs.
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,7 +73,7 @@ async fn log_options_are_refused_by_name() {
             &["--log-driver", "journald"],
             "HostConfig.LogConfig.Type `journald` (--log-driver) is not supported",
         ),
-        (&["--log-driver", "quill"], "logger: no log driver named 'quill' is registered"),
+        (&["--log-driver", "quill"], "error looking up logging plugin quill: plugin \"quill\" not found"),
         (&["--log-opt", "max-size=big"], "invalid size: 'big'"),
     ] {
         let error = vch.docker_fails(&[&["create"], args, &[IMAGE, "sim"][..]].concat()).await;
