@@ -8,6 +8,8 @@ use bulkhead_guest_protocol::message::{
     AgentState, Event, Exec, Hello, Interior, Limit, Process, Reply, ReplyBody, Request, RequestBody, Start,
     Stdio, TerminalSize, Tmpfs,
 };
+use bulkhead_guest_protocol::network::{Interface, Network};
+use bulkhead_guest_protocol::volumes::{VolumeDisk, Volumes};
 use bulkhead_guest_protocol::watch::{self, DeviceUsage, Processes, Usage};
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
@@ -114,6 +116,18 @@ fn requests() -> Vec<RequestBody> {
         masked_paths: vec![text(); 2],
         ..Interior::default()
     };
+    let interface = Interface {
+        mac: [2; 6],
+        address: [10, 0, 0, 2].into(),
+        prefix: 16,
+        gateway: Some([10, 0, 0, 1].into()),
+    };
+    let network = Network {
+        interfaces: vec![interface; 2],
+        hosts: vec![(text(), [10, 0, 0, 3].into())],
+        ..Network::default()
+    };
+    let volumes = Volumes { disks: vec![VolumeDisk { read_only: true }; 2], ..Volumes::default() };
     let write = FileTask::Write { path: text(), keep_kinds: true, owner: Some(text()), read_only: false };
     vec![
         RequestBody::Hello { protocol_min: 1, protocol_max: 2, nonce: [3; 16] },
@@ -124,6 +138,7 @@ fn requests() -> Vec<RequestBody> {
             hostname: text(),
             domain_name: text(),
             layer_count: 6,
+            network: network.clone(),
             process: process.clone(),
             interior,
             stdio,
@@ -140,7 +155,8 @@ fn requests() -> Vec<RequestBody> {
             task: FileTask::Layer { mounts: vec![text(); 2], freeze: true },
             window: 3,
         })),
-        RequestBody::Assemble(Assemble { unix_ns: 1, layer_count: 2 }),
+        RequestBody::Assemble(Assemble { unix_ns: 1, layer_count: 2, volumes }),
+        RequestBody::Network(Box::new(network)),
     ]
 }
 
