@@ -7,6 +7,9 @@ use bulkhead_engine::EngineError;
 use bulkhead_model::network::{NO_NETWORK, predefined_id};
 
 pub async fn get(call: Call) -> Answer {
+    if call.query.text("scope").is_some_and(|scope| scope != "local") {
+        return Err(EngineError::NoSuchNetwork(call.name).into());
+    }
     let found = call.engine().network(&call.session, &call.name).await;
     let none = predefined_id(call.state.vch, NO_NETWORK);
     let is_none = call.name == NO_NETWORK || (!call.name.is_empty() && none.as_str().starts_with(&call.name));
