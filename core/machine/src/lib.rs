@@ -18,7 +18,7 @@ pub mod sim;
 pub mod state;
 
 use async_trait::async_trait;
-use bulkhead_model::{ContainerId, Digest, ServerId, VchId};
+use bulkhead_model::{ContainerId, Digest, EndpointId, ServerId, VchId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,8 @@ pub struct MachineFacts {
     /// It was started with; it has no more.
     pub vcpus: u32,
     pub token: [u8; 32],
+    /// Of its interfaces.
+    pub nics: Vec<EndpointId>,
     pub condition: Condition,
 }
 
@@ -162,6 +164,13 @@ pub trait Machines: Send + Sync + fmt::Debug {
 
     /// Lets them go on from where they were. The guest's clock has missed the time.
     async fn resume(&self, id: &ContainerId) -> Result<(), MachineError>;
+
+    /// Gives a running machine one more interface, or finds that it has it. Its network was applied. The guest sees it
+    /// a moment later.
+    async fn plug(&self, id: &ContainerId, nic: &networks::Nic) -> Result<(), MachineError>;
+
+    /// Takes an interface away. Fine if the machine has none of that endpoint.
+    async fn unplug(&self, id: &ContainerId, endpoint: &EndpointId) -> Result<(), MachineError>;
 
     /// Removes what is left of an ended machine, except its journal. Fine if there is nothing.
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;

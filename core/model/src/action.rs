@@ -50,6 +50,11 @@ actions! {
     ImageLoad = "image.load",
     ImageSave = "image.save",
     NetworkList = "network.list",
+    NetworkCreate = "network.create",
+    NetworkRemove = "network.remove",
+    NetworkPrune = "network.prune",
+    NetworkConnect = "network.connect",
+    NetworkDisconnect = "network.disconnect",
     VolumeList = "volume.list",
     VchCreate = "vch.create",
     VchList = "vch.list",
@@ -99,6 +104,11 @@ impl Action {
             | Action::ImageRemove
             | Action::ImageLoad
             | Action::ImageSave
+            | Action::NetworkCreate
+            | Action::NetworkRemove
+            | Action::NetworkPrune
+            | Action::NetworkConnect
+            | Action::NetworkDisconnect
             | Action::VchCreate
             | Action::VchDelete => false,
         }

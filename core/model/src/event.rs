@@ -33,6 +33,7 @@ pub struct NewEvent {
 pub enum EventKind {
     Container,
     Image,
+    Network,
     Vch,
 }
 
@@ -41,11 +42,14 @@ impl EventKind {
         match self {
             EventKind::Container => "container",
             EventKind::Image => "image",
+            EventKind::Network => "network",
             EventKind::Vch => "vch",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Container, Self::Image, Self::Vch].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Container, Self::Image, Self::Network, Self::Vch]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }

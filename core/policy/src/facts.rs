@@ -10,11 +10,12 @@ use std::sync::LazyLock;
 
 pub(crate) const NAMESPACE: &str = "Bulkhead";
 
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 12] = [
     "Action",
     "Class",
     "Container",
     "Image",
+    "Network",
     "Platform",
     "Registries",
     "Registry",

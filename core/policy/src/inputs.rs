@@ -6,7 +6,7 @@ use crate::query::{ContainerFacts, ImageFacts, Query, Settings, Subject};
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{ContainerSpec, Resources};
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, Seccomp};
-use bulkhead_model::{Action, Caller, NetworkOptions, ProcessOptions, Reference, Vch};
+use bulkhead_model::{Action, Caller, Network, NetworkOptions, ProcessOptions, Reference, Vch};
 use std::collections::BTreeSet;
 
 /// The facts of a query, in a fixed order.
@@ -28,6 +28,7 @@ pub(crate) fn gather(query: &Query<'_>, settings: &Settings) -> Inputs {
             let pulling = query.action == Action::ImagePull;
             add_image(&mut things, vch, &image, pulling, settings)
         }
+        Subject::Network { vch, network, .. } => add_network(&mut things, vch, network),
     };
     Inputs {
         principal,
@@ -65,6 +66,11 @@ fn context(query: &Query<'_>, settings: &Settings) -> Facts {
             ("memoryMib", mebibytes(query.usage_after.memory_bytes)),
         ]);
         context.insert("usageAfter", Fact::Record(usage));
+    }
+    if matches!(query.action, Action::NetworkConnect | Action::NetworkDisconnect)
+        && let Subject::Network { container, .. } = query.subject
+    {
+        context.insert("container", Fact::Text(container.into()));
     }
     context
 }
@@ -228,6 +234,16 @@ fn add_container(
         thing = thing.fact("lowestPort", Fact::Long(port.into()));
     }
     thing.tags = labels.clone();
+    add(things, thing)
+}
+
+fn add_network(things: &mut Vec<Thing>, vch: &Vch, network: &Network) -> Uid {
+    let thing = Thing::new("Network", network.id.as_str())
+        .fact("tenant", tenant(vch))
+        .fact("name", Fact::Text(network.name.clone()))
+        .fact("subnet", Fact::Text(network.spec.subnet.to_string()))
+        .fact("internal", Fact::Bool(network.spec.internal))
+        .parent("Vch", vch.id.to_string());
     add(things, thing)
 }
 

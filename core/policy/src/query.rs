@@ -1,7 +1,7 @@
 //! What is asked of the policies and what they answer: model types in, a verdict with its reasons out.
 
 use bulkhead_model::container::ContainerSpec;
-use bulkhead_model::{Action, Caller, ContainerId, Image, Reason, Vch, Verdict};
+use bulkhead_model::{Action, Caller, ContainerId, Image, Network, Reason, Vch, Verdict};
 use chrono::{DateTime, Utc};
 
 /// One question. Everything in it is the typed request that will be carried out, never what a client sent.
@@ -25,12 +25,14 @@ pub struct Query<'a> {
 pub enum Subject<'a> {
     /// The installation as a whole: `vch.list`, and `decision.read` where the decision's VCH is gone.
     Platform,
-    /// `system.*`, `registry.login`, `*.list`, `image.load`, `vch.create|inspect|delete`, `decision.read`.
+    /// `system.*`, `registry.login`, `*.list`, `image.load`, `network.prune`, `vch.create|inspect|delete`, `decision.read`.
     Vch(&'a Vch),
     /// `container.*` but `list`. On create it is the container that would be made, decided spec and all.
     Container { vch: &'a Vch, container: ContainerFacts<'a> },
     /// `image.pull|inspect|tag|remove|save`.
     Image { vch: &'a Vch, image: ImageFacts<'a> },
+    /// `network.create|remove|connect|disconnect`. `container`: the name of the one that comes or goes.
+    Network { vch: &'a Vch, network: &'a Network, container: &'a str },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +112,10 @@ impl<'a> Subject<'a> {
     pub fn vch(&self) -> Option<&'a Vch> {
         match *self {
             Subject::Platform => None,
-            Subject::Vch(vch) | Subject::Container { vch, .. } | Subject::Image { vch, .. } => Some(vch),
+            Subject::Vch(vch)
+            | Subject::Container { vch, .. }
+            | Subject::Image { vch, .. }
+            | Subject::Network { vch, .. } => Some(vch),
         }
     }
 }

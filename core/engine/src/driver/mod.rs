@@ -28,7 +28,7 @@ use bulkhead_guest_protocol::network::Network;
 use bulkhead_machine::Condition;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::{Exit, Facts, GuestFact, MachineFact, Status, Step, next};
-use bulkhead_model::{Container, ContainerId, VchId};
+use bulkhead_model::{Container, ContainerId, EndpointId, VchId};
 use bulkhead_store::StoreError;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +54,7 @@ pub(crate) struct Seen {
 pub(crate) enum Command {
     Signal { signal: Signal, done: oneshot::Sender<Result<(), EngineError>> },
     Workbench { done: oneshot::Sender<Result<Bench, EngineError>> },
+    Networks { done: oneshot::Sender<Result<(), EngineError>> },
 }
 
 /// How others reach a driver.
@@ -93,6 +94,10 @@ impl Handle {
 
     pub(crate) fn seen(&self) -> watch::Receiver<Seen> {
         self.seen.clone()
+    }
+
+    pub(crate) async fn command(&self, command: Command) -> Result<(), EngineError> {
+        self.commands.send(command).await.map_err(|_| EngineError::Stopping)
     }
 
     /// Sends a signal to the process, by way of the driver.
@@ -145,6 +150,8 @@ pub(super) struct Driver {
     quota: Option<u32>,
     /// What the guest of this run was told of its networks.
     told: Option<Network>,
+    /// Interfaces that the machine has.
+    nics: Vec<EndpointId>,
     /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
@@ -193,6 +200,7 @@ impl Engine {
             vcpus: 0,
             quota: None,
             told: None,
+            nics: Vec::new(),
             failed: None,
             greet_by: None,
             journal: journal::Follower::default(),
@@ -309,6 +317,7 @@ impl Driver {
             Some(found) => {
                 self.token = Some(found.token);
                 self.vcpus = found.vcpus;
+                self.nics = found.nics;
                 match found.condition {
                     Condition::Running { paused: false, .. } => MachineFact::Running,
                     Condition::Running { paused: true, .. } => MachineFact::Paused,
@@ -340,7 +349,10 @@ impl Driver {
         }
         self.set_clock(&machine).await;
         self.set_limits(&machine, container).await;
-        self.set_network(&machine, container).await;
+        if let Err(error) = self.set_network(&machine, container).await {
+            // The next look tries again.
+            tracing::warn!(error = &error as &dyn std::error::Error, "the machine is not on its networks");
+        }
         let run = run_of(&container.status);
         let guest = match &self.failed {
             Some((of, exit)) if *of == run => GuestFact::Exited { run, exit: exit.clone() },
@@ -385,6 +397,7 @@ impl Driver {
         // Nobody to tell is fine: the client left, the signal stands.
         match command {
             Command::Signal { signal, done } => drop(done.send(self.signal(signal).await)),
+            Command::Networks { done } => drop(done.send(self.change_networks().await)),
             Command::Workbench { done } => {
                 let stop = self.engine.0.stop.clone();
                 tokio::select! {

@@ -68,6 +68,13 @@ pub(super) fn check(network: &Network, wish: &EndpointWish) -> Result<(), Engine
     }
 }
 
+/// As names of containers.
+pub(super) fn matches_name(name: &str) -> bool {
+    (1..=128).contains(&name.len())
+        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
 fn pick(networks: Vec<Network>, text: &str) -> Result<Network, EngineError> {
     let missing = || EngineError::NoSuchNetwork(text.chars().take(200).collect());
     let exact = networks.iter().find(|network| network.id.as_str() == text || network.name == text);

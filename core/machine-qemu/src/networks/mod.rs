@@ -304,6 +304,10 @@ impl Networks for QemuNetworks {
         self.0.unavailable.as_deref()
     }
 
+    fn reserved(&self) -> Subnet {
+        self.0.uplinks
+    }
+
     async fn apply(&self, all: &[VchNetworks]) -> Result<Vec<(VchId, String)>, MachineError> {
         if self.0.unavailable.is_some() {
             return Ok(Vec::new());

@@ -41,10 +41,12 @@ pub enum Verb {
     CommitLayer,
     DeleteLayer,
     ApplyNetworks,
+    Plug,
+    Unplug,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 16] = [
+    pub const ALL: [Verb; 18] = [
         Verb::Start,
         Verb::Observe,
         Verb::Kill,
@@ -61,6 +63,8 @@ impl Verb {
         Verb::CommitLayer,
         Verb::DeleteLayer,
         Verb::ApplyNetworks,
+        Verb::Plug,
+        Verb::Unplug,
     ];
 }
 
@@ -205,6 +209,11 @@ impl Sim {
         let guest = self.lock().machines.get(id)?.guest.clone();
         let network = guest.network.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Some(network)
+    }
+
+    /// The interfaces that a machine has.
+    pub fn nics(&self, id: &ContainerId) -> Vec<crate::networks::Nic> {
+        self.lock().machines.get(id).map(|machine| machine.spec.nics.clone()).unwrap_or_default()
     }
 
     /// The machine ends without a word, as when its hypervisor crashes.

@@ -3,7 +3,8 @@
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{Resources, Signal};
 use bulkhead_model::{
-    Action, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Origin, Vch, VchId, VchSettings,
+    Action, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Network, Origin, Vch, VchId,
+    VchSettings,
 };
 use bulkhead_policy::{ContainerFacts, HostFacts, ImageFacts, Query, Subject, Usage};
 use chrono::{DateTime, Utc};
@@ -21,6 +22,7 @@ pub struct World {
     pub spec: ContainerSpec,
     pub asked: String,
     pub image: Option<Image>,
+    pub network: Network,
     pub accelerator: String,
     pub hardware_isolation: bool,
     pub usage: Usage,
@@ -77,6 +79,7 @@ impl World {
     pub fn new(class: &str) -> Self {
         let vch = vch("main", "acme", class);
         Self {
+            network: Network::default_of(vch.id, DateTime::UNIX_EPOCH),
             caller: Caller::unix(1000),
             endpoint: Some(vch.clone()),
             vch,
@@ -149,11 +152,18 @@ impl World {
             | Action::ImageTag
             | Action::ImageRemove
             | Action::ImageSave => Subject::Image { vch, image },
+            Action::NetworkCreate
+            | Action::NetworkRemove
+            | Action::NetworkConnect
+            | Action::NetworkDisconnect => {
+                Subject::Network { vch, network: &self.network, container: &self.name }
+            }
             Action::SystemRead
             | Action::SystemEvents
             | Action::RegistryLogin
             | Action::ContainerList
             | Action::ContainerPrune
+            | Action::NetworkPrune
             | Action::ImageList
             | Action::ImageLoad
             | Action::NetworkList
