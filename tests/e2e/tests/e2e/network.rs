@@ -124,10 +124,9 @@ fn who_reaches_whom(world: &mut World) -> Result<()> {
     let (dev, other) = (world.dev.clone(), world.vch("net-b", "dev", "other")?);
     other.ok(&["pull", "--quiet", &world.busybox()])?;
     let serve = "echo from web > /tmp/index.html; exec busybox httpd -f -p 80 -h /tmp";
-    let ports = ["--publish", "80", "--publish", "127.0.0.1::80"];
-    let web =
-        [&["run", "--detach", "--name", "web"], &ports[..], &[&world.busybox(), "sh", "-c", serve]].concat();
-    dev.ok(&web)?;
+    let image = world.busybox();
+    let web = ["run", "--detach", "--name", "web", "--publish", "80", "--publish", "127.0.0.1::80"];
+    dev.ok(&[&web[..], &[image.as_str(), "sh", "-c", serve]].concat())?;
     // It asks for the other by its name, again and again: also while there is no server.
     let ask = "while :; do (exec 3<>/dev/tcp/web/80 && echo got it); sleep 1; done";
     dev.ok(&["run", "--detach", "--name", "client", &world.image("debian:12"), "bash", "-c", ask])?;
@@ -260,10 +259,11 @@ fn without_server(world: &mut World, dev: &Docker) -> Result<()> {
     let (port, on_loopback) = published(dev)?;
     let killed = chrono_now()?;
     world.server.kill_9()?;
+    // For some seconds: so long that the client has asked meanwhile.
     let mut answers = 0;
     wait_for("the port answers without a server", WITHIN, || {
         answers += u32::from(fetch(&format!("127.0.0.1:{port}")).is_ok_and(|page| page.contains("from web")));
-        (answers >= 20).then_some(())
+        (answers >= 120).then_some(())
     })?;
     world.server.restart()?;
     let back = chrono_now()?;
