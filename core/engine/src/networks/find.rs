@@ -68,11 +68,11 @@ pub(super) fn check(network: &Network, wish: &EndpointWish) -> Result<(), Engine
     }
 }
 
-/// As names of containers.
+/// Printable, and fit for a path of the API.
 pub(super) fn matches_name(name: &str) -> bool {
     (1..=128).contains(&name.len())
-        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && name.trim() == name
+        && !name.chars().any(|letter| letter.is_control() || letter == '/')
 }
 
 fn pick(networks: Vec<Network>, text: &str) -> Result<Network, EngineError> {

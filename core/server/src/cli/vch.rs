@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a VCH and print how to use it
-    Create(Create),
+    Create(Box<Create>),
     /// List VCHs
     Ls,
     /// Show all about a VCH

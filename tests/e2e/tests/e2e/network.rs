@@ -220,8 +220,7 @@ fn lies(world: &World, dev: &Docker) -> Result<()> {
     let reasons = ["mac", "ip", "arp", "vlan", "dhcp", "ra", "ipv6", "other"];
     let missing = wait_for("all are counted", WITHIN, || {
         let after = dropped(&namespace).ok()?;
-        let counted = |reason: &&str| after.get(*reason) > before.get(*reason);
-        reasons.iter().all(|reason| counted(&reason)).then_some(())
+        reasons.iter().all(|reason| after.get(*reason) > before.get(*reason)).then_some(())
     });
     if missing.is_err() {
         bail!("before: {before:?}, after: {:?}", dropped(&namespace)?);
