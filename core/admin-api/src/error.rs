@@ -103,6 +103,8 @@ impl From<EngineError> for Problem {
             | E::Invalid { .. } => (StatusCode::BAD_REQUEST, code::INVALID),
             E::NameInUse { .. }
             | E::VchNameInUse(_)
+            | E::NetworkNameInUse(_)
+            | E::NetworkForbidden(_)
             | E::VchNotEmpty { .. }
             | E::IsRunning(_)
             | E::NotRunning(_)

@@ -175,7 +175,8 @@ impl From<EngineError> for ApiError {
                 (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
             }
             EngineError::BadNetwork(_) => (Is::BAD_REQUEST, error.to_string()),
-            EngineError::Publish(_) => (Is::FORBIDDEN, error.to_string()),
+            EngineError::NetworkNameInUse(_) => (Is::CONFLICT, error.to_string()),
+            EngineError::NetworkForbidden(_) | EngineError::Publish(_) => (Is::FORBIDDEN, error.to_string()),
             EngineError::Network(_) => (Is::INTERNAL_SERVER_ERROR, error.to_string()),
             EngineError::Spec(_) | EngineError::Reference(_) | EngineError::Invalid { .. } => {
                 (Is::BAD_REQUEST, error.to_string())

@@ -83,6 +83,11 @@ routes! {
     GET    "/networks"                 => NetworkList,      networks::list::get;
     GET    "/networks/"                => NetworkListSlash, networks::list::get;
     GET    "/networks/{}"              => NetworkInspect,   networks::inspect::get;
+    POST   "/networks/create"          => NetworkCreate,    networks::create::post;
+    POST   "/networks/prune"           => NetworkPrune,     networks::remove::prune;
+    DELETE "/networks/{}"              => NetworkRemove,    networks::remove::delete;
+    POST   "/networks/{}/connect"      => NetworkConnect,   networks::connect::connect;
+    POST   "/networks/{}/disconnect"   => NetworkDisconnect, networks::connect::disconnect;
     GET    "/volumes"                  => VolumeList,       volumes::list::get;
     POST   "/volumes/create"           => VolumeCreate,     volumes::create::post;
     POST   "/volumes/prune"            => VolumePrune,      volumes::prune::post;

@@ -43,11 +43,6 @@ operations! {
     POST   "/images/{*}/push"              Later("push");
     GET    "/images/{*}/attestations"      Later("image attestations");
     GET    "/distribution/{*}/json"        Later("manifest inspect");
-    POST   "/networks/create"              Later("network create");
-    POST   "/networks/prune"               Later("network prune");
-    DELETE "/networks/{}"                  Later("network rm");
-    POST   "/networks/{}/connect"          Later("network connect");
-    POST   "/networks/{}/disconnect"       Later("network disconnect");
     PUT    "/volumes/{}"                   NoSwarm;
 
     GET    "/containers/{}/checkpoints"    Experimental;

@@ -92,6 +92,11 @@ pub enum EngineError {
     /// What was asked of networks cannot be, in the user's words.
     #[error("{0}")]
     BadNetwork(String),
+    #[error("network with name {0} already exists")]
+    NetworkNameInUse(String),
+    /// What others have, or what is there for all, stands in the way; in the user's words.
+    #[error("{0}")]
+    NetworkForbidden(String),
     /// What publishing asks for is not the VCH's to have.
     #[error(transparent)]
     Publish(#[from] bulkhead_model::ports::PublishError),

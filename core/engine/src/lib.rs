@@ -49,6 +49,7 @@ pub use files::{ArchiveIn, ChangeKind, CommitAsk, FileChange, FileFault, Pieces}
 pub use images::RemovedImage;
 pub use input::{Input, Size};
 pub use log::{Log, LogLine, LogQuery};
+pub use networks::NewNetwork;
 pub use output::{Output, OutputStream};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;

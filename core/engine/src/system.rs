@@ -21,6 +21,8 @@ pub struct SystemFacts {
     pub policy_set: String,
     /// Bytes of all layer disks of the VCH.
     pub layers_bytes: u64,
+    /// Why there can be no networks.
+    pub without_networks: Option<String>,
 }
 
 impl Engine {
@@ -38,6 +40,7 @@ impl Engine {
             images: usage.images,
             accept_emulation: self.0.policies.settings().accepts_emulation,
             policy_set: self.0.policies.status().policy_set,
+            without_networks: self.back_end().networks.unavailable().map(str::to_owned),
             layers_bytes: layers.iter().map(|layer| layer.disk_bytes).sum(),
             vch,
         })

@@ -100,7 +100,8 @@ fn launch_into(
         .cgroups
         .enter(&spec.id, Share::booting(spec), process.pid)
         .map_err(MachineError::io("limiting the hypervisor process"))?;
-    let record = Record { spec: spec.clone(), process, uid, since: chrono::Utc::now() };
+    let ports = spec.nics.iter().cloned().enumerate().map(|(place, nic)| (place + 1, nic)).collect();
+    let record = Record { spec: spec.clone(), process, uid, since: chrono::Utc::now(), ports };
     let pidfd = Pidfd::open(&record.process)
         .and_then(|found| found.ok_or_else(|| io::Error::other("it ended before it was started")))
         .map_err(MachineError::io("watching the hypervisor process"))?;

@@ -21,6 +21,7 @@ mod cgroups;
 mod channel;
 mod disks;
 mod guest_image;
+mod hotplug;
 mod journals;
 mod kvm;
 mod launch;

@@ -4,23 +4,26 @@
 //! killed and started again finds every machine as it is.
 
 use crate::channel::{AgentStream, Hangup};
+use crate::hotplug::{NicChange, What};
 use crate::launch::{self, Launched};
+use crate::plan::SPARE_PORTS;
 use crate::process::Pidfd;
 use crate::record::{MachineFolder, Record};
 use crate::shared::Shared;
 use crate::watch::{self, Watch};
 use async_trait::async_trait;
+use bulkhead_machine::networks::Nic;
 use bulkhead_machine::state::{MachineState, StartStep};
 use bulkhead_machine::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
-use bulkhead_model::{ContainerId, VolumeId};
-use std::collections::{BTreeSet, HashMap};
+use bulkhead_model::{ContainerId, EndpointId, VolumeId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, watch as watched};
+use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, oneshot, watch as watched};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +36,8 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 /// For QEMU to say whether they stand, to a server that has just started.
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
+/// For the guest to see an interface go.
+const NIC_DEADLINE: Duration = Duration::from_secs(20);
 const CHANGES_KEPT: usize = 1024;
 
 #[derive(Debug, Clone)]
@@ -60,6 +65,7 @@ struct Live {
     cpu_milli: watched::Sender<u32>,
     /// Which volume's disk has become how large.
     grow: mpsc::Sender<(usize, u64)>,
+    nics: mpsc::Sender<NicChange>,
     /// Whether its vCPUs stand still, once that is known.
     frozen: watched::Receiver<Option<bool>>,
     /// Becomes true when its end was written down.
@@ -180,6 +186,43 @@ impl QemuMachines {
         Ok(())
     }
 
+    /// What is known of a machine that runs.
+    async fn running(&self, id: &ContainerId) -> Result<Record, MachineError> {
+        let id = id.clone();
+        self.blocking("looking at the machine", move |inner| match inner.state(&id)? {
+            (MachineState::Running { .. }, Some(record)) => Ok(record),
+            _ => Err(MachineError::NoSuchMachine(id)),
+        })
+        .await
+    }
+
+    async fn change_nics(&self, id: &ContainerId, what: What) -> Result<(), MachineError> {
+        let doing = "changing an interface of a running machine";
+        let nics = lock(&self.0.live).get(id).map(|live| live.nics.clone());
+        let nics = nics.ok_or_else(|| MachineError::NoSuchMachine(id.clone()))?;
+        let (done, outcome) = oneshot::channel();
+        let change = async {
+            nics.send(NicChange { what, done }).await.map_err(io::Error::other)?;
+            outcome.await.map_err(io::Error::other)?
+        };
+        let changed = tokio::time::timeout(NIC_DEADLINE, change).await;
+        changed.map_err(io::Error::from).flatten().map_err(MachineError::io(doing))
+    }
+
+    fn record_ports(
+        &self,
+        id: &ContainerId,
+        change: impl FnOnce(&mut BTreeMap<usize, Nic>),
+    ) -> Result<(), MachineError> {
+        let folder = self.0.folder(id);
+        let write = || {
+            let mut record = folder.record()?.ok_or(io::ErrorKind::NotFound)?;
+            change(&mut record.ports);
+            folder.write_record(&record)
+        };
+        write().map_err(MachineError::io("writing down the machine's interfaces"))
+    }
+
     /// Waits until the end of a machine whose process is gone, or was killed, is written down.
     async fn over(&self, id: &ContainerId, deadline: Duration) -> bool {
         let over = lock(&self.0.live).get(id).map(|live| live.over.clone());
@@ -242,6 +285,7 @@ impl Inner {
         let (kill, kill_requests) = mpsc::channel(1);
         let (freeze, freeze_requests) = mpsc::channel(1);
         let (grow, grow_requests) = mpsc::channel(1);
+        let (nics, nic_changes) = mpsc::channel(1);
         let (frozen, is_frozen) = watched::channel(None);
         let (cpu_milli, cpu_share) = watched::channel(record.spec.cpu_milli);
         let (over, is_over) = watched::channel(false);
@@ -257,12 +301,14 @@ impl Inner {
             cpu_share,
             grow: grow_requests,
             frozen,
+            nics: nic_changes,
         };
         let live = Live {
             kill,
             freeze,
             cpu_milli,
             grow,
+            nics,
             frozen: is_frozen,
             over: is_over,
             hangup: None,
@@ -317,8 +363,9 @@ fn facts(state: MachineState, record: Option<Record>, paused: bool) -> Option<Ma
         }
         MachineState::Ended { reason, .. } => Condition::Ended { reason },
     };
+    let nics = record.ports.into_values().map(|nic| nic.endpoint).collect();
     let MachineSpec { id, vch, server, run, vcpus, token, .. } = record.spec;
-    Some(MachineFacts { id, vch, server, run, vcpus, token, condition })
+    Some(MachineFacts { id, vch, server, run, vcpus, token, nics, condition })
 }
 
 #[async_trait]
@@ -404,6 +451,40 @@ impl Machines for QemuMachines {
         let told = tokio::time::timeout(FREEZE_DEADLINE, grow.send((place, bytes))).await;
         // One that has ended needs to know no more.
         told.map(drop).map_err(|_| MachineError::io("growing a volume")(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn plug(&self, id: &ContainerId, nic: &Nic) -> Result<(), MachineError> {
+        let _act = self.act(id).await;
+        let record = self.running(id).await?;
+        if record.ports.values().any(|one| one.endpoint == nic.endpoint) {
+            return Ok(());
+        }
+        let port = (1..=SPARE_PORTS).find(|port| !record.ports.contains_key(port));
+        let port = port.ok_or_else(|| {
+            MachineError::io("plugging an interface in")(io::ErrorKind::QuotaExceeded.into())
+        })?;
+        let (vch, wanted) = (record.spec.vch, nic.clone());
+        let open = move |inner: &Inner| {
+            inner.shared.networks.open_tap(vch, &wanted).map_err(MachineError::io("joining a network"))
+        };
+        let tap = self.blocking("joining a network", open).await?;
+        self.change_nics(id, What::Plug { port, mac: nic.mac, tap }).await?;
+        self.record_ports(id, |ports| drop(ports.insert(port, nic.clone())))
+    }
+
+    async fn unplug(&self, id: &ContainerId, endpoint: &EndpointId) -> Result<(), MachineError> {
+        let _act = self.act(id).await;
+        let record = match self.running(id).await {
+            Err(MachineError::NoSuchMachine(_)) => return Ok(()),
+            record => record?,
+        };
+        let Some(port) =
+            record.ports.iter().find(|(_, one)| one.endpoint == *endpoint).map(|(port, _)| *port)
+        else {
+            return Ok(());
+        };
+        self.change_nics(id, What::Unplug { port }).await?;
+        self.record_ports(id, |ports| drop(ports.remove(&port)))
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {

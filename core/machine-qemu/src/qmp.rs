@@ -3,9 +3,11 @@
 //! **Invariant:** a QEMU that its guest took over is a hostile peer; a line is bounded and anything unexpected ends the
 //! connection, nothing else.
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use std::io;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 /// The longest line is the console's 64 KiB as JSON, every byte escaped.
@@ -43,6 +45,39 @@ impl Qmp {
             line.insert("arguments".into(), arguments);
         }
         self.stream.write_all(format!("{line}\n").as_bytes()).await
+    }
+
+    /// As [`Qmp::send`], with a descriptor for QEMU beside it.
+    pub(crate) async fn send_with(
+        &mut self,
+        id: u64,
+        command: &str,
+        arguments: Value,
+        fd: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let line = format!("{}\n", json!({ "execute": command, "id": id, "arguments": arguments }));
+        let fds = [fd.as_raw_fd()];
+        let sent = loop {
+            self.stream.writable().await?;
+            let passed = [ControlMessage::ScmRights(&fds)];
+            let send = || {
+                let pieces = [io::IoSlice::new(line.as_bytes())];
+                let socket = self.stream.as_raw_fd();
+                Ok(sendmsg::<()>(
+                    socket,
+                    &pieces,
+                    &passed,
+                    MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+                    None,
+                )?)
+            };
+            match self.stream.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => break other?,
+            }
+        };
+        // The descriptor went with the first byte.
+        self.stream.write_all(line.as_bytes().get(sent..).unwrap_or_default()).await
     }
 
     /// The next message. May be dropped at any time: nothing is lost.

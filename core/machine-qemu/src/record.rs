@@ -12,10 +12,12 @@
 
 use crate::process::ProcessId;
 use bulkhead_machine::MachineSpec;
+use bulkhead_machine::networks::Nic;
 use bulkhead_machine::state::MachineState;
 use bulkhead_model::ContainerId;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -28,6 +30,9 @@ pub(crate) struct Record {
     /// User and group that it runs under.
     pub(crate) uid: u32,
     pub(crate) since: DateTime<Utc>,
+    /// Which interface is on which port now, counted from 1.
+    #[serde(default)]
+    pub(crate) ports: BTreeMap<usize, Nic>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

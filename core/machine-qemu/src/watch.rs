@@ -4,6 +4,7 @@
 //! gone; a panicked guest, however, stands still until somebody has read its console.
 
 use crate::cgroups::Share;
+use crate::hotplug::{Changes, NicChange};
 use crate::plan;
 use crate::process::Pidfd;
 use crate::qmp::{Message, Qmp};
@@ -30,13 +31,15 @@ const BOOT_TIME: Duration = Duration::from_secs(30);
 const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Ids of the commands that are sent.
-mod command {
+pub(crate) mod command {
     pub(super) const CAPABILITIES: u64 = 1;
     pub(super) const STATUS: u64 = 2;
     pub(super) const CONSOLE: u64 = 3;
     pub(super) const QUIT: u64 = 4;
     pub(super) const FREEZE: u64 = 5;
     pub(super) const GROW: u64 = 6;
+    /// From here on: changes of interfaces, each with numbers of its own.
+    pub(crate) const NICS: u64 = 1000;
 }
 
 pub(crate) struct Watch {
@@ -55,6 +58,8 @@ pub(crate) struct Watch {
     pub(crate) frozen: watched::Sender<Option<bool>>,
     /// What the machine is to have once it has booted, in thousandths of a vCPU.
     pub(crate) cpu_share: watched::Receiver<u32>,
+    /// Interfaces that are to come or go.
+    pub(crate) nics: mpsc::Receiver<NicChange>,
 }
 
 impl Watch {
@@ -65,6 +70,7 @@ impl Watch {
         let mut ending = Ending { reason: None, kill_at: None };
         let boot_over = Instant::now() + self.boot_time_left();
         let mut tight = false;
+        let mut changes = Changes::default();
         loop {
             let kill_at = ending.kill_at.unwrap_or_else(|| Instant::now() + FAR_AWAY);
             tokio::select! {
@@ -79,10 +85,12 @@ impl Watch {
                 message = receive(&mut qmp) => match message {
                     Ok(message) => {
                         self.heard(&message, &mut qmp).await;
+                        changes.heard(&message, &mut qmp).await;
                         ending.heard(message, &mut qmp).await;
                     }
                     Err(_) => {
                         qmp = None;
+                        changes.give_up();
                         self.guess(&qmp);
                     }
                 },
@@ -95,6 +103,7 @@ impl Watch {
                     let arguments = json!({ "node-name": plan::volume_node(volume), "size": size });
                     send(&mut qmp, command::GROW, "block_resize", arguments).await;
                 }
+                Some(change) = self.nics.recv(), if !changes.is_busy() => changes.begin(change, &mut qmp).await,
                 Some(reason) = self.kill.recv(), if ending.kill_at.is_none() => {
                     ending.quit(reason, &mut qmp).await;
                 }

@@ -19,7 +19,7 @@ pub mod state;
 
 use async_trait::async_trait;
 use bulkhead_model::volume::VolumeDisk;
-use bulkhead_model::{ContainerId, Digest, ServerId, VchId, VolumeId};
+use bulkhead_model::{ContainerId, Digest, EndpointId, ServerId, VchId, VolumeId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,8 @@ pub struct MachineFacts {
     /// It was started with; it has no more.
     pub vcpus: u32,
     pub token: [u8; 32],
+    /// Of its interfaces.
+    pub nics: Vec<EndpointId>,
     pub condition: Condition,
 }
 
@@ -179,6 +181,13 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// Lets a running machine see the disk of a volume as large as it was made, by and by. Fine if the machine has none
     /// such.
     async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError>;
+
+    /// Gives a running machine one more interface, or finds that it has it. Its network was applied. The guest sees it
+    /// a moment later.
+    async fn plug(&self, id: &ContainerId, nic: &networks::Nic) -> Result<(), MachineError>;
+
+    /// Takes an interface away. Fine if the machine has none of that endpoint.
+    async fn unplug(&self, id: &ContainerId, endpoint: &EndpointId) -> Result<(), MachineError>;
 
     /// Removes what is left of an ended machine, except its journal. Fine if there is nothing.
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;

@@ -69,6 +69,9 @@ pub trait Networks: Send + Sync + fmt::Debug {
     /// Why there are none on this host; machines without a network work all the same.
     fn unavailable(&self) -> Option<&str>;
 
+    /// Addresses between the host and its VCHs: no network of a VCH may have them.
+    fn reserved(&self) -> Subnet;
+
     /// Makes the networks of all VCHs what they are here; what a VCH has that is not here goes, and what is not changed
     /// is not disturbed. Those that could not be made so, with the reason.
     async fn apply(&self, all: &[VchNetworks]) -> Result<Vec<(VchId, String)>, MachineError>;

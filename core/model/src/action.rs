@@ -52,6 +52,11 @@ actions! {
     ImageLoad = "image.load",
     ImageSave = "image.save",
     NetworkList = "network.list",
+    NetworkCreate = "network.create",
+    NetworkRemove = "network.remove",
+    NetworkPrune = "network.prune",
+    NetworkConnect = "network.connect",
+    NetworkDisconnect = "network.disconnect",
     VolumeList = "volume.list",
     VolumeInspect = "volume.inspect",
     VolumeCreate = "volume.create",
@@ -111,6 +116,11 @@ impl Action {
             | Action::VolumeCreate
             | Action::VolumeRemove
             | Action::VolumePrune
+            | Action::NetworkCreate
+            | Action::NetworkRemove
+            | Action::NetworkPrune
+            | Action::NetworkConnect
+            | Action::NetworkDisconnect
             | Action::VchCreate
             | Action::VchDelete => false,
         }

@@ -33,6 +33,7 @@ pub struct NewEvent {
 pub enum EventKind {
     Container,
     Image,
+    Network,
     Vch,
     Volume,
 }
@@ -42,12 +43,15 @@ impl EventKind {
         match self {
             EventKind::Container => "container",
             EventKind::Image => "image",
+            EventKind::Network => "network",
             EventKind::Vch => "vch",
             EventKind::Volume => "volume",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Container, Self::Image, Self::Vch, Self::Volume].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Container, Self::Image, Self::Network, Self::Vch, Self::Volume]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }

@@ -15,6 +15,7 @@ const KINDS: [&str; 12] = [
     "Class",
     "Container",
     "Image",
+    "Network",
     "Platform",
     "Registries",
     "Registry",

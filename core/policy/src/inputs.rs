@@ -6,7 +6,9 @@ use crate::query::{ContainerFacts, ImageFacts, Query, Settings, Subject};
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{ContainerSpec, Resources};
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, Seccomp};
-use bulkhead_model::{Action, Caller, NetworkOptions, ProcessOptions, Reference, Vch, Volume};
+use bulkhead_model::{
+    Action, Caller, Network, NetworkOptions, ProcessOptions, Reference, Vch, Volume,
+};
 use std::collections::BTreeSet;
 
 /// The facts of a query, in a fixed order.
@@ -29,6 +31,7 @@ pub(crate) fn gather(query: &Query<'_>, settings: &Settings) -> Inputs {
             add_image(&mut things, vch, &image, pulling, settings)
         }
         Subject::Volume { vch, volume } => add_volume(&mut things, vch, volume),
+        Subject::Network { vch, network, .. } => add_network(&mut things, vch, network),
     };
     Inputs {
         principal,
@@ -73,6 +76,11 @@ fn context(query: &Query<'_>, settings: &Settings) -> Facts {
             ("memoryMib", mebibytes(query.usage_after.memory_bytes)),
         ]);
         context.insert("usageAfter", Fact::Record(usage));
+    }
+    if matches!(query.action, Action::NetworkConnect | Action::NetworkDisconnect)
+        && let Subject::Network { container, .. } = query.subject
+    {
+        context.insert("container", Fact::Text(container.into()));
     }
     context
 }
@@ -251,6 +259,16 @@ fn add_volume(things: &mut Vec<Thing>, vch: &Vch, volume: &Volume) -> Uid {
         .fact("anonymous", Fact::Bool(volume.anonymous))
         .parent("Vch", vch.id.to_string());
     thing.tags = volume.labels.clone();
+    add(things, thing)
+}
+
+fn add_network(things: &mut Vec<Thing>, vch: &Vch, network: &Network) -> Uid {
+    let thing = Thing::new("Network", network.id.as_str())
+        .fact("tenant", tenant(vch))
+        .fact("name", Fact::Text(network.name.clone()))
+        .fact("subnet", Fact::Text(network.spec.subnet.to_string()))
+        .fact("internal", Fact::Bool(network.spec.internal))
+        .parent("Vch", vch.id.to_string());
     add(things, thing)
 }
 

@@ -1,7 +1,7 @@
 //! What is asked of the policies and what they answer: model types in, a verdict with its reasons out.
 
 use bulkhead_model::container::ContainerSpec;
-use bulkhead_model::{Action, Caller, ContainerId, Image, Reason, Vch, Verdict, Volume};
+use bulkhead_model::{Action, Caller, ContainerId, Image, Network, Reason, Vch, Verdict, Volume};
 use chrono::{DateTime, Utc};
 
 /// One question. Everything in it is the typed request that will be carried out, never what a client sent.
@@ -26,7 +26,7 @@ pub struct Query<'a> {
 pub enum Subject<'a> {
     /// The installation as a whole: `vch.list`, and `decision.read` where the decision's VCH is gone.
     Platform,
-    /// `system.*`, `registry.login`, `*.list`, `image.load`, `vch.create|inspect|delete`, `decision.read`.
+    /// `system.*`, `registry.login`, `*.list`, `image.load`, `network.prune`, `vch.create|inspect|delete`, `decision.read`.
     Vch(&'a Vch),
     /// `container.*` but `list`. On create it is the container that would be made, decided spec and all.
     Container { vch: &'a Vch, container: ContainerFacts<'a> },
@@ -34,6 +34,8 @@ pub enum Subject<'a> {
     Image { vch: &'a Vch, image: ImageFacts<'a> },
     /// `volume.create|inspect|remove`. On create it is the volume that would be made.
     Volume { vch: &'a Vch, volume: &'a Volume },
+    /// `network.create|remove|connect|disconnect`. `container`: the name of the one that comes or goes.
+    Network { vch: &'a Vch, network: &'a Network, container: &'a str },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +121,7 @@ impl<'a> Subject<'a> {
             Subject::Vch(vch)
             | Subject::Container { vch, .. }
             | Subject::Image { vch, .. }
+            | Subject::Network { vch, .. }
             | Subject::Volume { vch, .. } => Some(vch),
         }
     }

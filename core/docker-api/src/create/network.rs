@@ -18,6 +18,7 @@ const WORDS_MAX: usize = 256;
 const WORD_BYTES_MAX: usize = 255;
 /// What stands for the host's own address.
 const HOST_GATEWAY: &str = "host-gateway";
+const NO_LINK_LOCAL: &str = "is not supported: what is link-local is dropped at every port";
 const NO_IPV6: &str = "IPv6 is not supported yet";
 
 /// Reads all three parts of a body.
@@ -111,9 +112,9 @@ pub fn wish(prefix: &str, network: &str, endpoint: Value) -> Result<EndpointWish
     let endpoint = Fields::of(prefix, endpoint)?;
     fields::check(prefix, &endpoint, ENDPOINT)?;
     let ipam = Fields::of(&format!("{prefix}IPAMConfig."), endpoint.get("IPAMConfig").clone())?;
-    for field in ["IPv6Address", "LinkLocalIPs"] {
+    for (field, why) in [("IPv6Address", NO_IPV6), ("LinkLocalIPs", NO_LINK_LOCAL)] {
         if !is_empty(ipam.get(field)) {
-            return Err(ApiError::bad(format!("bulkhead: {prefix}IPAMConfig.{field}: {NO_IPV6}")));
+            return Err(ApiError::bad(format!("bulkhead: {prefix}IPAMConfig.{field}: {why}")));
         }
     }
     let address = ipam.text("IPv4Address")?.filter(|text| !text.is_empty());

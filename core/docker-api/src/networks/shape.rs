@@ -27,7 +27,7 @@ pub fn network(network: &Network) -> Map<String, Value> {
         "Driver": "bridge",
         "EnableIPv4": true,
         "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": if network.is_default() { Value::Null } else { json!({}) }, "Config": [pool] },
+        "IPAM": { "Driver": "default", "Options": null, "Config": [pool] },
         "Internal": spec.internal,
         "Attachable": spec.attachable,
         "Ingress": false,

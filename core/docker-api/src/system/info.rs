@@ -38,7 +38,7 @@ fn info(facts: &SystemFacts, now: chrono::DateTime<chrono::Utc>) -> Value {
         "LoggingDriver": "json-file",
         "CgroupDriver": "none",
         "CgroupVersion": limits,
-        "Plugins": { "Volume": ["local"], "Network": ["null"], "Authorization": null, "Log": ["json-file", "local"] },
+        "Plugins": { "Volume": ["local"], "Network": ["bridge", "null"], "Authorization": null, "Log": ["json-file", "local"] },
         "MemoryLimit": true,
         "SwapLimit": false,
         "CpuCfsPeriod": true,
@@ -113,7 +113,8 @@ fn warnings(facts: &SystemFacts) -> Vec<String> {
     if machines.limits == "none" {
         warnings.push("WARNING: machines are not limited on the host: it has no usable cgroups".into());
     }
-    warnings
-        .push("WARNING: containers have a loopback interface only: networks are not supported yet".into());
+    if let Some(why) = &facts.without_networks {
+        warnings.push(format!("WARNING: containers can have no networks on this host: {why}"));
+    }
     warnings
 }

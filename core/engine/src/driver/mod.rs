@@ -30,7 +30,7 @@ use bulkhead_guest_protocol::network::Network;
 use bulkhead_machine::Condition;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::{Exit, Facts, GuestFact, MachineFact, Status, Step, next};
-use bulkhead_model::{Container, ContainerId, VchId};
+use bulkhead_model::{Container, ContainerId, EndpointId, VchId};
 use bulkhead_store::StoreError;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +56,7 @@ pub(crate) struct Seen {
 pub(crate) enum Command {
     Signal { signal: Signal, done: oneshot::Sender<Result<(), EngineError>> },
     Workbench { done: oneshot::Sender<Result<Bench, EngineError>> },
+    Networks { done: oneshot::Sender<Result<(), EngineError>> },
 }
 
 /// How others reach a driver.
@@ -86,6 +87,10 @@ impl Handle {
 
     pub(crate) fn seen(&self) -> watch::Receiver<Seen> {
         self.seen.clone()
+    }
+
+    pub(crate) async fn command(&self, command: Command) -> Result<(), EngineError> {
+        self.commands.send(command).await.map_err(|_| EngineError::Stopping)
     }
 
     /// Sends a signal to the process, by way of the driver.
@@ -137,6 +142,8 @@ pub(super) struct Driver {
     told: told::Told,
     /// What the guest of this run was told of its networks.
     told_network: Option<Network>,
+    /// Interfaces that the machine has.
+    nics: Vec<EndpointId>,
     /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
@@ -188,6 +195,7 @@ impl Engine {
             vcpus: 0,
             told: told::Told::default(),
             told_network: None,
+            nics: Vec::new(),
             failed: None,
             greet_by: None,
             has_volumes: !container.spec.mounts.is_empty(),
@@ -307,6 +315,7 @@ impl Driver {
             Some(found) => {
                 self.token = Some(found.token);
                 self.vcpus = found.vcpus;
+                self.nics = found.nics;
                 match found.condition {
                     Condition::Running { paused: false, .. } => MachineFact::Running,
                     Condition::Running { paused: true, .. } => MachineFact::Paused,
@@ -337,7 +346,10 @@ impl Driver {
             self.guest = GuestFact::Unknown;
         }
         self.tell(&machine, container).await;
-        self.set_network(&machine, container).await;
+        if let Err(error) = self.set_network(&machine, container).await {
+            // The next look tries again.
+            tracing::warn!(error = &error as &dyn std::error::Error, "the machine is not on its networks");
+        }
         let run = run_of(&container.status);
         let guest = match &self.failed {
             Some((of, exit)) if *of == run => GuestFact::Exited { run, exit: exit.clone() },
@@ -382,6 +394,7 @@ impl Driver {
         // Nobody to tell is fine: the client left, the signal stands.
         match command {
             Command::Signal { signal, done } => drop(done.send(self.signal(signal).await)),
+            Command::Networks { done } => drop(done.send(self.change_networks().await)),
             Command::Workbench { done } => {
                 let stop = self.engine.0.stop.clone();
                 tokio::select! {

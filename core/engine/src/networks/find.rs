@@ -68,6 +68,13 @@ pub(super) fn check(network: &Network, wish: &EndpointWish) -> Result<(), Engine
     }
 }
 
+/// Printable, and fit for a path of the API.
+pub(super) fn matches_name(name: &str) -> bool {
+    (1..=128).contains(&name.len())
+        && name.trim() == name
+        && !name.chars().any(|letter| letter.is_control() || letter == '/')
+}
+
 fn pick(networks: Vec<Network>, text: &str) -> Result<Network, EngineError> {
     let missing = || EngineError::NoSuchNetwork(text.chars().take(200).collect());
     let exact = networks.iter().find(|network| network.id.as_str() == text || network.name == text);

@@ -75,7 +75,7 @@ impl Engine {
 }
 
 /// In the words of Docker's engine, by which people search.
-fn failed(container: &Container, error: StoreError) -> EngineError {
+pub(super) fn failed(container: &Container, error: StoreError) -> EngineError {
     let message = match error {
         StoreError::Publish(error) => format!("{}: {error}", connectivity(container)),
         StoreError::Lease(error) => error.to_string(),

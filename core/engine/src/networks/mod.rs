@@ -6,11 +6,14 @@
 //!                                     └──▶ names: told to the agents of those who can see each other
 //! ```
 
+mod connect;
+mod create;
 mod find;
 mod join;
 mod keeper;
 mod plan;
 mod told;
 
+pub use create::NewNetwork;
 pub(crate) use join::nics;
 pub(crate) use keeper::Keeper;

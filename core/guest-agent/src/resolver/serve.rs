@@ -92,7 +92,10 @@ fn own_answer(shared: &Shared, query: &[u8]) -> Option<Vec<u8>> {
 fn answer_of(told: &Told, query: &[u8], question: &Question) -> Option<Vec<u8>> {
     if question.kind == TYPE_PTR {
         let address = wire::reverse(&question.name)?;
-        let named = told.names.iter().find(|one| one.addresses.contains(&address))?;
+        // The short id is a name, too, and the one that says least.
+        let is_id = |name: &str| name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let named = told.names.iter().filter(|one| one.addresses.contains(&address));
+        let named = named.min_by_key(|one| is_id(&one.name))?;
         return Some(wire::answer(query, question, &[Data::Name(&named.name)]));
     }
     let named = told.names.iter().find(|one| one.name == question.name)?;
@@ -213,6 +216,7 @@ mod tests {
         let names = vec![
             Name { name: "web".into(), addresses: vec![[172, 18, 0, 2].into(), [172, 18, 0, 3].into()] },
             Name { name: "alone".into(), addresses: Vec::new() },
+            Name { name: "0123456789ab".into(), addresses: vec![[172, 18, 0, 3].into()] },
         ];
         let told = Told { names, upstream, ..Told::default() };
         Arc::new(Shared { told: RwLock::new(told), ..Shared::default() })

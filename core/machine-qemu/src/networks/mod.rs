@@ -54,7 +54,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Applied {
     vchs: BTreeMap<VchId, VchApplied>,
-    host: Option<(String, Counted)>,
+    host: Option<Host>,
     openings: Openings,
 }
 
@@ -64,6 +64,15 @@ struct VchApplied {
     ends: Ends,
     rules: Counted,
     openings: Openings,
+}
+
+/// The server's table in the host's namespace, where many others have theirs.
+#[derive(Debug)]
+struct Host {
+    text: String,
+    /// As nft(8) tells of it, to be compared once anybody changed anything.
+    listed: Vec<u8>,
+    rules: Counted,
 }
 
 /// Rules, as many changes as there had been with them.
@@ -143,9 +152,13 @@ impl Inner {
     fn look(&self) -> io::Result<bool> {
         let mut applied = self.lock();
         let mut changed = false;
-        if applied.host.as_ref().is_some_and(|(_, host)| host.is_disturbed()) {
-            applied.host = None;
-            changed = true;
+        if let Some(host) = applied.host.as_mut().filter(|host| host.rules.is_disturbed()) {
+            host.rules = Counted::now(&Namespace::host())?;
+            // Most changes are those of others to what is theirs.
+            if self.list_host().ok().as_ref() != Some(&host.listed) {
+                applied.host = None;
+                changed = true;
+            }
         }
         let gone = |id: &VchId| !Namespace::named(names::namespace(*id)).exists();
         let before = applied.vchs.len();
@@ -243,17 +256,24 @@ impl Inner {
         let table = names::host_table(self.server);
         let text = rules::host(&table, &uplinks);
         match &applied.host {
-            Some((old, _)) if *old == text => return Ok(()),
+            Some(host) if host.text == text => return Ok(()),
             Some(_) | None => {}
         }
         let namespace = Namespace::host();
         if uplinks.is_empty() {
             namespace.change_rules(&format!("add table ip {table}\ndelete table ip {table}\n"))?;
-        } else {
-            change(&namespace, &[&format!("ip {table}")], &text)?;
+            applied.host = None;
+            return Ok(());
         }
-        applied.host = Some((text, Counted::now(&namespace)?));
+        change(&namespace, &[&format!("ip {table}")], &text)?;
+        let rules = Counted::now(&namespace)?;
+        applied.host = Some(Host { text, listed: self.list_host()?, rules });
         Ok(())
+    }
+
+    /// Without counters.
+    fn list_host(&self) -> io::Result<Vec<u8>> {
+        namespace::output("nft", ["-s", "list", "table", "ip", &names::host_table(self.server)])
     }
 
     /// What belongs to VCHs that are no more.
@@ -302,6 +322,10 @@ impl Inner {
 impl Networks for QemuNetworks {
     fn unavailable(&self) -> Option<&str> {
         self.0.unavailable.as_deref()
+    }
+
+    fn reserved(&self) -> Subnet {
+        self.0.uplinks
     }
 
     async fn apply(&self, all: &[VchNetworks]) -> Result<Vec<(VchId, String)>, MachineError> {

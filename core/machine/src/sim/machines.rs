@@ -1,10 +1,11 @@
 //! The machines of a [`Sim`].
 
 use super::{Machine, Sim, Verb, agent};
+use crate::networks::Nic;
 use crate::state::{MachineEvent, MachineState, StartStep};
 use crate::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
 use async_trait::async_trait;
-use bulkhead_model::{ContainerId, VolumeId};
+use bulkhead_model::{ContainerId, EndpointId, VolumeId};
 use std::sync::{Arc, Weak};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,24 @@ impl Machines for Sim {
         Ok(())
     }
 
+    async fn plug(&self, id: &ContainerId, nic: &Nic) -> Result<(), MachineError> {
+        self.enter(Verb::Plug)?;
+        let mut world = self.lock();
+        let machine = world.machines.get_mut(id).ok_or_else(|| MachineError::NoSuchMachine(id.clone()))?;
+        if !machine.spec.nics.iter().any(|one| one.endpoint == nic.endpoint) {
+            machine.spec.nics.push(nic.clone());
+        }
+        Ok(())
+    }
+
+    async fn unplug(&self, id: &ContainerId, endpoint: &EndpointId) -> Result<(), MachineError> {
+        self.enter(Verb::Unplug)?;
+        if let Some(machine) = self.lock().machines.get_mut(id) {
+            machine.spec.nics.retain(|nic| nic.endpoint != *endpoint);
+        }
+        Ok(())
+    }
+
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {
         self.enter(Verb::Delete)?;
         let mut world = self.lock();
@@ -176,6 +195,7 @@ fn facts(machine: &Machine) -> Option<MachineFacts> {
         run,
         vcpus: machine.spec.vcpus,
         token: machine.spec.token,
+        nics: machine.spec.nics.iter().map(|nic| nic.endpoint.clone()).collect(),
         condition,
     })
 }

@@ -43,6 +43,8 @@ pub enum Verb {
     CreateVolume,
     DeleteVolume,
     ApplyNetworks,
+    Plug,
+    Unplug,
 }
 
 impl Verb {
@@ -65,6 +67,8 @@ impl Verb {
         Verb::CreateVolume,
         Verb::DeleteVolume,
         Verb::ApplyNetworks,
+        Verb::Plug,
+        Verb::Unplug,
     ];
 }
 
@@ -240,6 +244,11 @@ impl Sim {
         let guest = self.lock().machines.get(id)?.guest.clone();
         let network = guest.network.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Some(network)
+    }
+
+    /// The interfaces that a machine has.
+    pub fn nics(&self, id: &ContainerId) -> Vec<crate::networks::Nic> {
+        self.lock().machines.get(id).map(|machine| machine.spec.nics.clone()).unwrap_or_default()
     }
 
     /// The machine ends without a word, as when its hypervisor crashes.

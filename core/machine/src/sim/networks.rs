@@ -4,6 +4,7 @@ use super::{Sim, Verb};
 use crate::MachineError;
 use crate::networks::{Dropped, Networks, VchNetworks};
 use async_trait::async_trait;
+use bulkhead_model::network::Subnet;
 use bulkhead_model::{Published, VchId};
 use std::net::Ipv4Addr;
 use tokio::sync::watch;
@@ -15,6 +16,10 @@ const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 impl Networks for Sim {
     fn unavailable(&self) -> Option<&str> {
         None
+    }
+
+    fn reserved(&self) -> Subnet {
+        Subnet::FOR_BENCHMARKS
     }
 
     async fn apply(&self, all: &[VchNetworks]) -> Result<Vec<(VchId, String)>, MachineError> {

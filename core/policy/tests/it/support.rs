@@ -3,8 +3,8 @@
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{Resources, Signal};
 use bulkhead_model::{
-    Action, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Origin, Vch, VchId, VchSettings,
-    Volume, VolumeId,
+    Action, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Network, Origin, Vch, VchId,
+    VchSettings, Volume, VolumeId,
 };
 use bulkhead_policy::{ContainerFacts, HostFacts, ImageFacts, Query, Subject, Usage};
 use chrono::{DateTime, Utc};
@@ -23,6 +23,7 @@ pub struct World {
     pub volume: Volume,
     pub asked: String,
     pub image: Option<Image>,
+    pub network: Network,
     pub accelerator: String,
     pub hardware_isolation: bool,
     pub usage: Usage,
@@ -80,6 +81,7 @@ impl World {
         let vch = vch("main", "acme", class);
         let vch_id = vch.id;
         Self {
+            network: Network::default_of(vch.id, DateTime::UNIX_EPOCH),
             caller: Caller::unix(1000),
             endpoint: Some(vch.clone()),
             vch,
@@ -170,12 +172,19 @@ impl World {
             Action::VolumeCreate | Action::VolumeInspect | Action::VolumeRemove => {
                 Subject::Volume { vch, volume: &self.volume }
             }
+            Action::NetworkCreate
+            | Action::NetworkRemove
+            | Action::NetworkConnect
+            | Action::NetworkDisconnect => {
+                Subject::Network { vch, network: &self.network, container: &self.name }
+            }
             Action::SystemRead
             | Action::SystemEvents
             | Action::RegistryLogin
             | Action::ContainerList
             | Action::ContainerPrune
             | Action::VolumePrune
+            | Action::NetworkPrune
             | Action::ImageList
             | Action::ImageLoad
             | Action::NetworkList

@@ -176,8 +176,7 @@ fn inspect(world: &mut World) -> Result<()> {
         "true",
     ])?;
     code(&created, 0)?;
-    // There is no network yet, and whoever creates a container is told.
-    has(&created.stderr.to_lowercase(), "warning")?;
+    same(created.stderr.as_str(), "")?;
     let text = docker.ok(&["inspect", "seen"])?;
     let all: serde_json::Value = serde_json::from_str(&text)?;
     let one = all.get(0).context("nothing")?;

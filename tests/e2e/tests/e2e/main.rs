@@ -15,6 +15,7 @@ mod isolation;
 mod life;
 mod lifecycle;
 mod load;
+mod network;
 mod output;
 mod own_database;
 mod process;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         image_commands::CASES,
         refused::CASES,
         isolation::CASES,
+        network::CASES,
         api::CASES,
         own_database::CASES,
         // The last one: it kills the server.

@@ -166,7 +166,7 @@ fn limits(world: &mut World) -> Result<()> {
     let output = world.busybox_run(&[&["--name", "limited"], &options[..]].concat(), &["sh", "-c", text])?;
     same(
         output.stdout.as_str(),
-        "64\n128\n0\n77\n99\n321\n7\nexample.org\nbox\n127.0.0.1\tbox.example.org box\n",
+        "64\n128\n0\n77\n99\n321\n7\nexample.org\nbox\n172.17.0.2\tbox.example.org box\n",
     )?;
     has(&output.stderr, "can't fork: Resource temporarily unavailable")?;
     let format = "{{json .HostConfig.Ulimits}} {{.HostConfig.PidsLimit}} {{.HostConfig.OomScoreAdj}} {{.Config.Domainname}} {{.HostConfig.Sysctls}}";

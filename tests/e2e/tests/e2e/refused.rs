@@ -6,7 +6,6 @@ use crate::harness::Case;
 use crate::world::{World, has};
 
 pub const CASES: &[Case] = &[
-    ("refused::published_ports", |world| by_name(world, &["--publish", "8080:80"], "port")),
     ("refused::volumes", |world| by_name(world, &["--volume", "/srv:/data"], "-v")),
     ("refused::named_volumes", |world| by_name(world, &["--volume", "data:/data"], "-v")),
     ("refused::mounts", |world| by_name(world, &["--mount", "type=tmpfs,destination=/x"], "ount")),

@@ -33,7 +33,8 @@ impl World {
     pub fn make() -> Result<Self> {
         let registry = Images::in_registry().context("registry")?;
         let config = format!(
-            "[registry]\ntrusted = [{0:?}]\nca_files = {{ {0:?} = {1:?} }}\n",
+            // No name is asked for beyond this host: where this resolver would be, packets are dropped.
+            "[registry]\ntrusted = [{0:?}]\nca_files = {{ {0:?} = {1:?} }}\n[network]\ndns = [\"198.18.255.254\"]\n",
             registry.address(),
             registry.ca_file()
         );

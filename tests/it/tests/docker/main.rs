@@ -16,6 +16,8 @@ mod http;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod networks;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod volumes;

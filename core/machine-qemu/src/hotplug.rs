@@ -1,0 +1,261 @@
+//! Interfaces that come to a running machine and go from it.
+//!
+//! ```text
+//!   plug:    getfd (the tap) ─▶ netdev_add ─▶ device_add, on a port that is empty
+//!   unplug:  device_del ─▶ the guest lets go: DEVICE_DELETED ─▶ netdev_del
+//! ```
+//!
+//! One change at a time. What a change leaves behind when it fails is taken back.
+
+use crate::qmp::{Message, Qmp};
+use crate::watch::command;
+use bulkhead_model::network::MacAddress;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+const SEND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What is to be done, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct NicChange {
+    pub(crate) what: What,
+    pub(crate) done: oneshot::Sender<io::Result<()>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    /// Onto this port.
+    Plug {
+        port: usize,
+        mac: MacAddress,
+        tap: File,
+    },
+    Unplug {
+        port: usize,
+    },
+}
+
+/// The change that is going on.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    current: Option<Current>,
+    /// Numbers of commands that were sent.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Current {
+    change: NicChange,
+    step: Step,
+    /// Whose answer is waited for.
+    waits_for: u64,
+    failure: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    HandOver,
+    AddNetdev,
+    AddDevice,
+    RemoveDevice,
+    /// Until the guest has let go.
+    AwaitRemoval,
+    RemoveNetdev,
+}
+
+impl Changes {
+    /// Whether the next one has to wait. One that nobody waits for any more does not count.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| !current.change.done.is_closed())
+    }
+
+    pub(crate) async fn begin(&mut self, change: NicChange, qmp: &mut Option<Qmp>) {
+        let step = match change.what {
+            What::Plug { .. } => Step::HandOver,
+            What::Unplug { .. } => Step::RemoveDevice,
+        };
+        self.current = Some(Current { change, step, waits_for: 0, failure: None });
+        self.send(qmp).await;
+    }
+
+    pub(crate) async fn heard(&mut self, message: &Message, qmp: &mut Option<Qmp>) {
+        let Some(current) = &mut self.current else { return };
+        match message {
+            Message::Answer { id, value } if *id == current.waits_for => {
+                current.next(value.is_some());
+            }
+            Message::Event { name, data }
+                if name == "DEVICE_DELETED" && current.step == Step::AwaitRemoval =>
+            {
+                if data.get("device").and_then(Value::as_str) != Some(&nic_name(current.port())) {
+                    return;
+                }
+                current.step = Step::RemoveNetdev;
+            }
+            Message::Greeting | Message::Event { .. } | Message::Answer { .. } => return,
+        }
+        match self.current.as_ref().map(|current| current.step) {
+            Some(Step::AwaitRemoval) | None => {}
+            Some(Step::HandOver) => self.finish(),
+            Some(_) => self.send(qmp).await,
+        }
+    }
+
+    /// The hypervisor does not answer any more.
+    pub(crate) fn give_up(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.failure = Some("the hypervisor does not answer");
+        }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        if let Some(current) = self.current.take() {
+            let outcome = current.failure.map_or(Ok(()), |why| Err(io::Error::other(why)));
+            // Nobody waiting is fine: the next look finds out.
+            let _ = current.change.done.send(outcome);
+        }
+    }
+
+    async fn send(&mut self, qmp: &mut Option<Qmp>) {
+        let Some(current) = &mut self.current else { return };
+        self.last += 1;
+        current.waits_for = command::NICS + self.last;
+        let sent = match qmp {
+            Some(qmp) => timeout(SEND_DEADLINE, current.send(qmp)).await.map_err(io::Error::from).flatten(),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        if sent.is_err() {
+            self.give_up();
+        }
+    }
+}
+
+impl Current {
+    fn port(&self) -> usize {
+        match self.change.what {
+            What::Plug { port, .. } | What::Unplug { port } => port,
+        }
+    }
+
+    /// `HandOver` again stands for the end.
+    fn next(&mut self, worked: bool) {
+        self.step = match (self.step, worked) {
+            (Step::HandOver, true) => Step::AddNetdev,
+            (Step::AddNetdev, true) => Step::AddDevice,
+            (Step::AddDevice, true) | (Step::RemoveNetdev, _) => Step::HandOver,
+            // It was not there: neither is what it stood on, perhaps.
+            (Step::RemoveDevice, false) => Step::RemoveNetdev,
+            (Step::RemoveDevice, true) => Step::AwaitRemoval,
+            (Step::AddDevice, false) => {
+                self.failure = Some("the hypervisor takes no further interface");
+                Step::RemoveNetdev
+            }
+            (Step::HandOver | Step::AddNetdev, false) => {
+                self.failure = Some("the hypervisor does not take the tap");
+                Step::HandOver
+            }
+            (Step::AwaitRemoval, _) => Step::AwaitRemoval,
+        };
+    }
+
+    async fn send(&self, qmp: &mut Qmp) -> io::Result<()> {
+        let port = self.port();
+        let (net, nic, tap) = (format!("net{port}"), nic_name(port), format!("tap{port}"));
+        let id = self.waits_for;
+        match (self.step, &self.change.what) {
+            (Step::HandOver, What::Plug { tap: file, .. }) => {
+                qmp.send_with(id, "getfd", json!({ "fdname": tap }), file.as_fd()).await
+            }
+            (Step::AddNetdev, _) => {
+                qmp.send(id, "netdev_add", json!({ "type": "tap", "id": net, "fd": tap })).await
+            }
+            (Step::AddDevice, What::Plug { mac, .. }) => {
+                let device = json!({
+                    "driver": "virtio-net-pci", "id": nic, "netdev": net, "mac": mac.to_string(),
+                    "bus": format!("rp{port}"), "romfile": "",
+                });
+                qmp.send(id, "device_add", device).await
+            }
+            (Step::RemoveDevice, _) => qmp.send(id, "device_del", json!({ "id": nic })).await,
+            (Step::RemoveNetdev, _) => qmp.send(id, "netdev_del", json!({ "id": net })).await,
+            (Step::HandOver | Step::AddDevice | Step::AwaitRemoval, _) => Ok(()),
+        }
+    }
+}
+
+fn nic_name(port: usize) -> String {
+    format!("nic{port}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::UnixStream;
+
+    /// Plays QEMU: says yes, but for `fails`, and tells what it was asked.
+    async fn play(what: What, fails: &str) -> (Vec<String>, io::Result<()>) {
+        let (own, peer) = UnixStream::pair().unwrap();
+        let mut qmp = Some(Qmp::new(own));
+        let (done, outcome) = oneshot::channel();
+        let mut changes = Changes::default();
+        changes.begin(NicChange { what, done }, &mut qmp).await;
+        let (reader, mut writer) = peer.into_split();
+        let mut lines = BufReader::new(reader).lines();
+        let mut asked = Vec::new();
+        while changes.current.is_some() {
+            let line: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+            let command = line["execute"].as_str().unwrap().to_owned();
+            let answer = match command == fails {
+                true => json!({"error": {"class": "GenericError"}, "id": line["id"]}),
+                false => json!({"return": {}, "id": line["id"]}),
+            };
+            let mut said = format!("{answer}\n");
+            if command == "device_del" && command != fails {
+                said += &format!("{}\n", json!({"event": "DEVICE_DELETED", "data": {"device": "nic3"}}));
+            }
+            asked.push(command);
+            let messages = said.lines().count();
+            writer.write_all(said.as_bytes()).await.unwrap();
+            for _ in 0..messages {
+                let message = qmp.as_mut().unwrap().receive().await.unwrap();
+                changes.heard(&message, &mut qmp).await;
+            }
+        }
+        (asked, outcome.await.unwrap())
+    }
+
+    fn plug() -> What {
+        What::Plug { port: 3, mac: MacAddress([2, 0, 0, 0, 0, 1]), tap: File::open("/dev/null").unwrap() }
+    }
+
+    #[tokio::test]
+    async fn an_interface_comes_and_goes() {
+        let (asked, outcome) = play(plug(), "").await;
+        assert_eq!(asked, ["getfd", "netdev_add", "device_add"]);
+        outcome.unwrap();
+        let (asked, outcome) = play(What::Unplug { port: 3 }, "").await;
+        assert_eq!(asked, ["device_del", "netdev_del"]);
+        outcome.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_taken_back_and_told() {
+        let (asked, outcome) = play(plug(), "device_add").await;
+        assert_eq!(asked, ["getfd", "netdev_add", "device_add", "netdev_del"]);
+        assert!(outcome.is_err());
+        let (asked, outcome) = play(plug(), "getfd").await;
+        assert_eq!(asked, ["getfd"]);
+        assert!(outcome.is_err());
+        // An interface that is gone is what was wanted.
+        let (asked, outcome) = play(What::Unplug { port: 3 }, "device_del").await;
+        assert_eq!(asked, ["device_del", "netdev_del"]);
+        outcome.unwrap();
+    }
+}
