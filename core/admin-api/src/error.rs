@@ -86,6 +86,7 @@ impl From<EngineError> for Problem {
             | E::NoSuchExec(_)
             | E::NoSuchImage(_)
             | E::NoSuchFile { .. }
+            | E::NoSuchVolume(_)
             | E::NoSuchVch(_)
             | E::NoSuchDecision(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
             E::AmbiguousContainer(_)
@@ -109,6 +110,8 @@ impl From<EngineError> for Problem {
             | E::LogNotKept
             | E::Conflict(_)
             | E::ImageInUse { .. }
+            | E::VolumeInUse { .. }
+            | E::VolumeHeld { .. }
             | E::ImageNameInUse { .. }
             | E::ImageHasNames(_) => (StatusCode::CONFLICT, code::CONFLICT),
             E::Denied { .. } => (StatusCode::FORBIDDEN, code::DENIED),
@@ -126,9 +129,8 @@ impl From<EngineError> for Problem {
                 Problem { decision_id: Some(decision.to_string()), reasons: reasons.into(), ..problem }
                     .remedy(remedy)
             }
-            E::VchNotEmpty { name, .. } => {
-                problem.remedy(format!("bulkhead vch rm --force {name} removes its containers too"))
-            }
+            E::VchNotEmpty { name, .. } => problem
+                .remedy(format!("bulkhead vch rm --force {name} removes its containers and volumes too")),
             _ => problem,
         }
     }

@@ -36,6 +36,9 @@ pub struct UsageView {
     /// Memory of running containers together.
     pub memory_bytes: u64,
     pub images: u64,
+    pub volumes: u64,
+    /// Sizes of all volumes together.
+    pub volumes_bytes: u64,
 }
 
 /// A way into a VCH.

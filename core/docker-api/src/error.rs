@@ -142,6 +142,12 @@ impl From<EngineError> for ApiError {
                 );
                 (Is::CONFLICT, text)
             }
+            EngineError::NoSuchVolume(name) => (Is::NOT_FOUND, format!("get {name}: no such volume")),
+            EngineError::VolumeInUse { name, containers } => {
+                let ids: Vec<_> = containers.iter().map(|id| id.as_str()).collect();
+                (Is::CONFLICT, format!("remove {name}: volume is in use - [{}]", ids.join(", ")))
+            }
+            EngineError::VolumeHeld { .. } => (Is::CONFLICT, error.to_string()),
             EngineError::ImageNameInUse { name, image, by } => (
                 Is::CONFLICT,
                 format!(

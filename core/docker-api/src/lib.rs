@@ -33,6 +33,7 @@ mod parameters;
 mod query;
 mod reply;
 mod routes;
+mod size;
 mod system;
 mod time;
 mod unsupported;

@@ -41,7 +41,7 @@ const ATTACH: Table = &[
     ("stderr", Taken),
 ];
 const REMOVE: Table = &[
-    ("v", Idle("an image's volumes lie on the container's own disk and go with it")),
+    ("v", Taken),
     ("force", Taken),
     ("link", Refused("is not supported (rm --link): containers have no links")),
 ];
@@ -64,6 +64,7 @@ pub fn of(endpoint: Endpoint) -> Table {
         | Endpoint::ContainerChanges
         | Endpoint::ExecCreate
         | Endpoint::ExecInspect
+        | Endpoint::VolumeCreate
         | Endpoint::VolumeInspect => NONE,
         Endpoint::Events => &[("since", Taken), ("until", Taken), ("filters", Taken)],
         Endpoint::DiskUsage => &[("type", Taken), ("verbose", Taken)],
@@ -114,8 +115,9 @@ pub fn of(endpoint: Endpoint) -> Table {
             ("changes", Taken),
         ],
         Endpoint::ContainerRemove | Endpoint::LinkRemove => REMOVE,
+        Endpoint::VolumeRemove => &[("force", Taken)],
         Endpoint::ContainerPrune | Endpoint::NetworkList | Endpoint::NetworkListSlash => FILTERS,
-        Endpoint::VolumeList | Endpoint::PluginList => FILTERS,
+        Endpoint::VolumeList | Endpoint::VolumePrune | Endpoint::PluginList => FILTERS,
         Endpoint::ImageList => &[
             ("all", Idle("there are no intermediate images")),
             ("filters", Taken),

@@ -84,7 +84,10 @@ routes! {
     GET    "/networks/"                => NetworkListSlash, networks::list::get;
     GET    "/networks/{}"              => NetworkInspect,   networks::inspect::get;
     GET    "/volumes"                  => VolumeList,       volumes::list::get;
+    POST   "/volumes/create"           => VolumeCreate,     volumes::create::post;
+    POST   "/volumes/prune"            => VolumePrune,      volumes::prune::post;
     GET    "/volumes/{}"               => VolumeInspect,    volumes::inspect::get;
+    DELETE "/volumes/{}"               => VolumeRemove,     volumes::remove::delete;
     GET    "/plugins"                  => PluginList,       system::plugins::get;
 }
 

@@ -48,9 +48,6 @@ operations! {
     DELETE "/networks/{}"                  Later("network rm");
     POST   "/networks/{}/connect"          Later("network connect");
     POST   "/networks/{}/disconnect"       Later("network disconnect");
-    POST   "/volumes/create"               Later("volume create");
-    POST   "/volumes/prune"                Later("volume prune");
-    DELETE "/volumes/{}"                   Later("volume rm");
     PUT    "/volumes/{}"                   NoSwarm;
 
     GET    "/containers/{}/checkpoints"    Experimental;

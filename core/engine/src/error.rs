@@ -29,8 +29,10 @@ pub enum EngineError {
     NameInUse { name: String, holder: ContainerId },
     #[error("the VCH name `{0}` is in use")]
     VchNameInUse(String),
-    #[error("VCH `{name}` has {containers} containers; remove them first, or remove it with force")]
-    VchNotEmpty { name: String, containers: u64 },
+    #[error(
+        "VCH `{name}` has {containers} containers and {volumes} volumes; remove them first, or remove it with force"
+    )]
+    VchNotEmpty { name: String, containers: u64, volumes: u64 },
     #[error(
         "invalid container name `{0}`: expected letters, digits, `_`, `.` and `-`, two at least, beginning with a letter or digit"
     )]
@@ -65,6 +67,17 @@ pub enum EngineError {
     /// `by`: the container that uses it; `running`: force does not help then.
     #[error("image {image} is used by container {by}")]
     ImageInUse { image: String, by: ContainerId, running: bool },
+    #[error("no such volume: {0}")]
+    NoSuchVolume(String),
+    /// Containers have it, whether they run or not.
+    #[error("volume {name} is in use by {} containers", containers.len())]
+    VolumeInUse { name: String, containers: Vec<ContainerId> },
+    #[error(
+        "volume {name} is in use by container {by}: a volume is in one running machine at a time, unless all mount it \
+         read-only; stop that container first",
+        by = .by.short()
+    )]
+    VolumeHeld { name: String, by: ContainerId },
     /// The image's last name, while `by` uses the image.
     #[error("image {image} loses its last name {name} while container {by} uses it")]
     ImageNameInUse { name: String, image: String, by: ContainerId },

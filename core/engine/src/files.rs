@@ -392,7 +392,8 @@ fn config_of(container: &Container) -> Map<String, Value> {
 
 /// What is mounted in it beside what every container has.
 fn mounts(container: &Container) -> Vec<String> {
-    container.spec.process.tmpfs.iter().map(|tmpfs| tmpfs.target.clone()).collect()
+    let tmpfs = container.spec.process.tmpfs.iter().map(|tmpfs| &tmpfs.target);
+    tmpfs.chain(container.spec.mounts.iter().map(|mount| &mount.target)).cloned().collect()
 }
 
 /// A path that is not there is told in the words of whoever asked.

@@ -32,6 +32,7 @@ mod pull;
 mod recovery;
 mod system;
 mod vchs;
+mod volumes;
 mod wait;
 mod watch;
 
@@ -51,6 +52,7 @@ pub use output::{Output, OutputStream};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
 pub use vchs::{NewVch, VchUsage};
+pub use volumes::{PrunedVolumes, VolumeFacts};
 pub use wait::{WaitFor, Waiting};
 pub use watch::{Sample, Stats};
 
@@ -114,6 +116,7 @@ struct Inner {
     drivers: driver::Drivers,
     execs: exec::Execs,
     pulls: pull::Pulls,
+    volume_gate: Arc<tokio::sync::Mutex<()>>,
     vchs_changed: tokio::sync::watch::Sender<u64>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -137,6 +140,7 @@ impl Engine {
             drivers: driver::Drivers::new(),
             execs: exec::Execs::default(),
             pulls: pull::Pulls::new(),
+            volume_gate: Arc::default(),
             vchs_changed: tokio::sync::watch::Sender::new(0),
             tasks: TaskTracker::new(),
             stop,

@@ -10,6 +10,7 @@ impl From<StoreError> for EngineError {
         use bulkhead_model::reason::Rule;
         match error {
             StoreError::Stale { .. } => EngineError::Fenced,
+            StoreError::VolumeHeld { name, by } => EngineError::VolumeHeld { name, by },
             StoreError::Limit { name, unit, limit, used, requested } => {
                 let text = format!("{used} {unit} are in use, {requested} more would pass {limit}");
                 let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

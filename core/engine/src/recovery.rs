@@ -33,6 +33,8 @@ impl Engine {
         for vch in self.store().vchs().await? {
             self.clear_condemned(vch.id).await?;
             self.clear_unrecorded(vch.id).await?;
+            self.clear_condemned_volumes(vch.id).await?;
+            self.clear_unrecorded_volumes(vch.id).await?;
             if vch.deleting {
                 let engine = self.clone();
                 self.0.tasks.spawn(async move {
@@ -65,7 +67,10 @@ impl Engine {
                     return Ok(());
                 }
                 Err(
-                    StoreError::Limit { .. } | StoreError::VchDeleting { .. } | StoreError::Conflict { .. },
+                    StoreError::Limit { .. }
+                    | StoreError::VchDeleting { .. }
+                    | StoreError::VolumeHeld { .. }
+                    | StoreError::Conflict { .. },
                 ) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -30,6 +30,9 @@ pub struct VchUsage {
     /// Memory of running containers together, in bytes.
     pub memory_bytes: u64,
     pub images: u64,
+    pub volumes: u64,
+    /// Sizes of all volumes together, in bytes.
+    pub volumes_bytes: u64,
 }
 
 impl Engine {
@@ -82,14 +85,16 @@ impl Engine {
         Ok((vch, usage))
     }
 
-    /// Removes a VCH with its images. With containers in it only by `force`, which ends and removes them.
+    /// Removes a VCH with its images. With containers or volumes in it only by `force`, which ends and removes them.
     pub async fn vch_remove(&self, caller: &Caller, name: &str, force: bool) -> Result<(), EngineError> {
         let vch = self.vch_named(name).await?;
         let admitted = self.admit_operator(caller, Action::VchDelete, Subject::Vch(&vch)).await?;
         let containers = self.store().containers(vch.id).await?.len();
-        if containers > 0 && !force {
-            let containers = u64::try_from(containers).unwrap_or(u64::MAX);
-            return Err(EngineError::VchNotEmpty { name: vch.name.to_string(), containers });
+        let volumes = self.store().volumes(vch.id).await?.len();
+        if containers + volumes > 0 && !force {
+            let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+            let (containers, volumes) = (count(containers), count(volumes));
+            return Err(EngineError::VchNotEmpty { name: vch.name.to_string(), containers, volumes });
         }
         // From here on nothing new comes into it; a crash is picked up by the next start.
         let record = Record::at(self.now()).audit(admitted.audit).event(vch_event(&vch, "delete"));
@@ -112,13 +117,18 @@ impl Engine {
         let containers = self.store().containers(vch.id).await?;
         let removals = containers
             .into_iter()
-            .map(|container| self.drive_away(container, true, audit(Action::ContainerRemove)));
+            .map(|container| self.drive_away(container, true, false, audit(Action::ContainerRemove)));
         futures_util::future::try_join_all(removals).await?;
         for image in self.store().images(vch.id).await? {
             let record = Record::at(self.now());
             self.store().delete_image(vch.id, &image.id, &record).await?;
         }
         self.clear_condemned(vch.id).await?;
+        for volume in self.store().volumes(vch.id).await? {
+            let record = Record::at(self.now()).audit(audit(Action::VolumeRemove));
+            self.store().remove_volume(vch.id, volume.id, &record).await?;
+        }
+        self.clear_condemned_volumes(vch.id).await?;
         self.back_end().disks.forget_vch(vch.id).await?;
         self.store().delete_vch(vch.id, &Record::at(self.now()).audit(audit(Action::VchDelete))).await?;
         self.vchs_were_changed();
@@ -180,6 +190,7 @@ impl Engine {
     pub(crate) async fn vch_usage(&self, vch: VchId) -> Result<VchUsage, EngineError> {
         let containers = self.store().containers(vch).await?;
         let images = self.store().images(vch).await?.len();
+        let volumes = self.store().volumes(vch).await?;
         let live = containers
             .iter()
             .filter(|container| matches!(container.status, Status::Starting { .. } | Status::Running { .. }));
@@ -196,6 +207,8 @@ impl Engine {
             paused,
             memory_bytes,
             images: count(images),
+            volumes: count(volumes.len()),
+            volumes_bytes: volumes.iter().map(|volume| volume.size_bytes).sum(),
         })
     }
 

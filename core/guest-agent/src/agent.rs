@@ -7,10 +7,11 @@
 
 use crate::channel::Channel;
 use crate::failure::{Doing, Failure};
+use crate::files::Scene;
 use crate::journal::{CHUNK_BYTES_MAX, Journal};
 use crate::process::{self, Place, Spawned};
 use crate::streams::{Beside, Input};
-use crate::{boot, cgroup, disks, files, rootfs, stdio, sys, watch};
+use crate::{boot, cgroup, disks, files, rootfs, stdio, sys, volumes, watch};
 use bulkhead_guest_protocol::files::{Assemble, FileTask, Files};
 use bulkhead_guest_protocol::journal::{Exited, StartFailed, Stream};
 use bulkhead_guest_protocol::message::{
@@ -46,8 +47,8 @@ pub struct Agent {
     journal_port: Option<File>,
     running: Option<Running>,
     beside: Vec<Beside>,
-    /// How many layers there are, once disks are assembled without a process.
-    assembled: Option<u32>,
+    /// What disks there are, once they are assembled without a process.
+    assembled: Option<Assemble>,
     /// Tasks that want the container's processes to stand still.
     freezing: Vec<libc::pid_t>,
     /// The server wants that, too.
@@ -189,6 +190,10 @@ impl Agent {
             RequestBody::Exec(exec) => self.exec(&exec),
             RequestBody::Files(files) => self.files(&files),
             RequestBody::Assemble(assemble) => done(self.assemble(&assemble)),
+            RequestBody::ReleaseVolumes => match self.running {
+                None => done(volumes::release()),
+                Some(_) => refused("a process runs"),
+            },
             RequestBody::Resize { stream, size } => done(self.resize(stream, size).doing("resize")),
             RequestBody::Input { stream, data } => return self.with_input(stream, |input| input.push(&data)),
             RequestBody::InputEnd { stream } => return self.with_input(stream, Input::end),
@@ -314,19 +319,24 @@ impl Agent {
 
     fn files(&mut self, files: &Files) -> ReplyBody {
         let running = self.running.as_ref().filter(|running| running.status.is_none());
-        let (first, layer_count) = match (running, self.assembled) {
-            (Some(running), _) => (Some(running.pid), running.layer_count),
-            (None, Some(layer_count)) => (None, layer_count),
+        let scene = match (running, &self.assembled) {
+            (Some(running), _) => {
+                Scene { first: Some(running.pid), layer_count: running.layer_count, volumes: &[] }
+            }
+            (None, Some(assembled)) => {
+                let Assemble { layer_count, volumes, .. } = assembled;
+                Scene { first: None, layer_count: *layer_count, volumes: &volumes.mounts }
+            }
             (None, None) => return refused("no process runs"),
         };
         if let Some(refusal) = self.refusal(files.stream) {
             return refusal;
         }
-        let freezes = first.is_some() && matches!(files.task, FileTask::Layer { freeze: true, .. });
+        let freezes = scene.first.is_some() && matches!(files.task, FileTask::Layer { freeze: true, .. });
         if freezes && let Err(failure) = cgroup::freeze(true) {
             return refused(failure.message);
         }
-        match files::spawn(&files.task, first, layer_count) {
+        match files::spawn(&files.task, scene) {
             Ok(spawned) => {
                 let pid = spawned.pid;
                 self.freezing.extend(freezes.then_some(pid));
@@ -363,8 +373,8 @@ impl Agent {
             return Err(Failure::internal("this machine runs a process"));
         }
         sys::set_clock(asked.unix_ns).doing("set the clock")?;
-        disks::assemble(asked.layer_count)?;
-        self.assembled = Some(asked.layer_count);
+        disks::assemble(asked.layer_count, &asked.volumes)?;
+        self.assembled = Some(asked.clone());
         Ok(())
     }
 
@@ -514,7 +524,7 @@ fn become_container(start: &Start) -> Result<(Spawned, cgroup::Entrances), Failu
     sys::set_hostname(&start.hostname).doing("set the hostname")?;
     sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
     sys::loopback_up().doing("bring the loopback interface up")?;
-    disks::assemble(start.layer_count)?;
+    disks::assemble(start.layer_count, &start.interior.volumes)?;
     rootfs::write_own_files(&start.hostname, &start.domain_name)?;
     let entrances = cgroup::prepare(&start.interior)?;
     let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &entrances)?;

@@ -3,13 +3,15 @@
 //! ```text
 //!   target 0, LUN 0..n   layers, bottom first    EROFS, read-only    /layer/0 ..
 //!   target 1, LUN 0      the container's own     ext4                /disk   upper, work, etc
+//!   target 2, LUN 0..n   volumes                 ext4                /volume/0 ..
 //!                                                overlay of all      /root
 //! ```
 //!
 //! **Invariant:** never by `sdX`: the kernel names disks in the order in which it happens to see them.
 
 use crate::failure::{Doing, Failure};
-use crate::sys;
+use crate::{sys, volumes};
+use bulkhead_guest_protocol::volumes::Volumes;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::DirBuilderExt;
@@ -25,29 +27,38 @@ const LAYERS_MAX: u32 = 127;
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Attaches and mounts everything; afterwards [`ROOT`] is what the image and earlier runs made of it.
-pub fn assemble(layer_count: u32) -> Result<(), Failure> {
+pub fn assemble(layer_count: u32, volumes: &Volumes) -> Result<(), Failure> {
     if layer_count > LAYERS_MAX {
         return Err(Failure::internal(format!("{layer_count} layers are more than {LAYERS_MAX}")));
     }
     let host = scsi_host()?;
-    let luns: Vec<(u32, u32)> = (0..layer_count).map(|lun| (0, lun)).chain([(1, 0)]).collect();
+    let of_volumes = (0..).zip(&volumes.disks).map(|(lun, _)| (2, lun));
+    let luns: Vec<(u32, u32)> =
+        (0..layer_count).map(|lun| (0, lun)).chain([(1, 0)]).chain(of_volumes).collect();
     for (target, lun) in &luns {
         fs::write(format!("/sys/class/scsi_host/host{host}/scan"), format!("0 {target} {lun}"))
             .doing("scan for disks")?;
     }
     for (target, lun) in luns {
         let device = wait_for_disk(host, target, lun)?;
-        if target == 0 {
-            mount_layer(&device, lun)?;
-        } else {
-            mount_own(&device)?;
+        match target {
+            0 => mount_layer(&device, lun)?,
+            1 => mount_own(&device)?,
+            _ => {
+                let disk = usize::try_from(lun).ok().and_then(|lun| volumes.disks.get(lun));
+                volumes::mount(&device, lun, disk.is_none_or(|disk| disk.read_only))?;
+            }
         }
     }
-    mount_overlay(layer_count)
+    mount_overlay(layer_count)?;
+    volumes::fill(volumes)
 }
 
-/// Unmounts what a container has used, so that its disk is clean; what does not go is left to the journal of ext4.
+/// Unmounts what a container has used, so that its disks are clean; what does not go is left to the journal of ext4.
 pub fn release() {
+    if let Err(failure) = volumes::release() {
+        eprintln!("bulkhead agent: {failure}");
+    }
     for path in [ROOT, DISK] {
         if let Err(error) = sys::unmount(Path::new(path), 0)
             && error.raw_os_error() != Some(libc::EINVAL)
@@ -122,7 +133,11 @@ fn wait_for_disk(host: u32, target: u32, lun: u32) -> Result<PathBuf, Failure> {
 }
 
 fn disk_name(target: u32, lun: u32) -> String {
-    if target == 0 { format!("of layer {lun}") } else { "of the container".to_owned() }
+    match target {
+        0 => format!("of layer {lun}"),
+        1 => "of the container".to_owned(),
+        _ => format!("of volume {lun}"),
+    }
 }
 
 fn mount_layer(device: &Path, lun: u32) -> Result<(), Failure> {
@@ -153,7 +168,7 @@ fn mount_own(device: &Path) -> Result<(), Failure> {
 }
 
 /// The magic of an ext file system is 56 bytes into the superblock, which is at 1024.
-fn has_ext4(device: &Path) -> std::io::Result<bool> {
+pub fn has_ext4(device: &Path) -> std::io::Result<bool> {
     let mut file = File::open(device)?;
     file.seek(SeekFrom::Start(1024 + 56))?;
     let mut magic = [0; 2];

@@ -25,7 +25,9 @@ mod seccomp;
 mod stdio;
 mod streams;
 mod sys;
+mod tree;
 mod user;
+mod volumes;
 mod watch;
 
 use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT};

@@ -6,8 +6,9 @@
 
 use crate::disks::{DISK, ROOT};
 use crate::failure::{CODE_CANNOT_RUN, CODE_INTERNAL, Doing, Failure, reason};
-use crate::sys;
+use crate::{sys, volumes};
 use bulkhead_guest_protocol::message::{Interior, Tmpfs};
+use bulkhead_guest_protocol::volumes::VolumeMount;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -63,6 +64,7 @@ pub fn enter(interior: &Interior) -> Result<(), Failure> {
     sys::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
         .doing("part from the agent's mounts")?;
     let own_files = open_own_files()?;
+    let volumes = volumes::open(&interior.volumes.mounts)?;
     std::env::set_current_dir(ROOT).doing("enter the container's root")?;
     sys::pivot_root_here().doing("change the root")?;
     // The old root lies on top of the new one and is at once out of reach of everything that follows.
@@ -74,7 +76,7 @@ pub fn enter(interior: &Interior) -> Result<(), Failure> {
     sys::unshare(libc::CLONE_NEWCGROUP).doing("hide the agent's cgroups")?;
     mount("cgroup", "/sys/fs/cgroup", "cgroup2", NOTHING | writable, "")?;
     devices(interior.shm_bytes)?;
-    interior.tmpfs.iter().try_for_each(mount_tmpfs)?;
+    place(&interior.tmpfs, &volumes)?;
     for (name, tree) in own_files {
         let target = Path::new("/etc").join(name);
         ensure_file(&target)
@@ -85,6 +87,40 @@ pub fn enter(interior: &Interior) -> Result<(), Failure> {
     interior.sysctls.iter().try_for_each(|(name, value)| set_sysctl(name, value))?;
     interior.read_only_paths.iter().try_for_each(|path| make_read_only(Path::new(path)))?;
     interior.masked_paths.iter().try_for_each(|path| mask(Path::new(path)))
+}
+
+/// Makes the container's root the root of this process alone, with its volumes in it and nothing else.
+pub fn enter_files(mounts: &[VolumeMount]) -> Result<(), Failure> {
+    sys::unshare(libc::CLONE_NEWNS).doing("part from the agent's mounts")?;
+    sys::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
+        .doing("part from the agent's mounts")?;
+    let volumes = volumes::open(mounts)?;
+    std::os::unix::fs::chroot(ROOT)
+        .and_then(|()| std::env::set_current_dir("/"))
+        .doing("enter the container's root")?;
+    place(&[], &volumes)
+}
+
+/// Parents before what is below them.
+fn place(tmpfs: &[Tmpfs], volumes: &[volumes::Opened<'_>]) -> Result<(), Failure> {
+    let (mut tmpfs, mut volumes) = (tmpfs.iter().peekable(), volumes.iter().peekable());
+    loop {
+        match (tmpfs.peek(), volumes.peek()) {
+            (Some(memory), Some(volume)) if memory.target < volume.mount.target => {
+                mount_tmpfs(memory)?;
+                tmpfs.next();
+            }
+            (_, Some(volume)) => {
+                volume.place()?;
+                volumes.next();
+            }
+            (Some(memory), None) => {
+                mount_tmpfs(memory)?;
+                tmpfs.next();
+            }
+            (None, None) => return Ok(()),
+        }
+    }
 }
 
 /// Makes the root read-only, once nothing has to be made in it any more. What is mounted in it is not concerned, but for
@@ -169,12 +205,12 @@ fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, options: 
         .doing(format!("mount {target}"))
 }
 
-fn make_folder(path: &Path) -> std::io::Result<()> {
+pub fn make_folder(path: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
 /// An image may have a link there, to a file that only a running system would have.
-fn ensure_file(path: &Path) -> std::io::Result<()> {
+pub fn ensure_file(path: &Path) -> std::io::Result<()> {
     let mut path = path.to_path_buf();
     for _ in 0..LINKS_MAX {
         let parent = path.parent().unwrap_or(Path::new("/")).to_path_buf();

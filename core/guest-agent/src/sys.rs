@@ -432,6 +432,16 @@ pub fn may_execute(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether what is there cannot be written because it is mounted so.
+pub fn is_read_only(path: &Path) -> Result<bool> {
+    let path = c_path(path)?;
+    // SAFETY: a string that ends in zero.
+    match check(unsafe { libc::access(path.as_ptr(), libc::W_OK) }) {
+        Err(error) => Ok(error.raw_os_error() == Some(libc::EROFS)),
+        Ok(_) => Ok(false),
+    }
+}
+
 /// Becomes another program; returns only to say why not.
 pub fn exec(program: &Path, args: &[String], env: &[String]) -> Error {
     let list = |items: &[String]| items.iter().map(c_string).collect::<Result<Vec<CString>>>();
@@ -555,6 +565,28 @@ pub fn set_mtime(path: &Path, seconds: i64) -> Result<()> {
     check(unsafe {
         libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
     })?;
+    Ok(())
+}
+
+/// Writes all of a file system to its disk.
+pub fn sync_file_system(on: &File) -> Result<()> {
+    // SAFETY: an open descriptor.
+    check(unsafe { libc::syncfs(on.as_raw_fd()) })?;
+    Ok(())
+}
+
+/// Lets a mounted ext4 take so many bytes of its disk. Fine if it does. ext4(5), EXT4_IOC_RESIZE_FS
+pub fn grow_ext4(on: &File, bytes: u64) -> Result<()> {
+    // _IOW('f', 16, __u64)
+    const RESIZE: libc::Ioctl = 0x4008_6610;
+    // SAFETY: numbers only, for which zeros are good.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor, and a place for the answer.
+    check(unsafe { libc::fstatfs(on.as_raw_fd(), &mut found) })?;
+    let block = u64::try_from(found.f_bsize).ok().filter(|block| *block > 0);
+    let blocks: u64 = bytes / block.ok_or_else(|| Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: an open descriptor, and a number that lives until the call returns.
+    check(unsafe { libc::ioctl(on.as_raw_fd(), RESIZE, &blocks) })?;
     Ok(())
 }
 

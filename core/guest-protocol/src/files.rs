@@ -4,6 +4,7 @@
 //! depends on the task, on stderr it says why it failed, and its exit code is a [`Failed`].
 
 use crate::frame::FrameError;
+use crate::volumes::Volumes;
 use serde::{Deserialize, Serialize};
 
 /// A task and the stream for it. Answered as [`crate::message::RequestBody::Exec`] is, and ends as that does.
@@ -55,6 +56,7 @@ pub struct Assemble {
     pub unix_ns: u64,
     /// As [`crate::message::Start::layer_count`].
     pub layer_count: u32,
+    pub volumes: Volumes,
 }
 
 /// What is at a path.

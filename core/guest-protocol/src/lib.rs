@@ -12,6 +12,7 @@ pub mod files;
 pub mod frame;
 pub mod journal;
 pub mod message;
+pub mod volumes;
 pub mod watch;
 
 /// Protocol versions that this build speaks, oldest and newest.

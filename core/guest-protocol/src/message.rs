@@ -12,6 +12,7 @@
 
 use crate::files::{Assemble, Files};
 use crate::journal::{Exited, Stream};
+use crate::volumes::Volumes;
 use crate::watch::{Processes, Usage};
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,8 @@ pub enum RequestBody {
     Freeze {
         still: bool,
     },
+    /// Gives the volumes of such a machine up. Answered when their file systems are complete and clean.
+    ReleaseVolumes,
 }
 
 /// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].
@@ -192,6 +195,7 @@ pub struct Interior {
     pub read_only: bool,
     /// Parents before what is below them.
     pub tmpfs: Vec<Tmpfs>,
+    pub volumes: Volumes,
     /// Size of /dev/shm; 0: there is none.
     pub shm_bytes: u64,
     /// `net.core.somaxconn` and its value.

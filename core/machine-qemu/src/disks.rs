@@ -4,6 +4,7 @@
 //!   DATA/prepared/<bytes>.ext4              an empty file system of that size, made once
 //!   DATA/vchs/<vch id>/layers/<hex>.erofs   0444
 //!   DATA/vchs/<vch id>/disks/<container id>.ext4
+//!   DATA/vchs/<vch id>/volumes/<volume id>.ext4
 //! ```
 //!
 //! Machines get descriptors, so nobody else ever needs a way to these files. A file has its name only once it is
@@ -14,10 +15,11 @@ mod prepared;
 
 use async_trait::async_trait;
 use bulkhead_machine::{Disks, MachineError, StagedLayer};
-use bulkhead_model::{ContainerId, Digest, VchId};
+use bulkhead_model::volume::VolumeDisk;
+use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,6 +49,24 @@ impl DiskStore {
 
     fn disk_path(&self, vch: VchId, id: &ContainerId) -> PathBuf {
         self.vch(vch).join("disks").join(format!("{id}.ext4"))
+    }
+
+    fn volumes(&self, vch: VchId) -> PathBuf {
+        self.vch(vch).join("volumes")
+    }
+
+    fn volume_path(&self, vch: VchId, id: VolumeId) -> PathBuf {
+        self.volumes(vch).join(format!("{id}.ext4"))
+    }
+
+    /// The disk of a volume, to hand to a machine.
+    pub(crate) fn open_volume(&self, vch: VchId, disk: &VolumeDisk) -> Result<File, MachineError> {
+        let path = self.volume_path(vch, disk.id);
+        match open_regular(OpenOptions::new().read(true).write(!disk.read_only), &path) {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => Err(MachineError::NoSuchVolume(disk.id)),
+            Err(error) => Err(MachineError::io("opening the disk of a volume")(error)),
+        }
     }
 
     /// A layer disk, to read.
@@ -153,12 +173,7 @@ impl Disks for DiskStore {
 
     async fn disk_used(&self, vch: VchId, id: &ContainerId) -> Result<u64, MachineError> {
         let path = self.disk_path(vch, id);
-        self.blocking("measuring the container's disk", move |_| match fs::metadata(path) {
-            Ok(found) => Ok(found.blocks() * 512),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(error),
-        })
-        .await
+        self.blocking("measuring the container's disk", move |_| file::used(&path)).await
     }
 
     async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError> {
@@ -166,10 +181,56 @@ impl Disks for DiskStore {
         self.blocking("removing the container's disk", move |_| file::remove(&path)).await
     }
 
+    async fn create_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError> {
+        let path = self.volume_path(vch, id);
+        let folder = self.volumes(vch);
+        let disk = self
+            .blocking("making the disk of a volume", move |_| {
+                file::make_folder(&folder)?;
+                file::unnamed(&folder, 0o600)
+            })
+            .await?;
+        // Any size may be asked for: what was prepared of each would fill the datastore.
+        prepared::format(&disk, bytes)
+            .await
+            .map_err(MachineError::io("making the file system of a volume"))?;
+        self.blocking("making the disk of a volume", move |_| file::name(&disk, &path)).await
+    }
+
+    async fn volumes(&self, vch: VchId) -> Result<Vec<VolumeId>, MachineError> {
+        self.blocking("listing volumes", move |store| {
+            let names = file::names(&store.volumes(vch))?;
+            Ok(names.iter().filter_map(|name| name.strip_suffix(".ext4")?.parse().ok()).collect())
+        })
+        .await
+    }
+
+    async fn volume_used(&self, vch: VchId, id: VolumeId) -> Result<u64, MachineError> {
+        let path = self.volume_path(vch, id);
+        self.blocking("measuring a volume", move |_| file::used(&path)).await
+    }
+
+    async fn grow_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError> {
+        let file = self.open_volume(vch, &VolumeDisk { id, read_only: false })?;
+        self.blocking("making a volume larger", move |_| {
+            if file.metadata()?.len() < bytes {
+                file.set_len(bytes)?;
+                file.sync_all()?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete_volume(&self, vch: VchId, id: VolumeId) -> Result<(), MachineError> {
+        let path = self.volume_path(vch, id);
+        self.blocking("removing a volume", move |_| file::remove(&path)).await
+    }
+
     async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError> {
         self.blocking("removing the folder of a VCH", move |store| {
             let folder = store.vch(vch);
-            for part in [folder.join("layers"), folder.join("disks"), folder] {
+            for part in [folder.join("layers"), folder.join("disks"), folder.join("volumes"), folder] {
                 match fs::remove_dir(part) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}

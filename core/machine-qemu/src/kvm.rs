@@ -126,6 +126,7 @@ async fn boot(qemu_binary: Option<&Path>, guest_dir: &Path) -> Result<(), Box<dy
         vcpus: 1,
         memory_bytes: 256 << 20,
         layers: Vec::new(),
+        volumes: Vec::new(),
         token: random()?,
         run: 1,
         journal_bytes_max: 1 << 20,

@@ -1,7 +1,7 @@
 //! From a spec to a running QEMU: opens what it needs, writes it down, lets it go.
 
 use crate::cgroups::Share;
-use crate::plan::{self, LAYERS_MAX, LaunchPlan};
+use crate::plan::{self, LAYERS_MAX, LaunchPlan, VOLUMES_MAX};
 use crate::process::{Pidfd, ProcessId};
 use crate::record::{MachineFolder, Record};
 use crate::root::{self, RootContents};
@@ -33,6 +33,8 @@ pub(crate) struct Launched {
 struct Inherited {
     layers: Vec<File>,
     disk: File,
+    /// And whether each can only be read.
+    volumes: Vec<(File, bool)>,
     journal: File,
     agent_socket: UnixListener,
     qmp_socket: UnixListener,
@@ -59,6 +61,12 @@ fn check(spec: &MachineSpec) -> Result<(), MachineError> {
         return refuse(format!(
             "{} layers are more than the {LAYERS_MAX} that a machine can carry",
             spec.layers.len()
+        ));
+    }
+    if spec.volumes.len() > VOLUMES_MAX {
+        return refuse(format!(
+            "{} volumes are more than the {VOLUMES_MAX} that a machine can carry",
+            spec.volumes.len()
         ));
     }
     if spec.vcpus == 0 || spec.vcpus > 255 {
@@ -104,6 +112,11 @@ fn open(shared: &Shared, spec: &MachineSpec, folder: &MachineFolder) -> Result<I
         .map(|diff_id| shared.disks.open_layer_file(spec.vch, diff_id))
         .collect::<Result<_, _>>()?;
     let disk = shared.disks.open_disk(spec.vch, &spec.id)?;
+    let volumes = spec
+        .volumes
+        .iter()
+        .map(|disk| Ok((shared.disks.open_volume(spec.vch, disk)?, disk.read_only)))
+        .collect::<Result<_, MachineError>>()?;
     let journal = OpenOptions::new()
         .append(true)
         .create(true)
@@ -114,6 +127,7 @@ fn open(shared: &Shared, spec: &MachineSpec, folder: &MachineFolder) -> Result<I
     Ok(Inherited {
         layers,
         disk,
+        volumes,
         journal,
         agent_socket: listen("agent.sock")?,
         qmp_socket: listen("qmp.sock")?,
@@ -143,6 +157,7 @@ fn fork(
         memory_mib: spec.memory_bytes.div_ceil(1 << 20),
         layers: inherited.layers.iter().map(File::as_raw_fd).collect(),
         disk: inherited.disk.as_raw_fd(),
+        volumes: inherited.volumes.iter().map(|(file, read_only)| (file.as_raw_fd(), *read_only)).collect(),
         journal: inherited.journal.as_raw_fd(),
         agent_socket: inherited.agent_socket.as_raw_fd(),
         qmp_socket: inherited.qmp_socket.as_raw_fd(),

@@ -223,6 +223,7 @@ fn capabilities(shared: &Shared, version: String) -> io::Result<Capabilities> {
         host_memory_bytes: total_kib * 1024,
         vcpus_max: host_cpus,
         layers_max: u32::try_from(plan::LAYERS_MAX).unwrap_or(u32::MAX),
+        volumes_max: u32::try_from(plan::VOLUMES_MAX).unwrap_or(u32::MAX),
         limits: shared.cgroups.name().into(),
     })
 }

@@ -21,6 +21,9 @@ pub(crate) const TOKEN_PATH: &str = "/guest/token";
 /// Layer disks are LUNs of target 0, so this is bounded by what the overlay of the guest can stack.
 pub(crate) const LAYERS_MAX: usize = 127;
 
+/// Disks of volumes are LUNs of target 2.
+pub(crate) const VOLUMES_MAX: usize = 64;
+
 /// Empty hot-plug ports, for networks that a running container will be connected to.
 const SPARE_PORTS: u32 = 8;
 
@@ -53,6 +56,8 @@ pub struct LaunchPlan {
     pub layers: Vec<RawFd>,
     /// The writable disk.
     pub disk: RawFd,
+    /// Disks of volumes, and whether each can only be read.
+    pub volumes: Vec<(RawFd, bool)>,
     /// Opened for appending.
     pub journal: RawFd,
     /// Listening sockets.
@@ -64,6 +69,7 @@ impl LaunchPlan {
     /// The descriptors that QEMU inherits.
     pub fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.layers.clone();
+        all.extend(self.volumes.iter().map(|(fd, _)| *fd));
         all.extend([self.disk, self.journal, self.agent_socket, self.qmp_socket]);
         all
     }
@@ -155,7 +161,7 @@ fn ports(plan: &LaunchPlan, line: &mut Line) {
     line.option("-device", format!("virtserialport,bus=serial0.0,nr=2,chardev=journal,name={JOURNAL_PORT}"));
 }
 
-/// Target 0 carries the layers, LUN 0 the bottom one; target 1 the writable disk.
+/// Target 0 carries the layers, LUN 0 the bottom one; target 1 the writable disk; target 2 volumes.
 fn disks(plan: &LaunchPlan, line: &mut Line) {
     line.option("-device", "virtio-scsi-pci,id=scsi0,num_queues=1,addr=0x5");
     for (lun, fd) in plan.layers.iter().enumerate() {
@@ -180,6 +186,22 @@ fn disks(plan: &LaunchPlan, line: &mut Line) {
         "driver=raw,node-name=rw,discard=unmap,file.driver=file,file.filename=/dev/fdset/2,file.locking=on,file.discard=unmap",
     );
     line.option("-device", "scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive=rw,serial=rw");
+    for (lun, (fd, read_only)) in plan.volumes.iter().enumerate() {
+        let set = 1000 + lun;
+        file_set(line, set, *fd);
+        // Locked as the writable disk is; those who only read do not exclude each other.
+        let access = if *read_only { "read-only=on" } else { "discard=unmap,file.discard=unmap" };
+        line.option(
+            "-blockdev",
+            format!(
+                "driver=raw,node-name=v{lun},{access},file.driver=file,file.filename=/dev/fdset/{set},file.locking=on"
+            ),
+        );
+        line.option(
+            "-device",
+            format!("scsi-hd,bus=scsi0.0,scsi-id=2,lun={lun},drive=v{lun},serial=volume{lun}"),
+        );
+    }
 }
 
 fn file_set(line: &mut Line, set: usize, fd: RawFd) {

@@ -8,7 +8,8 @@ use crate::{BackEnd, Condition, Extent, JournalChunk, MachineError, MachineFacts
 use async_trait::async_trait;
 use bulkhead_guest_protocol::journal::{Body, Exited, Reader, Record};
 use bulkhead_guest_protocol::message::{AgentState, Interior, Process, ReplyBody, RequestBody, Start, Stdio};
-use bulkhead_model::{ContainerId, Digest, ServerId, VchId};
+use bulkhead_model::volume::VolumeDisk;
+use bulkhead_model::{ContainerId, Digest, ServerId, VchId, VolumeId};
 use std::error::Error;
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -84,10 +85,12 @@ macro_rules! conformance {
             a_deleted_machine_starts_anew_and_its_journal_goes_on,
             a_new_channel_ends_the_last,
             a_machine_outlives_its_server,
+            a_volume_is_one_machines_unless_all_read,
             a_journal_can_be_released,
             growth_wakes_the_reader,
             disks_are_made_once_and_deleted_once,
             layers_are_whole_or_not_there,
+            volumes_are_made_grow_and_go,
         );
     };
     ($fixture:expr; $($behaviour:ident,)+) => {
@@ -129,6 +132,7 @@ pub async fn prepare(fixture: &dyn Fixture, id: &ContainerId) -> Result<MachineS
         vcpus: 1,
         memory_bytes: 256 << 20,
         layers,
+        volumes: Vec::new(),
         token: TOKEN,
         run: 1,
         journal_bytes_max: 1 << 20,

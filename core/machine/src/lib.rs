@@ -17,7 +17,8 @@ pub mod sim;
 pub mod state;
 
 use async_trait::async_trait;
-use bulkhead_model::{ContainerId, Digest, ServerId, VchId};
+use bulkhead_model::volume::VolumeDisk;
+use bulkhead_model::{ContainerId, Digest, ServerId, VchId, VolumeId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,8 @@ pub struct Capabilities {
     pub vcpus_max: u32,
     /// Layer disks that one machine can carry.
     pub layers_max: u32,
+    /// Volumes that one machine can carry.
+    pub volumes_max: u32,
     /// How CPU and memory of a machine are limited on the host: `cgroup-v2`, `cgroup-v1`, `none`.
     pub limits: String,
 }
@@ -62,6 +65,9 @@ pub struct MachineSpec {
     pub memory_bytes: u64,
     /// Layer disks, bottom first, attached read-only, then the container's own disk.
     pub layers: Vec<Digest>,
+    /// Disks of volumes. Each is one machine's at a time, unless all of them only read it.
+    #[serde(default)]
+    pub volumes: Vec<VolumeDisk>,
     /// Proves to the server that the agent on the channel is the one of this machine. Used once.
     pub token: [u8; 32],
     /// Which run of the container this is; kept on the machine.
@@ -104,6 +110,8 @@ pub enum MachineError {
     NoSuchMachine(ContainerId),
     #[error("layer disk {0} is not on the datastore")]
     NoSuchLayer(Digest),
+    #[error("the disk of volume {0} is not on the datastore")]
+    NoSuchVolume(VolumeId),
     #[error("machine {id} could not be started: {why}")]
     Start { id: ContainerId, why: String },
     #[error("the agent of machine {id} cannot be reached: {why}")]
@@ -140,7 +148,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Channel for T {}
 pub trait Machines: Send + Sync + fmt::Debug {
     fn capabilities(&self) -> &Capabilities;
 
-    /// Starts the machine, or finds it running already. Its layers must be on the datastore and its own disk made.
+    /// Starts the machine, or finds it running already. Its layers must be on the datastore, its own disk made, and its
+    /// volumes made and free.
     async fn start(&self, spec: &MachineSpec) -> Result<(), MachineError>;
 
     /// `None`: there is none, and nothing of it is left.
@@ -205,7 +214,7 @@ pub struct JournalChunk {
     pub data: Bytes,
 }
 
-/// Disks on datastores: read-only layers that images share, and a writable one for each container.
+/// Disks on datastores: read-only layers that images share, a writable one for each container, and volumes.
 #[async_trait]
 pub trait Disks: Send + Sync + fmt::Debug {
     /// An empty file to write a layer disk into; dropped without [`StagedLayer::commit`], it leaves nothing.
@@ -233,7 +242,22 @@ pub trait Disks: Send + Sync + fmt::Debug {
     /// Fine if it is not there.
     async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError>;
 
-    /// Removes the folder of a VCH that is gone. Fails if a layer or a disk is left in it.
+    /// The disk of a volume with an empty file system, made or found.
+    async fn create_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError>;
+
+    /// All that there are.
+    async fn volumes(&self, vch: VchId) -> Result<Vec<VolumeId>, MachineError>;
+
+    /// Bytes that it takes on the datastore; 0 if it is not there.
+    async fn volume_used(&self, vch: VchId, id: VolumeId) -> Result<u64, MachineError>;
+
+    /// Makes the disk larger, for the next machine that gets it; fine if it is as large.
+    async fn grow_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError>;
+
+    /// Fine if it is not there.
+    async fn delete_volume(&self, vch: VchId, id: VolumeId) -> Result<(), MachineError>;
+
+    /// Removes the folder of a VCH that is gone. Fails if a layer, a disk or a volume is left in it.
     async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError>;
 }
 

@@ -53,6 +53,10 @@ actions! {
     ImageSave = "image.save",
     NetworkList = "network.list",
     VolumeList = "volume.list",
+    VolumeInspect = "volume.inspect",
+    VolumeCreate = "volume.create",
+    VolumeRemove = "volume.remove",
+    VolumePrune = "volume.prune",
     VchCreate = "vch.create",
     VchList = "vch.list",
     VchInspect = "vch.inspect",
@@ -77,6 +81,7 @@ impl Action {
             | Action::ImageInspect
             | Action::NetworkList
             | Action::VolumeList
+            | Action::VolumeInspect
             | Action::VchList
             | Action::VchInspect
             | Action::DecisionRead => true,
@@ -103,6 +108,9 @@ impl Action {
             | Action::ImageRemove
             | Action::ImageLoad
             | Action::ImageSave
+            | Action::VolumeCreate
+            | Action::VolumeRemove
+            | Action::VolumePrune
             | Action::VchCreate
             | Action::VchDelete => false,
         }

@@ -9,6 +9,7 @@ use crate::log::LogOptions;
 use crate::process::ProcessOptions;
 use crate::restart::RestartPolicy;
 use crate::vch::VchSettings;
+use crate::volume::{Mount, MountAsk, MountsFrom};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,6 +41,11 @@ pub struct ContainerAsk {
     pub health: HealthAsk,
     /// What takes a line where a command is one; none: `/bin/sh -c`. The image's own is for its build alone.
     pub shell: Vec<String>,
+    pub mounts: Vec<MountAsk>,
+    /// Paths that get a volume of their own unless something else is there.
+    pub volume_paths: Vec<String>,
+    /// Containers whose mounts it gets, too.
+    pub mounts_from: Vec<MountsFrom>,
 }
 
 /// What a process has for input and output besides its log.
@@ -85,6 +91,9 @@ pub struct ContainerSpec {
     pub log: LogOptions,
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// Parents before what is below them.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
 }
 
 /// What a machine gets.
@@ -149,6 +158,14 @@ pub enum SpecError {
     MemoryTooSmall,
     #[error("can't create 'AutoRemove' container with restart policy")]
     RestartAndAutoRemove,
+    #[error("invalid mount path: '{0}' {1}")]
+    Target(String, String),
+    #[error("invalid specification: destination can't be '/'")]
+    TargetIsRoot,
+    #[error("Duplicate mount point: {0}")]
+    DuplicateTarget(String),
+    #[error("{len} {what} are more than the {max} that a container can have")]
+    TooMany { what: &'static str, len: usize, max: usize },
     #[error("{what} is too long: {len} bytes, at most {max}")]
     TooLong { what: &'static str, len: usize, max: usize },
 }
@@ -161,7 +178,8 @@ const PROCESS_BYTES_MAX: usize = 512 << 10;
 /// What else goes there.
 const OPTIONS_BYTES_MAX: usize = 64 << 10;
 
-/// Merges the ask with the image's config and the VCH's defaults. Pure; the same arguments give the same spec.
+/// Merges the ask with the image's config and the VCH's defaults. Pure; the same arguments give the same spec. It has no
+/// mounts yet: which volumes there are is not known here.
 pub fn resolve(
     id: &ContainerId,
     ask: &ContainerAsk,
@@ -241,6 +259,7 @@ pub fn resolve(
         process: ask.process.clone(),
         log: ask.log.clone(),
         health: ask.health.over(&image.health).check(&ask.shell),
+        mounts: Vec::new(),
     })
 }
 

@@ -34,6 +34,7 @@ pub enum EventKind {
     Container,
     Image,
     Vch,
+    Volume,
 }
 
 impl EventKind {
@@ -42,10 +43,11 @@ impl EventKind {
             EventKind::Container => "container",
             EventKind::Image => "image",
             EventKind::Vch => "vch",
+            EventKind::Volume => "volume",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Container, Self::Image, Self::Vch].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Container, Self::Image, Self::Vch, Self::Volume].into_iter().find(|kind| kind.as_str() == text)
     }
 }

@@ -48,6 +48,11 @@ uuid_id!(
     ServerId,
     "server id"
 );
+uuid_id!(
+    /// The disk of a volume. A volume that is made anew under an old name has another.
+    VolumeId,
+    "volume id"
+);
 
 /// A container, and the machine that carries it: 64 lower-case hex digits, as Docker's clients expect.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -21,6 +21,7 @@ pub mod reason;
 pub mod reference;
 pub mod restart;
 pub mod vch;
+pub mod volume;
 
 pub use action::Action;
 pub use caller::Caller;
@@ -29,7 +30,7 @@ pub use container::{Container, ContainerAsk, ContainerSpec, Resources, StdioOpti
 pub use decision::{Decision, Verdict};
 pub use digest::Digest;
 pub use event::Event;
-pub use ids::{ContainerId, DecisionId, ServerId, VchId};
+pub use ids::{ContainerId, DecisionId, ServerId, VchId, VolumeId};
 pub use image::{Image, ImageConfig, Layer, Origin};
 pub use log::{LogDriver, LogOptions};
 pub use process::ProcessOptions;
@@ -37,3 +38,4 @@ pub use reason::Reason;
 pub use reference::Reference;
 pub use restart::{RestartPolicy, Restarts};
 pub use vch::{Class, Vch, VchSettings};
+pub use volume::{Mount, Volume, VolumeName};

@@ -32,6 +32,9 @@ pub struct Desired {
     pub paused: bool,
     #[serde(default)]
     pub restarts: Restarts,
+    /// Volumes that were made for it alone go with it.
+    #[serde(default)]
+    pub with_volumes: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +56,8 @@ impl Desired {
     #[must_use]
     pub fn started(&self, status: &Status, again: bool) -> Self {
         let restarts = self.restarts.fresh();
-        Self { goal: Goal::Run, run: status.run().saturating_add(1), again, paused: false, restarts }
+        let run = status.run().saturating_add(1);
+        Self { goal: Goal::Run, run, again, paused: false, restarts, with_volumes: false }
     }
 
     /// The next run, as the restart policy starts it after `exit`.
@@ -66,7 +70,7 @@ impl Desired {
     #[must_use]
     pub fn stopped(&self, signal: Signal, deadline: Option<DateTime<Utc>>, again: bool) -> Self {
         let restarts = Restarts { stopped: true, ..self.restarts };
-        Self { goal: Goal::Stop { signal, deadline }, run: self.run, again, paused: false, restarts }
+        Self { goal: Goal::Stop { signal, deadline }, again, paused: false, restarts, ..self.clone() }
     }
 
     /// A signal of a user's, on its way to the process. `ends`: it is one that is meant to end it, so no restart
@@ -80,10 +84,10 @@ impl Desired {
         new
     }
 
-    /// Its removal.
+    /// Its removal. `with_volumes`: and that of the volumes that were made for it alone.
     #[must_use]
-    pub fn gone(&self) -> Self {
-        Self { goal: Goal::Gone, paused: false, ..self.clone() }
+    pub fn gone(&self, with_volumes: bool) -> Self {
+        Self { goal: Goal::Gone, paused: false, with_volumes, ..self.clone() }
     }
 
     /// No more runs but what a user starts: what was to follow could not.

@@ -195,7 +195,7 @@ impl World {
             }
             Request::Pause => Desired { paused: true, ..desired.clone() },
             Request::Unpause => Desired { paused: false, ..desired.clone() },
-            Request::Remove { .. } => desired.gone(),
+            Request::Remove { .. } => desired.gone(false),
         };
     }
 

@@ -91,6 +91,12 @@ pub struct VchSettings {
     pub containers_max: u32,
     /// Most memory of running containers together, in bytes.
     pub memory_bytes_max: Option<u64>,
+    /// Size of a volume that is made without one (sparse), in bytes.
+    pub volume_bytes: u64,
+    /// Most volumes at a time.
+    pub volumes_max: u32,
+    /// Most that the sizes of all volumes may add up to, in bytes.
+    pub volumes_bytes_max: Option<u64>,
     /// Uids that may use the unix socket, besides root.
     pub socket_uids: Vec<u32>,
     /// TCP listener with TLS: `ADDRESS:PORT`.
@@ -108,6 +114,9 @@ impl Default for VchSettings {
             log_bytes: 16 << 20,
             containers_max: 1000,
             memory_bytes_max: None,
+            volume_bytes: 16 << 30,
+            volumes_max: 1000,
+            volumes_bytes_max: None,
             socket_uids: Vec::new(),
             tls_listen: None,
             insecure_listen: None,

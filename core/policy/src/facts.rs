@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 pub(crate) const NAMESPACE: &str = "Bulkhead";
 
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 12] = [
     "Action",
     "Class",
     "Container",
@@ -22,6 +22,7 @@ const KINDS: [&str; 11] = [
     "Tenant",
     "User",
     "Vch",
+    "Volume",
 ];
 
 /// Parsed once: Cedar's parser is the dearest part of making an entity.

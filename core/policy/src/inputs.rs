@@ -6,7 +6,7 @@ use crate::query::{ContainerFacts, ImageFacts, Query, Settings, Subject};
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{ContainerSpec, Resources};
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, Seccomp};
-use bulkhead_model::{Action, Caller, ProcessOptions, Reference, Vch};
+use bulkhead_model::{Action, Caller, ProcessOptions, Reference, Vch, Volume};
 use std::collections::BTreeSet;
 
 /// The facts of a query, in a fixed order.
@@ -28,6 +28,7 @@ pub(crate) fn gather(query: &Query<'_>, settings: &Settings) -> Inputs {
             let pulling = query.action == Action::ImagePull;
             add_image(&mut things, vch, &image, pulling, settings)
         }
+        Subject::Volume { vch, volume } => add_volume(&mut things, vch, volume),
     };
     Inputs {
         principal,
@@ -58,6 +59,13 @@ fn context(query: &Query<'_>, settings: &Settings) -> Facts {
             ("acceptsEmulation", Fact::Bool(settings.accepts_emulation)),
         ]);
         context.insert("host", Fact::Record(host));
+    }
+    if query.action == Action::VolumeCreate {
+        let usage = Facts::from([
+            ("volumes", Fact::Long(query.usage_after.volumes.into())),
+            ("sizeMib", mebibytes(query.usage_after.volumes_bytes)),
+        ]);
+        context.insert("usageAfter", Fact::Record(usage));
     }
     if query.action == Action::ContainerCreate {
         let usage = Facts::from([
@@ -153,6 +161,7 @@ fn add_container(
         log: _,
         // It is as any process beside the container's own, with no rights that this has not.
         health: _,
+        mounts,
         process,
     } = container.spec;
     // Where it is not in the schema, it takes something away, or bounds what the memory's size bounds already.
@@ -180,6 +189,7 @@ fn add_container(
     let unmasked = bared(process.masked(*privileged), &MASKED_PATHS)
         || bared(process.unwritable(*privileged), &READ_ONLY_PATHS);
     let names: BTreeSet<&str> = env.iter().map(|entry| entry.split('=').next().unwrap_or_default()).collect();
+    let volumes: BTreeSet<&str> = mounts.iter().map(|mount| mount.name.as_str()).collect();
     let mut thing = Thing::new("Container", container.id.as_str())
         .fact("tenant", tenant(vch))
         .fact("name", Fact::Text(container.name.into()))
@@ -199,8 +209,21 @@ fn add_container(
         .fact("pathsUnmasked", Fact::Bool(unmasked))
         .fact("sysctls", Fact::Texts(sysctls.keys().cloned().collect()))
         .fact("envKeys", Fact::Texts(names.into_iter().map(Into::into).collect()))
+        .fact("volumes", Fact::Texts(volumes.into_iter().map(Into::into).collect()))
         .parent("Vch", vch.id.to_string());
     thing.tags = labels.clone();
+    add(things, thing)
+}
+
+fn add_volume(things: &mut Vec<Thing>, vch: &Vch, volume: &Volume) -> Uid {
+    let mut thing = Thing::new("Volume", volume.id.to_string())
+        .fact("tenant", tenant(vch))
+        .fact("name", Fact::Text(volume.name.to_string()))
+        .fact("owner", Fact::Text(volume.owner.clone()))
+        .fact("sizeMib", mebibytes(volume.size_bytes))
+        .fact("anonymous", Fact::Bool(volume.anonymous))
+        .parent("Vch", vch.id.to_string());
+    thing.tags = volume.labels.clone();
     add(things, thing)
 }
 

@@ -1,7 +1,7 @@
 //! What is asked of the policies and what they answer: model types in, a verdict with its reasons out.
 
 use bulkhead_model::container::ContainerSpec;
-use bulkhead_model::{Action, Caller, ContainerId, Image, Reason, Vch, Verdict};
+use bulkhead_model::{Action, Caller, ContainerId, Image, Reason, Vch, Verdict, Volume};
 use chrono::{DateTime, Utc};
 
 /// One question. Everything in it is the typed request that will be carried out, never what a client sent.
@@ -15,7 +15,8 @@ pub struct Query<'a> {
     pub endpoint: Option<&'a Vch>,
     pub subject: Subject<'a>,
     pub host: HostFacts<'a>,
-    /// As it would be after this request. Read by policies of `container.create` only; `Usage::default()` elsewhere.
+    /// As it would be after this request. Read by policies of `container.create` and `volume.create` only;
+    /// `Usage::default()` elsewhere.
     pub usage_after: Usage,
     pub now: DateTime<Utc>,
 }
@@ -31,6 +32,8 @@ pub enum Subject<'a> {
     Container { vch: &'a Vch, container: ContainerFacts<'a> },
     /// `image.pull|inspect|tag|remove|save`.
     Image { vch: &'a Vch, image: ImageFacts<'a> },
+    /// `volume.create|inspect|remove`. On create it is the volume that would be made.
+    Volume { vch: &'a Vch, volume: &'a Volume },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +71,9 @@ pub struct Usage {
     pub containers: u32,
     /// Of running containers together, in bytes.
     pub memory_bytes: u64,
+    pub volumes: u32,
+    /// Sizes of all volumes together, in bytes.
+    pub volumes_bytes: u64,
 }
 
 /// What the operator's configuration adds to the facts that policies see.
@@ -110,7 +116,10 @@ impl<'a> Subject<'a> {
     pub fn vch(&self) -> Option<&'a Vch> {
         match *self {
             Subject::Platform => None,
-            Subject::Vch(vch) | Subject::Container { vch, .. } | Subject::Image { vch, .. } => Some(vch),
+            Subject::Vch(vch)
+            | Subject::Container { vch, .. }
+            | Subject::Image { vch, .. }
+            | Subject::Volume { vch, .. } => Some(vch),
         }
     }
 }

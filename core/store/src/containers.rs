@@ -9,12 +9,14 @@ use crate::error::StoreError;
 use crate::row::{parse_all, to_json};
 use crate::servers::{self, Fence};
 use crate::transaction::work;
-use crate::{Record, Store, vchs};
+use crate::{Record, Store, vchs, volumes};
 use bulkhead_model::event::Event;
 use bulkhead_model::lifecycle::{Desired, Goal, Status};
-use bulkhead_model::{Container, ContainerId, Digest, ServerId, VchId};
+use bulkhead_model::{Container, ContainerId, Digest, ServerId, VchId, Volume};
+pub(crate) use limits::live;
+
 use columns::{decode, goal_name, insert, status_columns};
-use limits::{check_count, check_name, reserve_memory};
+use limits::{check_count, check_name, reserve};
 use sqlx::PgConnection;
 
 /// The channel on which a changed desired state is told, with the container's id: for drivers in other servers.
@@ -33,11 +35,12 @@ macro_rules! select_container {
 }
 
 impl Store {
-    /// A new container, driven by `fence.server`. Checks, in one transaction: the VCH stays, the name is free, its limit of
-    /// containers is not reached, image and layers exist.
+    /// A new container, driven by `fence.server`, with volumes that are made with it. Checks, in one transaction: the VCH
+    /// stays, names are free, its limits are not reached, image, layers and other volumes exist.
     pub async fn create_container(
         &self,
         container: &Container,
+        new_volumes: &[Volume],
         fence: Fence,
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
@@ -48,7 +51,9 @@ impl Store {
             servers::hold(tx, fence).await?;
             check_name(tx, container).await?;
             check_count(tx, container.vch, vch.settings.containers_max).await?;
+            volumes::insert(tx, &vch, new_volumes).await?;
             insert(tx, container, fence).await?;
+            volumes::attach(tx, container).await?;
             notify(tx, &container.id).await
         });
         let outcome = self.write(Some(container.vch), record, create).await;
@@ -142,7 +147,8 @@ impl Store {
     }
 
     /// Changes what is desired, provided it still is `expect`; else [`StoreError::Conflict`]. A wish for a new run
-    /// reserves the container's memory within the VCH's limit, and is refused once the VCH is being deleted.
+    /// reserves the container's volumes, and its memory within the VCH's limit; it is refused once the VCH is being
+    /// deleted.
     pub async fn set_desired(
         &self,
         vch: VchId,
@@ -153,7 +159,7 @@ impl Store {
     ) -> Result<(Container, Vec<Event>), StoreError> {
         let set = work!(|tx| {
             if new.goal == Goal::Run && (expect.goal != Goal::Run || expect.run != new.run) {
-                reserve_memory(tx, vch, id).await?;
+                reserve(tx, vch, id).await?;
             }
             let row =
                 sqlx::query(select_container!("where vch_id = $1 and id = $2 for update of containers"))

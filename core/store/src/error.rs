@@ -35,12 +35,20 @@ pub enum StoreError {
     VchDeleting { name: String },
 
     #[error(
-        "VCH `{name}` is not empty: {containers} containers, {layers} layer disks, {children} child VCHs"
+        "VCH `{name}` is not empty: {containers} containers, {layers} layer disks, {volumes} volumes, {children} child VCHs"
     )]
-    VchNotEmpty { name: String, containers: i64, layers: i64, children: i64 },
+    VchNotEmpty { name: String, containers: i64, layers: i64, volumes: i64, children: i64 },
 
     #[error("image {image} is used by {} containers", containers.len())]
     ImageInUse { image: Digest, containers: Vec<ContainerId> },
+
+    /// Containers have it, whether they run or not.
+    #[error("the volume is used by {} containers", containers.len())]
+    VolumeInUse { containers: Vec<ContainerId> },
+
+    /// Another container runs with it.
+    #[error("volume `{name}` is held by running container {by}")]
+    VolumeHeld { name: String, by: ContainerId },
 
     /// The layer's disk is being deleted: wait for that, then import it again.
     #[error("layer {diff_id} is being deleted")]

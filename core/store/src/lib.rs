@@ -1,7 +1,7 @@
 //! All SQL of Bulkhead, and the private PostgreSQL cluster that holds its state by default.
 //!
 //! ```text
-//!   engine ── Store ──▶ servers vchs containers images events decisions audit     (a file each)
+//!   engine ── Store ──▶ servers vchs containers volumes images events decisions audit     (a file each)
 //!                │
 //!                └─ write: change, audit, events numbered last ─▶ commit, resolved if the connection breaks
 //! ```
@@ -27,6 +27,7 @@ mod row;
 mod servers;
 mod transaction;
 mod vchs;
+mod volumes;
 
 pub use audit::{AuditEntry, AuditRow};
 pub use containers::CONTAINER_CHANNEL;

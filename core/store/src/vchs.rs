@@ -127,7 +127,14 @@ impl Store {
             let vch = lock(tx, id).await?;
             let children = children(tx, id).await?;
             if children > 0 {
-                return Err(StoreError::VchNotEmpty { name: vch.name, containers: 0, layers: 0, children });
+                let (containers, layers, volumes) = (0, 0, 0);
+                return Err(StoreError::VchNotEmpty {
+                    name: vch.name,
+                    containers,
+                    layers,
+                    volumes,
+                    children,
+                });
             }
             sqlx::query("update vchs set deleting = true where id = $1").bind(id.0).execute(tx).await?;
             Ok(())
@@ -140,16 +147,23 @@ impl Store {
     pub async fn delete_vch(&self, id: VchId, record: &Record) -> Result<(), StoreError> {
         let delete = work!(|tx| {
             let vch = lock(tx, id).await?;
-            let (containers, layers): (i64, i64) = sqlx::query_as(
+            let (containers, layers, volumes): (i64, i64, i64) = sqlx::query_as(
                 "select (select count(*) from containers where vch_id = $1),
-                        (select count(*) from layers where vch_id = $1)",
+                        (select count(*) from layers where vch_id = $1),
+                        (select count(*) from volumes where vch_id = $1)",
             )
             .bind(id.0)
             .fetch_one(&mut *tx)
             .await?;
             let children = children(tx, id).await?;
-            if containers + layers + children > 0 {
-                return Err(StoreError::VchNotEmpty { name: vch.name, containers, layers, children });
+            if containers + layers + volumes + children > 0 {
+                return Err(StoreError::VchNotEmpty {
+                    name: vch.name,
+                    containers,
+                    layers,
+                    volumes,
+                    children,
+                });
             }
             sqlx::query("delete from images where vch_id = $1").bind(id.0).execute(&mut *tx).await?;
             sqlx::query("delete from vchs where id = $1").bind(id.0).execute(&mut *tx).await?;

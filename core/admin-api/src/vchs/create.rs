@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bulkhead_engine::{NewVch, VchUsage};
+use bulkhead_model::volume::VOLUME_BYTES_MIN;
 use bulkhead_model::{Caller, VchSettings};
 use std::net::SocketAddr;
 
@@ -25,7 +26,7 @@ pub(crate) async fn handle(
     let vch = state.engine.vch_create(&caller, new).await?;
     state.endpoints_follow(vch.id, true).await;
     let endpoints = state.endpoints_of(vch.id);
-    let usage = VchUsage { containers: 0, running: 0, paused: 0, memory_bytes: 0, images: 0 };
+    let usage = VchUsage::default();
     Ok((StatusCode::CREATED, Json(view(vch, &usage, endpoints))))
 }
 
@@ -55,6 +56,7 @@ fn check_settings(settings: &VchSettings) -> Result<(), Problem> {
     at_least("default_memory_bytes", settings.default_memory_bytes, 6 << 20, "bytes")?;
     at_least("disk_bytes", settings.disk_bytes, 16 << 20, "bytes")?;
     at_least("log_bytes", settings.log_bytes, 64 << 10, "bytes")?;
+    at_least("volume_bytes", settings.volume_bytes, VOLUME_BYTES_MIN, "bytes")?;
     at_least("containers_max", settings.containers_max.into(), 1, "container")?;
     if let Some(text) = &settings.tls_listen {
         address("tls_listen", text)?;

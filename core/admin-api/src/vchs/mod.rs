@@ -25,6 +25,8 @@ fn view(vch: Vch, usage: &VchUsage, endpoints: Vec<Endpoint>) -> VchView {
             running: usage.running,
             memory_bytes: usage.memory_bytes,
             images: usage.images,
+            volumes: usage.volumes,
+            volumes_bytes: usage.volumes_bytes,
         },
         endpoints,
     }

@@ -4,6 +4,7 @@ use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::query::clip;
 use crate::{body, create, reply};
+use bulkhead_engine::EngineError;
 use http::StatusCode;
 use serde_json::json;
 
@@ -20,7 +21,12 @@ pub async fn post(mut call: Call) -> Answer {
         )));
     }
     let name = call.query.text("name").map(|name| name.trim_start_matches('/').to_owned());
-    let created = call.engine().create(&call.session, name, request.ask, request.view).await?;
+    let created = call.engine().create(&call.session, name, request.ask, request.view).await;
+    // Clients take every 404 for an image to be pulled; this is one that mounts are to come from.
+    let created = created.map_err(|error| match error {
+        EngineError::NoSuchContainer(_) => ApiError::bad(ApiError::from(error).message),
+        error => error.into(),
+    })?;
     let mut warnings = request.warnings;
     warnings.extend(created.warnings);
     reply::json(StatusCode::CREATED, &json!({ "Id": created.id, "Warnings": warnings }))

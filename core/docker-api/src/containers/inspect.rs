@@ -3,6 +3,7 @@
 use super::shape::{State, attached, exit, view};
 use crate::call::{Answer, Call};
 use crate::version::ApiVersion;
+use crate::volumes::shape::mounts;
 use crate::{reply, time};
 use bulkhead_model::Container;
 use bulkhead_model::health::{self, Health, Probe};
@@ -48,7 +49,7 @@ fn inspect(container: &Container, version: ApiVersion) -> Map<String, Value> {
         "AppArmorProfile": "",
         "ExecIDs": null,
         "HostConfig": host_config(container),
-        "Mounts": [],
+        "Mounts": mounts(container),
         "Config": config(container),
         "NetworkSettings": network_settings(container, version),
     });
@@ -126,7 +127,7 @@ fn config(container: &Container) -> Value {
         "Env": spec.env,
         "Cmd": words(&spec.cmd),
         "Image": if container.ask.image.is_empty() { &container.image_name } else { &container.ask.image },
-        "Volumes": null,
+        "Volumes": volumes(container),
         "WorkingDir": spec.working_dir,
         "Entrypoint": words(&spec.entrypoint),
         "OnBuild": null,
@@ -146,6 +147,14 @@ fn config(container: &Container) -> Value {
         }
     }
     config
+}
+
+/// Paths that got a volume of their own, as the image or `-v PATH` asks for.
+fn volumes(container: &Container) -> Value {
+    let by_mount = |target: &String| container.ask.mounts.iter().any(|mount| mount.target == *target);
+    let own = container.spec.mounts.iter().filter(|mount| mount.anonymous && !by_mount(&mount.target));
+    let map: Map<String, Value> = own.map(|mount| (mount.target.clone(), json!({}))).collect();
+    if map.is_empty() { Value::Null } else { map.into() }
 }
 
 fn health_shape(health: &Health) -> Value {

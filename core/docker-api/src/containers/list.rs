@@ -142,7 +142,10 @@ fn matches(container: &Container, filters: &Filters) -> bool {
         && filters.any("expose", exposed)
         && filters.any("isolation", |isolation| isolation == "default")
         && filters.any("is-task", |value| matches!(value, "false" | "0"))
-        && !filters.has("volume")
+        && filters.any("volume", |wanted| {
+            let mut mounts = container.spec.mounts.iter();
+            mounts.any(|mount| mount.name.as_str() == wanted || mount.target == wanted)
+        })
         && !filters.has("publish")
 }
 

@@ -1,4 +1,4 @@
-//! `DELETE /containers/{id}`: answered when it is gone.
+//! `DELETE /containers/{id}`: answered when it is gone. With `v` volumes that nobody named go, too.
 
 use super::shape::State;
 use crate::call::{Answer, Call};
@@ -13,7 +13,8 @@ pub async fn delete_link(_: Call) -> Answer {
 }
 
 pub async fn delete(call: Call) -> Answer {
-    match call.engine().remove(&call.session, &call.name, call.query.flag("force")).await {
+    let (force, volumes) = (call.query.flag("force"), call.query.flag("v"));
+    match call.engine().remove(&call.session, &call.name, force, volumes).await {
         Ok(()) => reply::empty(StatusCode::NO_CONTENT),
         Err(EngineError::IsRunning(id)) => {
             // By name, as dockerd does, however it was called in the request.

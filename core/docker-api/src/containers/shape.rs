@@ -1,6 +1,6 @@
 //! What a container looks like to clients.
 
-use crate::{networks, time};
+use crate::{networks, time, volumes};
 use bulkhead_model::Container;
 use bulkhead_model::lifecycle::{Exit, Goal, Status};
 use bulkhead_model::restart::due;
@@ -145,7 +145,7 @@ pub fn summary(container: &Container, now: DateTime<Utc>) -> Value {
         "Status": status_text(container, now),
         "HostConfig": { "NetworkMode": mode },
         "NetworkSettings": { "Networks": attached(container) },
-        "Mounts": [],
+        "Mounts": volumes::shape::mounts(container),
     })
 }
 

@@ -1,6 +1,6 @@
 //! From the body to [`ContainerAsk`].
 
-use super::{cpu, fields, health, log, process, restart, view};
+use super::{cpu, fields, health, log, mounts, process, restart, tmpfs, view};
 use crate::error::ApiError;
 use crate::json::{self, Fields};
 use crate::query::clip;
@@ -39,6 +39,9 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
     check_networking(networking_value)?;
     check_ports(&config)?;
 
+    let mounts = mounts::read(&config, &host)?;
+    let mut process = process::options(&config, &host, &mut warnings)?;
+    process.tmpfs = tmpfs::sorted([process.tmpfs, mounts.tmpfs].concat())?;
     let ask = ContainerAsk {
         image: config.text("Image")?.unwrap_or_default(),
         entrypoint: config.words("Entrypoint")?,
@@ -57,10 +60,13 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
         auto_remove: host.flag("AutoRemove")?,
         restart: restart::policy("HostConfig.", &host)?.unwrap_or_default(),
         stdio: stdio(&config, &host)?,
-        process: process::options(&config, &host, &mut warnings)?,
+        process,
         log: log::options(&host, &mut warnings)?,
         health: health::ask(&config)?,
         shell: config.words("Shell")?.unwrap_or_default(),
+        mounts: mounts.volumes,
+        volume_paths: mounts.volume_paths,
+        mounts_from: mounts.from,
     };
     if ask.image.is_empty() {
         return Err(ApiError::bad("Config.Image is empty: which image should the container run?"));
@@ -180,6 +186,9 @@ mod tests {
             log: LogOptions::default(),
             health: HealthAsk::default(),
             shell: Vec::new(),
+            mounts: Vec::new(),
+            volume_paths: Vec::new(),
+            mounts_from: Vec::new(),
         };
         assert_eq!(request.ask, expect);
         assert_eq!(request.view["HostConfig"]["Memory"], 67_108_864);

@@ -23,7 +23,6 @@ pub enum Rule {
 use Rule::{Discarded, Kept, Mapped, Only, Refused};
 
 const LATER: &str = "is not supported yet";
-const VOLUMES: &str = "is not supported yet: volumes and binds come later";
 const NETWORKS: &str = "is not supported yet: a container has a loopback interface only";
 const HOST: &str = "is not supported: each container is a machine of its own";
 const DISKS: &str = "a machine has disks of its own";
@@ -50,7 +49,7 @@ pub const CONFIG: &[(&str, Rule)] = &[
     ("Healthcheck", Mapped),
     ("ArgsEscaped", Refused(WINDOWS)),
     ("Image", Mapped),
-    ("Volumes", Refused(VOLUMES)),
+    ("Volumes", Mapped),
     ("WorkingDir", Mapped),
     ("Entrypoint", Mapped),
     // What is asked for is so: there is no network.
@@ -98,7 +97,7 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("CpuPercent", Refused(WINDOWS)),
     ("IOMaximumIOps", Refused(WINDOWS)),
     ("IOMaximumBandwidth", Refused(WINDOWS)),
-    ("Binds", Refused("is not supported yet (-v): volumes and binds come later")),
+    ("Binds", Mapped),
     // Written by the client, on its own side.
     ("ContainerIDFile", Kept),
     ("LogConfig", Mapped),
@@ -106,9 +105,9 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("PortBindings", Refused("is not supported yet (-p): a container has a loopback interface only")),
     ("RestartPolicy", Mapped),
     ("AutoRemove", Mapped),
-    ("VolumeDriver", Refused(VOLUMES)),
-    ("VolumesFrom", Refused(VOLUMES)),
-    ("Mounts", Refused("is not supported yet (--mount): volumes and binds come later")),
+    ("VolumeDriver", Mapped),
+    ("VolumesFrom", Mapped),
+    ("Mounts", Mapped),
     ("ConsoleSize", Mapped),
     ("Annotations", Kept),
     ("CapAdd", Mapped),
@@ -252,8 +251,8 @@ mod tests {
     #[test]
     fn refusals_name_the_field() {
         for (body, text) in [
-            (json!({"Binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet (-v)"),
-            (json!({"binds": ["/a:/b"]}), "bulkhead: HostConfig.Binds is not supported yet"),
+            (json!({"Links": ["a:b"]}), "bulkhead: HostConfig.Links is not supported yet"),
+            (json!({"links": ["a:b"]}), "bulkhead: HostConfig.Links is not supported yet"),
             (json!({"NetworkMode": "host"}), "loopback interface only: got `host`"),
             (json!({"Teleport": true}), "bulkhead: HostConfig.Teleport is not known"),
         ] {

@@ -4,6 +4,7 @@ use super::fields::{self, Rule::Mapped};
 use crate::error::ApiError;
 use crate::json::Fields;
 use crate::query::clip;
+use crate::size;
 use bulkhead_model::log::{LOG_BYTES_MIN, LogDriver, LogOptions};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -119,33 +120,14 @@ fn names(value: &str) -> Vec<String> {
 
 /// `10m`: thousands, not 1024s, whatever stands behind the letter. `None`: -1, no limit of its own.
 fn size_of(value: &str) -> Result<Option<u64>, ApiError> {
-    let wrong = || ApiError::bad(format!("invalid size: '{}'", clip(value)));
     if value == "-1" {
         return Ok(None);
     }
-    let lower = value.to_ascii_lowercase();
-    let bare = lower.strip_suffix('b').unwrap_or(&lower);
-    let bare = bare.strip_suffix('i').unwrap_or(bare);
-    let digits = bare.trim_end_matches(['k', 'm', 'g', 't', 'p']);
-    let factor: f64 = match bare.get(digits.len()..).unwrap_or_default() {
-        "" => 1.0,
-        "k" => 1e3,
-        "m" => 1e6,
-        "g" => 1e9,
-        "t" => 1e12,
-        "p" => 1e15,
-        _ => return Err(wrong()),
-    };
-    let digits = digits.strip_suffix(' ').unwrap_or(digits);
-    if !digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        return Err(wrong());
+    match size::parse(value, 1000.0) {
+        None => Err(ApiError::bad(format!("invalid size: '{}'", clip(value)))),
+        Some(0) => Err(ApiError::bad("max-size must be a positive number")),
+        Some(bytes) => Ok(Some(bytes)),
     }
-    let bytes = digits.parse::<f64>().map_err(|_| wrong())? * factor;
-    if !(1.0..9.2e18).contains(&bytes) {
-        return Err(ApiError::bad("max-size must be a positive number"));
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was just seen to fit")]
-    Ok(Some(bytes as u64))
 }
 
 fn files_of(value: &str) -> Result<u64, ApiError> {

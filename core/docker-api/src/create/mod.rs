@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod fields;
 pub mod health;
 mod log;
+mod mounts;
 mod process;
 pub mod restart;
 mod tmpfs;

@@ -1,46 +1,69 @@
 //! `--tmpfs /run:rw,size=64m`: a map of paths to mount options.
 
+use super::fields::{self, Rule::Mapped};
 use crate::error::ApiError;
+use crate::json::Fields;
 use crate::query::clip;
 use bulkhead_model::process::Tmpfs;
+use bulkhead_model::volume::clean_target;
+use serde_json::Value;
 use std::collections::BTreeMap;
+
+const OPTIONS: &[(&str, fields::Rule)] = &[("SizeBytes", Mapped), ("Mode", Mapped), ("Options", Mapped)];
 
 pub fn read(map: &BTreeMap<String, String>) -> Result<Vec<Tmpfs>, ApiError> {
     let mut list: Vec<Tmpfs> = Vec::new();
     for (path, options) in map {
-        let mut tmpfs = Tmpfs { target: target(path)?, ..Tmpfs::default() };
+        let mut tmpfs = Tmpfs {
+            target: clean_target(path).map_err(|error| ApiError::bad(error.to_string()))?,
+            ..Tmpfs::default()
+        };
         for option in options.split(',').filter(|option| !option.is_empty()) {
             let invalid = || ApiError::bad(format!("Invalid tmpfs option {:?}", clip(option)));
             apply(&mut tmpfs, option).ok_or_else(invalid)?;
         }
-        if list.iter().any(|other| other.target == tmpfs.target) {
-            return Err(ApiError::bad(format!("Duplicate mount point: {}", clip(&tmpfs.target))));
-        }
         list.push(tmpfs);
     }
-    list.sort_by(|one, other| one.target.cmp(&other.target));
-    Ok(list)
+    sorted(list)
 }
 
-/// The path without needless parts.
-fn target(path: &str) -> Result<String, ApiError> {
-    let invalid = |why: &str| Err(ApiError::bad(format!("invalid mount path: '{}' {why}", clip(path))));
-    if !path.starts_with('/') {
-        return invalid("mount path must be absolute");
+/// `--mount type=tmpfs`: its options are fields.
+pub fn of_mount(target: String, read_only: bool, options: &Fields) -> Result<Tmpfs, ApiError> {
+    fields::check("HostConfig.Mounts.TmpfsOptions.", options, OPTIONS)?;
+    let mut tmpfs = Tmpfs { target, read_only, ..Tmpfs::default() };
+    let invalid = |name: &str| ApiError::bad(format!("invalid TmpfsOptions.{name}"));
+    if let Some(bytes) = options.integer("SizeBytes")?.filter(|bytes| *bytes != 0) {
+        tmpfs.size = Some(u64::try_from(bytes).map_err(|_| invalid("SizeBytes"))?.to_string());
     }
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
+    if let Some(mode) = options.integer("Mode")?.filter(|mode| *mode != 0) {
+        let mode = u32::try_from(mode).ok().filter(|mode| *mode <= 0o7777);
+        tmpfs.mode = Some(mode.ok_or_else(|| invalid("Mode"))?);
+    }
+    let list = match options.get("Options") {
+        Value::Null => &[][..],
+        Value::Array(list) => list.as_slice(),
+        _ => return Err(invalid("Options")),
+    };
+    for option in list {
+        match option.as_array().map(Vec::as_slice) {
+            Some([Value::String(word)]) if matches!(word.as_str(), "exec" | "noexec") => {
+                tmpfs.executable = word == "exec";
+            }
+            _ => return Err(invalid("Options")),
         }
     }
-    match parts.first() {
-        None => Err(ApiError::bad("invalid specification: destination can't be '/'")),
-        Some(&"proc" | &"sys") => invalid("must not be inside /proc or /sys"),
-        Some(_) if path.contains('\0') => invalid("has a zero in it"),
-        Some(_) => Ok(format!("/{}", parts.join("/"))),
+    Ok(tmpfs)
+}
+
+/// Refuses the same path twice; gives parents before what is below them.
+pub fn sorted(mut list: Vec<Tmpfs>) -> Result<Vec<Tmpfs>, ApiError> {
+    list.sort_by(|one, other| one.target.cmp(&other.target));
+    match list.windows(2).find(|pair| matches!(pair, [one, other] if one.target == other.target)) {
+        Some(pair) => {
+            let target = pair.first().map_or("", |one| one.target.as_str());
+            Err(ApiError::bad(format!("Duplicate mount point: {}", clip(target))))
+        }
+        None => Ok(list),
     }
 }
 

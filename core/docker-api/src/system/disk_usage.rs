@@ -6,7 +6,7 @@ use crate::error::ApiError;
 use crate::images::shape::SharedLayers;
 use crate::query::clip;
 use crate::version::ApiVersion;
-use crate::{containers, images, reply};
+use crate::{containers, images, reply, volumes};
 use bulkhead_engine::Session;
 use serde_json::{Map, Value, json};
 
@@ -29,7 +29,7 @@ pub async fn get(call: Call) -> Answer {
         } else {
             None
         },
-        volumes: wanted("volume"),
+        volumes: if wanted("volume") { Some(volume_usage(&call.state, &call.session).await?) } else { None },
         build_cache: wanted("build-cache"),
     };
     // 1.52 has both shapes, 1.53 the new one only.
@@ -47,7 +47,7 @@ pub async fn get(call: Call) -> Answer {
 struct Usage {
     images: Option<Part>,
     containers: Option<Part>,
-    volumes: bool,
+    volumes: Option<Part>,
     build_cache: bool,
 }
 
@@ -107,13 +107,32 @@ async fn container_usage(state: &ApiState, session: &Session) -> Result<Part, Ap
     Ok(part)
 }
 
+async fn volume_usage(state: &ApiState, session: &Session) -> Result<Part, ApiError> {
+    let mut part = Part::default();
+    for facts in state.engine.volumes(session).await? {
+        let bytes = state.engine.volume_used(&facts.volume).await?;
+        part.bytes += bytes;
+        if facts.containers.is_empty() {
+            part.reclaimable_bytes += bytes;
+        } else {
+            part.active += 1;
+        }
+        let mut item = volumes::shape::volume(&facts.volume);
+        if let Some(map) = item.as_object_mut() {
+            map.insert("UsageData".into(), json!({ "Size": bytes, "RefCount": facts.containers.len() }));
+        }
+        part.items.push(item);
+    }
+    Ok(part)
+}
+
 impl Usage {
     fn write_old(&self, shape: &mut Map<String, Value>) {
         let list = |part: &Option<Part>| part.as_ref().map_or(json!([]), |part| json!(part.items));
         shape.insert("LayersSize".into(), self.images.as_ref().map_or(0, |part| part.bytes).into());
         shape.insert("Images".into(), list(&self.images));
         shape.insert("Containers".into(), list(&self.containers));
-        shape.insert("Volumes".into(), json!([]));
+        shape.insert("Volumes".into(), list(&self.volumes));
         shape.insert("BuildCache".into(), json!([]));
     }
 
@@ -122,7 +141,7 @@ impl Usage {
         let parts = [
             ("ImageUsage", self.images.as_ref()),
             ("ContainerUsage", self.containers.as_ref()),
-            ("VolumeUsage", self.volumes.then_some(&none)),
+            ("VolumeUsage", self.volumes.as_ref()),
             ("BuildCacheUsage", self.build_cache.then_some(&none)),
         ];
         for (name, part) in parts {

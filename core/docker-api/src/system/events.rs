@@ -96,6 +96,7 @@ fn shape(event: &Event, version: ApiVersion) -> Value {
     });
     // Old clients crash without these, newer ones object to them.
     if !version.since(52)
+        && matches!(event.kind, EventKind::Container | EventKind::Image)
         && let Some(map) = shape.as_object_mut()
     {
         map.insert("status".into(), event.action.clone().into());
@@ -110,7 +111,7 @@ fn shape(event: &Event, version: ApiVersion) -> Value {
 fn wanted(event: &Event, filters: &Filters, version: ApiVersion) -> bool {
     // Docker knows no VCHs; and its clients no image that is created, before 1.46.
     let known = match event.kind {
-        EventKind::Container => true,
+        EventKind::Container | EventKind::Volume => true,
         EventKind::Image => event.action != "create" || version.since(46),
         EventKind::Vch => false,
     };
@@ -131,12 +132,13 @@ fn wanted(event: &Event, filters: &Filters, version: ApiVersion) -> bool {
             let name = match event.kind {
                 EventKind::Image => attribute("name"),
                 EventKind::Container => attribute("image"),
-                EventKind::Vch => "",
+                EventKind::Vch | EventKind::Volume => "",
             };
             let image_id = event.kind == EventKind::Image && event.actor == wanted;
             image_id || name == wanted || without_tag(name) == wanted
         })
-        && ["network", "volume", "plugin", "daemon", "service", "node", "secret", "config"]
+        && filters.any("volume", |wanted| by_name(EventKind::Volume, wanted))
+        && ["network", "plugin", "daemon", "service", "node", "secret", "config"]
             .iter()
             .all(|key| filters.values(key).is_empty())
         && filters.labels(&event.attributes)

@@ -38,7 +38,7 @@ fn info(facts: &SystemFacts, now: chrono::DateTime<chrono::Utc>) -> Value {
         "LoggingDriver": "json-file",
         "CgroupDriver": "none",
         "CgroupVersion": limits,
-        "Plugins": { "Volume": [], "Network": ["null"], "Authorization": null, "Log": ["json-file", "local"] },
+        "Plugins": { "Volume": ["local"], "Network": ["null"], "Authorization": null, "Log": ["json-file", "local"] },
         "MemoryLimit": true,
         "SwapLimit": false,
         "CpuCfsPeriod": true,

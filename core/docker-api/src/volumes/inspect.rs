@@ -1,11 +1,10 @@
 //! `GET /volumes/{name}`.
 
+use super::shape;
 use crate::call::{Answer, Call};
-use crate::error::ApiError;
-use crate::query::clip;
-use bulkhead_model::Action;
+use crate::reply;
 
 pub async fn get(call: Call) -> Answer {
-    call.engine().authorize(&call.session, Action::VolumeList).await?;
-    Err(ApiError::not_found(format!("get {}: no such volume", clip(&call.name))))
+    let volume = call.engine().volume(&call.session, &call.name).await?;
+    reply::ok(&shape::volume(&volume))
 }

@@ -1,4 +1,9 @@
-//! Volumes: there are none yet, and that is what is answered.
+//! Volumes. All are of the driver `local`: disks on the VCH's datastore.
 
+pub mod create;
 pub mod inspect;
 pub mod list;
+pub mod options;
+pub mod prune;
+pub mod remove;
+pub mod shape;

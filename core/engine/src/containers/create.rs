@@ -1,12 +1,15 @@
-//! Create: image, spec, decision, row. Nothing runs yet, and nothing but the row is made.
+//! Create: image, spec, decision, row. Nothing runs yet, and nothing but the row and new volumes is made.
 
 use super::{event, names};
-use crate::admission::{Ask, random};
+use crate::admission::{Admitted, Ask, random};
 use crate::driver::MACHINE_BYTES_MIN;
+use crate::volumes::{self, Planned, volume_event};
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::container::resolve;
 use bulkhead_model::lifecycle::{Desired, Status};
-use bulkhead_model::{Action, Container, ContainerAsk, ContainerId, ContainerSpec, Image, Restarts, Vch};
+use bulkhead_model::{
+    Action, Container, ContainerAsk, ContainerId, ContainerSpec, Image, Restarts, Vch, Volume,
+};
 use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
 use bulkhead_store::{Record, StoreError};
 
@@ -22,8 +25,29 @@ pub struct Created {
 const NAME_TRIES: u32 = 8;
 
 impl Engine {
-    /// Makes a container. `client_view` is given back at inspect and never looked at.
+    /// Makes a container, and the volumes that it mounts and that are not there. `client_view` is given back at inspect
+    /// and never looked at.
     pub async fn create(
+        &self,
+        session: &Session,
+        name: Option<String>,
+        ask: ContainerAsk,
+        client_view: serde_json::Value,
+    ) -> Result<Created, EngineError> {
+        for _ in 1..volumes::TRIES {
+            match self.create_once(session, name.clone(), ask.clone(), client_view.clone()).await {
+                // One of its volumes was made or removed meanwhile.
+                Err(EngineError::Store(
+                    StoreError::NameTaken { kind: "volume", .. }
+                    | StoreError::NotFound { kind: "volume", .. },
+                )) => {}
+                other => return other,
+            }
+        }
+        self.create_once(session, name, ask, client_view).await
+    }
+
+    async fn create_once(
         &self,
         session: &Session,
         name: Option<String>,
@@ -37,7 +61,8 @@ impl Engine {
         let image = self.find_image(session, &ask.image).await?;
         self.check_platform(&image, &ask.image)?;
         let id = ContainerId::from_random(random()?);
-        let spec = resolve(&id, &ask, &image.config, &vch.settings)?;
+        let Planned { mounts, new } = self.plan_volumes(session, &vch, &ask, &image.config).await?;
+        let spec = ContainerSpec { mounts, ..resolve(&id, &ask, &image.config, &vch.settings)? };
         self.check_size(&spec)?;
         let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
         let warnings = warnings(&spec);
@@ -59,7 +84,12 @@ impl Engine {
             })
             .await?;
 
-        let mut container = Container {
+        let usage = self.volumes_after(vch.id, &new).await?;
+        for volume in &new {
+            self.admit_volume(session, &vch, Action::VolumeCreate, volume, usage).await?;
+        }
+        let made = self.create_disks(&new).await;
+        let container = Container {
             id: id.clone(),
             vch: vch.id,
             name: String::new(),
@@ -75,24 +105,43 @@ impl Engine {
             status: Status::Created,
             health: None,
         };
+        let created = match made {
+            Ok(()) => self.insert(container, name, &new, admitted).await,
+            Err(error) => Err(error),
+        };
+        match created {
+            Ok(()) => Ok(Created { id, warnings }),
+            Err(error) => {
+                self.give_up_disks(&error, &new).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes it down, under a name that is free if the user gave none.
+    async fn insert(
+        &self,
+        mut container: Container,
+        name: Option<String>,
+        new: &[Volume],
+        admitted: Admitted,
+    ) -> Result<(), EngineError> {
         for _ in 0..NAME_TRIES {
             container.name = match &name {
                 Some(name) => name.clone(),
                 None => names::generate(u64::from_le_bytes(random()?)),
             };
-            let record = Record::at(container.created_at).audit(admitted.audit.clone()).event(event(
-                &container,
-                "create",
-                &[],
-            ));
-            match self.store().create_container(&container, self.0.fence, &record).await {
+            let record = Record::at(container.created_at).audit(admitted.audit.clone());
+            let made = new.iter().map(|volume| volume_event(&volume.name, "create", &[]));
+            let record = made.fold(record, Record::event).event(event(&container, "create", &[]));
+            match self.store().create_container(&container, new, self.0.fence, &record).await {
                 Ok(_) => {
                     self.0.feed.wake();
                     self.drive(&container);
-                    return Ok(Created { id, warnings });
+                    return Ok(());
                 }
-                Err(StoreError::NameTaken { .. }) if name.is_none() => {}
-                Err(StoreError::NameTaken { name, holder, .. }) => {
+                Err(StoreError::NameTaken { kind: "container", .. }) if name.is_none() => {}
+                Err(StoreError::NameTaken { kind: "container", name, holder }) => {
                     let holder = holder.parse().map_err(|_| EngineError::InvalidName(name.clone()))?;
                     return Err(EngineError::NameInUse { name, holder });
                 }
@@ -141,6 +190,7 @@ impl Engine {
         Ok(Usage {
             containers: u32::try_from(containers.len()).unwrap_or(u32::MAX).saturating_add(1),
             memory_bytes: running.saturating_add(spec.resources.memory_bytes),
+            ..Usage::default()
         })
     }
 }

@@ -13,11 +13,22 @@ const PATIENCE: Duration = Duration::from_secs(600);
 impl Engine {
     pub async fn start_container(&self, session: &Session, text: &str) -> Result<Changed, EngineError> {
         let (_, container, admitted) = self.admit_container(session, Action::ContainerStart, text).await?;
-        let (changed, container, handle) = self
-            .change(container, Request::Start, admitted.audit, |container| {
+        let made = container.clone();
+        let wished = self
+            .change(container, Request::Start, admitted.audit.clone(), |container| {
                 container.desired.started(&container.status, false)
             })
-            .await?;
+            .await;
+        let (changed, container, handle) = match wished {
+            // It was to be removed at its end, and there will be none: whoever waits for that would wait for ever.
+            Err(error @ (EngineError::VolumeHeld { .. } | EngineError::Limit(_)))
+                if made.spec.auto_remove && made.status == Status::Created =>
+            {
+                self.drive_away(made, false, true, admitted.audit).await?;
+                return Err(error);
+            }
+            wished => wished?,
+        };
         begun(&handle, container.desired.run).await?;
         Ok(changed)
     }

@@ -4,15 +4,19 @@ use super::journal::{start_failed, time_of};
 use super::process::{interior, process};
 use super::signal::killed_by;
 use super::told::Told;
+use super::volumes::{HELD_LOOK, Readiness};
 use super::{Driver, run_of};
 use crate::EngineError;
 use crate::admission::random;
 use crate::containers::event;
 use crate::guest::{GuestError, Link};
+use crate::volumes::volume_event;
 use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start, Stdio, TerminalSize};
 use bulkhead_machine::{Condition, MachineSpec};
-use bulkhead_model::Container;
+use bulkhead_model::event::NewEvent;
 use bulkhead_model::lifecycle::{Act, Desired, Exit, Goal, GuestFact, Status};
+use bulkhead_model::volume::disks;
+use bulkhead_model::{Container, Mount};
 use bulkhead_store::Record;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,7 +25,9 @@ use tokio::time::Instant;
 const BOOT_DEADLINE: Duration = Duration::from_secs(30);
 const BOOT_DEADLINE_EMULATED: Duration = Duration::from_secs(180);
 /// Attaching disks, mounting them, starting the process.
-pub(super) const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// And filling volumes from the image.
+const FILL_DEADLINE: Duration = Duration::from_secs(480);
 pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a greeting is waited for before the driver looks whether it is still wanted.
 pub(super) const GREET_SLICE: Duration = Duration::from_millis(250);
@@ -51,20 +57,16 @@ impl Driver {
                 let made = back_end.disks.create_disk(self.vch, &self.id, bytes).await;
                 self.or_fail(made.map_err(Into::into), container)
             }
-            Act::StartMachine => {
-                let spec = self.machine_spec(container).await?;
-                self.link = None;
-                let started = back_end.machines.start(&spec).await;
-                self.greet_by = Some(Instant::now() + self.boot_deadline());
-                self.or_fail(started.map_err(Into::into), container)
-            }
+            Act::StartMachine => self.start_machine(container).await,
             Act::Greet => self.greet(container).await,
             Act::StartProcess => self.start_process(container).await,
             Act::RecordRunning { started_at } => {
                 let run = run_of(&container.status);
                 let status =
                     Status::Running { run, started_at: *started_at, stop_signalled: false, paused: false };
-                let mut record = self.record().event(event(container, "start", &[]));
+                let mounts = container.spec.mounts.iter().map(|mount| mounted(container, mount));
+                let mut record = mounts.fold(self.record(), Record::event);
+                record = record.event(event(container, "start", &[]));
                 if container.desired.again {
                     record = record.event(event(container, "restart", &[]));
                 }
@@ -79,7 +81,9 @@ impl Driver {
                 if over && container.desired.goal != Goal::Gone {
                     self.await_power_off().await?;
                 }
-                if !over && matches!(container.desired.goal, Goal::Stop { .. }) {
+                // What it wrote into volumes outlives it.
+                let leaves = !container.spec.mounts.is_empty();
+                if !over && (matches!(container.desired.goal, Goal::Stop { .. }) || leaves) {
                     self.kill_from_within().await?;
                 }
                 self.link = None;
@@ -101,6 +105,7 @@ impl Driver {
             Act::DeleteDisk => Ok(back_end.disks.delete_disk(self.vch, &self.id).await?),
             Act::Forget => {
                 self.engine.0.execs.forget(&self.id);
+                self.leave_volumes(container).await?;
                 back_end.journals.delete(&self.id).await?;
                 let record = self.record().event(event(container, "destroy", &[]));
                 self.engine
@@ -111,6 +116,33 @@ impl Driver {
                 Ok(())
             }
         }
+    }
+
+    async fn start_machine(&mut self, container: &Container) -> Result<(), EngineError> {
+        let spec = self.machine_spec(container).await?;
+        let mut gate = None;
+        if !spec.volumes.is_empty() {
+            let held = self.gate().await;
+            match self.ready_volumes(container).await? {
+                Readiness::Ready => gate = Some(held),
+                Readiness::Unsettled => return self.settle(container, held).await,
+                Readiness::NotYet => {
+                    drop(held);
+                    // Whoever has them needs a moment.
+                    let _ = tokio::time::timeout(HELD_LOOK, self.handle.wake.notified()).await;
+                    return Ok(());
+                }
+                Readiness::Held(error) => {
+                    self.fail(128, &error.to_string(), container);
+                    return Ok(());
+                }
+            }
+        }
+        self.link = None;
+        let started = self.engine.back_end().machines.start(&spec).await;
+        drop(gate);
+        self.greet_by = Some(Instant::now() + self.boot_deadline());
+        self.or_fail(started.map_err(Into::into), container)
     }
 
     pub(super) fn record(&self) -> Record {
@@ -138,7 +170,7 @@ impl Driver {
         Ok(())
     }
 
-    fn fail(&mut self, code: i32, message: &str, container: &Container) {
+    pub(super) fn fail(&mut self, code: i32, message: &str, container: &Container) {
         self.failed = Some((run_of(&container.status), start_failed(code, message, self.engine.now())));
     }
 
@@ -157,10 +189,17 @@ impl Driver {
             vcpus: resources.vcpus(),
             memory_bytes: resources.memory_bytes.max(MACHINE_BYTES_MIN).next_multiple_of(1 << 20),
             layers: container.layers.clone(),
+            volumes: disks(&container.spec.mounts),
             token: random()?,
             run: run_of(&container.status),
             journal_bytes_max: 2 * self.log_bytes(container).await?,
         })
+    }
+
+    /// How long the agent may take to put everything in its place.
+    pub(super) fn start_deadline(container: &Container) -> Duration {
+        let fills = container.spec.mounts.iter().any(|mount| mount.fills);
+        if fills { FILL_DEADLINE } else { START_DEADLINE }
     }
 
     /// Asks the agent who it is; comes back before it has answered, so that a stop during boot is heard.
@@ -252,7 +291,7 @@ impl Driver {
             self.guest = GuestFact::Unknown;
             return Ok(());
         };
-        match link.call(RequestBody::Start(Box::new(start)), START_DEADLINE).await {
+        match link.call(RequestBody::Start(Box::new(start)), Self::start_deadline(container)).await {
             Ok(ReplyBody::Started { unix_ns, .. }) => {
                 self.journal.limit = journal_limit;
                 self.introduce(run);
@@ -309,6 +348,10 @@ impl Driver {
                 let number = number.to_string();
                 record = record.event(event(container, "kill", &[("signal", &number)]));
             }
+            for mount in &container.spec.mounts {
+                let id = container.id.as_str();
+                record = record.event(volume_event(&mount.name, "unmount", &[("container", id)]));
+            }
             let seconds = (exit.finished_at - started_at).num_seconds().max(0).to_string();
             record =
                 record.event(event(container, "die", &[("exitCode", &code), ("execDuration", &seconds)]));
@@ -316,7 +359,7 @@ impl Driver {
         if matches!(container.desired.goal, Goal::Stop { .. }) {
             record = record.event(event(container, "stop", &[]));
         }
-        let gone = container.desired.gone();
+        let gone = container.desired.gone(true);
         let desired = (container.spec.auto_remove && !container.desired.again).then_some(&gone);
         self.set_status(&Status::Exited { run, exit: exit.clone() }, desired, record).await?;
         self.failed = None;
@@ -327,6 +370,17 @@ impl Driver {
     pub(super) fn guest_result<T>(&self, result: Result<T, GuestError>) -> Result<T, EngineError> {
         result.map_err(|error| unreachable_agent(&error.to_string(), self))
     }
+}
+
+fn mounted(container: &Container, mount: &Mount) -> NewEvent {
+    let writable = (!mount.read_only).to_string();
+    let special = [
+        ("container", container.id.as_str()),
+        ("destination", mount.target.as_str()),
+        ("propagation", ""),
+        ("read/write", writable.as_str()),
+    ];
+    volume_event(&mount.name, "mount", &special)
 }
 
 pub(super) fn unreachable_agent(why: &str, driver: &Driver) -> EngineError {

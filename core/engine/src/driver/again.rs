@@ -45,9 +45,11 @@ impl Driver {
         match set {
             // Changed meanwhile: somebody wants something else of it, which the next look sees.
             Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
-            Err(error @ (StoreError::Limit { .. } | StoreError::VchDeleting { .. })) => {
-                self.give_up(container, &error.into()).await
-            }
+            Err(
+                error @ (StoreError::Limit { .. }
+                | StoreError::VchDeleting { .. }
+                | StoreError::VolumeHeld { .. }),
+            ) => self.give_up(container, &error.into()).await,
             Err(error) => Err(error.into()),
         }
     }

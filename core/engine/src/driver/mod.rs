@@ -15,6 +15,7 @@ mod pause;
 mod process;
 mod signal;
 mod told;
+mod volumes;
 mod workbench;
 
 pub(crate) use acts::MACHINE_BYTES_MIN;
@@ -136,6 +137,8 @@ pub(super) struct Driver {
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
     greet_by: Option<Instant>,
+    /// By when other machines must have left its volumes.
+    held_until: Option<Instant>,
     journal: journal::Follower,
     retry: Duration,
 }
@@ -180,6 +183,7 @@ impl Engine {
             told: told::Told::default(),
             failed: None,
             greet_by: None,
+            held_until: None,
             journal: journal::Follower::default(),
             retry: RETRY_MIN,
         };
@@ -290,6 +294,7 @@ impl Driver {
         // The machine first, its journal after: a machine that had ended has nothing more to write.
         let machine = match back_end.machines.observe(&self.id).await? {
             None => MachineFact::Absent,
+            Some(found) if self.clear_left_over(container, found.run).await? => MachineFact::Absent,
             Some(found) => {
                 self.token = Some(found.token);
                 self.vcpus = found.vcpus;

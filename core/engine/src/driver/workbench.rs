@@ -5,14 +5,15 @@
 //! It is in nobody's records. After a crash it is a machine that runs while its container rests or is paused, which the
 //! next driver ends or pauses as any such.
 
-use super::acts::{CALL_DEADLINE, GREET_SLICE, START_DEADLINE};
-use super::{Command, Driver, Handle};
+use super::acts::{CALL_DEADLINE, GREET_SLICE};
+use super::volumes::{Gate, told};
+use super::{Command, Driver, Handle, run_of};
 use crate::EngineError;
 use crate::admission::random;
 use crate::guest::{Agent, GuestError, Link};
 use bulkhead_guest_protocol::files::Assemble;
 use bulkhead_guest_protocol::message::{AgentState, RequestBody};
-use bulkhead_machine::MachineError;
+use bulkhead_machine::{MachineError, MachineSpec};
 use bulkhead_model::Container;
 use bulkhead_model::lifecycle::{Act, Facts, GuestFact, MachineFact, Status, Step, next};
 use std::sync::Arc;
@@ -68,7 +69,11 @@ impl Driver {
             }
             let bare = match paused {
                 true => self.wake(&container).await.map(|()| None),
-                false => self.set_up(&container).await.map(Some),
+                false => {
+                    let gate = self.free_volumes(&container).await?;
+                    let run = run_of(&container.status);
+                    self.set_up(&container, run, gate, Self::check_rests).await.map(Some)
+                }
             };
             match bare {
                 Ok(bare) => {
@@ -92,13 +97,22 @@ impl Driver {
         })
     }
 
-    async fn set_up(&mut self, container: &Container) -> Result<Link, EngineError> {
+    /// The agent of a machine without a process. `wanted`: whether it still is, as the container is now.
+    pub(super) async fn set_up(
+        &mut self,
+        container: &Container,
+        run: u32,
+        gate: Gate,
+        wanted: fn(&Self, &Container) -> Result<(), EngineError>,
+    ) -> Result<Link, EngineError> {
         let back_end = self.engine.back_end().clone();
         if !back_end.disks.has_disk(self.vch, &self.id).await? {
             back_end.disks.create_disk(self.vch, &self.id, container.spec.resources.disk_bytes).await?;
         }
-        let spec = self.machine_spec(container).await?;
+        let volumes = self.bench_disks(container).await?;
+        let spec = MachineSpec { run, volumes, ..self.machine_spec(container).await? };
         back_end.machines.start(&spec).await?;
+        drop(gate);
         let channel = back_end.machines.channel(&self.id).await?;
         let mut link = Link::open(channel, random()?, &self.engine.0.tasks);
         let deadline = self.boot_deadline();
@@ -108,7 +122,7 @@ impl Driver {
                 Some(hello) => break hello.state,
                 None if Instant::now() > by => return Err(EngineError::TimedOut(deadline.as_secs())),
                 // Whoever wants to start it need not wait for the boot.
-                None => self.check_rests(&self.engine.store().container(self.vch, &self.id).await?)?,
+                None => wanted(self, &self.engine.store().container(self.vch, &self.id).await?)?,
             }
         };
         if state != AgentState::Ready {
@@ -117,8 +131,9 @@ impl Driver {
         let assemble = Assemble {
             unix_ns: u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0),
             layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
+            volumes: told(&container.spec.mounts, &spec.volumes),
         };
-        let done = link.call(RequestBody::Assemble(assemble), START_DEADLINE).await;
+        let done = link.call(RequestBody::Assemble(assemble), Self::start_deadline(container)).await;
         done.map_err(|error| self.broken(&error))?;
         Ok(link)
     }
@@ -185,7 +200,7 @@ impl Driver {
         Ok(true)
     }
 
-    async fn clear_away(&self, paused: bool) -> Result<(), EngineError> {
+    pub(super) async fn clear_away(&self, paused: bool) -> Result<(), EngineError> {
         let machines = &self.engine.back_end().machines;
         if paused {
             return Ok(machines.pause(&self.id).await?);

@@ -4,7 +4,7 @@
 //! lead it to belongs to the container:
 //!
 //! ```text
-//!   Stat, Read, Write   the container's mounts, where its process runs; else its root as it is on its disks
+//!   Stat, Read, Write   the container's mounts, where its process runs; else its root and volumes as they are on disk
 //!   Export              its root as it is on its disks
 //!   Changes, Layer      /upper, /lower and /root, and nothing else
 //! ```
@@ -13,7 +13,7 @@
 
 mod archive;
 mod folder;
-mod path;
+pub mod path;
 mod unpack;
 mod upper;
 
@@ -21,9 +21,10 @@ use crate::disks::{self, ROOT};
 use crate::failure::{Failure, reason};
 use crate::process::Spawned;
 use crate::stdio::{self, Theirs};
-use crate::{cgroup, sys};
+use crate::{cgroup, rootfs, sys};
 use bulkhead_guest_protocol::files::{Failed, FileTask};
 use bulkhead_guest_protocol::message::Stdio;
+use bulkhead_guest_protocol::volumes::VolumeMount;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Stdin, Stdout, Write};
 use std::os::fd::AsFd;
@@ -80,22 +81,31 @@ fn said(result: io::Result<()>) -> Result<(), Wrong> {
     result.map_err(|error| Wrong::new(Failed::Other, format!("write the answer: {}", reason(&error))))
 }
 
-/// Begins a task. `first`: the container's process, if one runs.
-pub fn spawn(task: &FileTask, first: Option<libc::pid_t>, layer_count: u32) -> Result<Spawned, Failure> {
+/// What a task finds.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// The container's process, if one runs.
+    pub first: Option<libc::pid_t>,
+    pub layer_count: u32,
+    pub volumes: &'a [VolumeMount],
+}
+
+/// Begins a task.
+pub fn spawn(task: &FileTask, scene: Scene<'_>) -> Result<Spawned, Failure> {
     let (ours, theirs) = stdio::make(Stdio { stdin: task.reads_input(), terminal: None })?;
     let pid = match sys::clone(0) {
         Ok(Some(pid)) => pid,
-        Ok(None) => sys::exit_now(child(task, first, layer_count, &theirs)),
+        Ok(None) => sys::exit_now(child(task, scene, &theirs)),
         Err(error) => return Err(Failure::internal(format!("make a process: {}", reason(&error)))),
     };
     Ok(Spawned { pid, stdio: ours })
 }
 
 /// Gives the exit code.
-fn child(task: &FileTask, first: Option<libc::pid_t>, layer_count: u32, theirs: &Theirs) -> i32 {
+fn child(task: &FileTask, scene: Scene<'_>, theirs: &Theirs) -> i32 {
     let done = settle(theirs)
         .map_err(|error| Wrong::new(Failed::Other, format!("prepare: {}", reason(&error))))
-        .and_then(|()| enter(task, first, layer_count))
+        .and_then(|()| enter(task, scene))
         .and_then(|()| work(task));
     match done {
         Ok(()) => 0,
@@ -123,8 +133,8 @@ fn settle(theirs: &Theirs) -> io::Result<()> {
     sys::set_limit(libc::RLIMIT_AS, MEMORY_BYTES_MAX, MEMORY_BYTES_MAX)
 }
 
-fn enter(task: &FileTask, first: Option<libc::pid_t>, layer_count: u32) -> Result<(), Wrong> {
-    match (task, first) {
+fn enter(task: &FileTask, scene: Scene<'_>) -> Result<(), Wrong> {
+    match (task, scene.first) {
         (FileTask::Stat { .. } | FileTask::Read { .. } | FileTask::Write { .. }, Some(pid)) => {
             let path = format!("/proc/{pid}/ns/mnt");
             File::open(&path)
@@ -132,14 +142,16 @@ fn enter(task: &FileTask, first: Option<libc::pid_t>, layer_count: u32) -> Resul
                 .at("enter", Path::new(&path))
         }
         (FileTask::Changes { .. } | FileTask::Layer { .. }, _) => {
-            if let (FileTask::Layer { freeze: true, .. }, Some(_)) = (task, first) {
+            if let (FileTask::Layer { freeze: true, .. }, Some(_)) = (task, scene.first) {
                 cgroup::await_frozen();
             }
-            disks::stage(Path::new(STAGE), layer_count)?;
+            disks::stage(Path::new(STAGE), scene.layer_count)?;
             change_root(STAGE)
         }
-        (FileTask::Export, _)
-        | (FileTask::Stat { .. } | FileTask::Read { .. } | FileTask::Write { .. }, None) => change_root(ROOT),
+        (FileTask::Export, _) => change_root(ROOT),
+        (FileTask::Stat { .. } | FileTask::Read { .. } | FileTask::Write { .. }, None) => {
+            Ok(rootfs::enter_files(scene.volumes)?)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 use tar::EntryType;
 
@@ -39,9 +39,7 @@ pub fn unpack(
     input: impl Read + 'static,
 ) -> Result<(), Wrong> {
     let folder = path::folder(asked)?;
-    if read_only {
-        return Err(Wrong::new(Failed::ReadOnly, "container rootfs is marked read-only"));
-    }
+    check_writable(&folder, read_only)?;
     let owner = owner.map(identity).transpose()?;
     std::env::set_current_dir(&folder).at("enter", &folder)?;
     let mut archive = tar::Archive::new(plain(input)?);
@@ -74,6 +72,18 @@ pub fn unpack(
         }
     }
     Ok(())
+}
+
+/// `root_read_only`: of the container's root, which is so only once its process runs.
+fn check_writable(folder: &Path, root_read_only: bool) -> Result<(), Wrong> {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).at("stat", path);
+    let in_root = device(folder)? == device(Path::new("/"))?;
+    let why = match in_root {
+        true if root_read_only => "container rootfs is marked read-only",
+        false if sys::is_read_only(folder).at("look at", folder)? => "mounted volume is marked read-only",
+        _ => return Ok(()),
+    };
+    Err(Wrong::new(Failed::ReadOnly, why))
 }
 
 fn identity(owner: &str) -> Result<(u32, u32), Wrong> {

@@ -7,6 +7,7 @@ use bulkhead_guest_protocol::files::{
 };
 use bulkhead_guest_protocol::journal::Stream;
 use bulkhead_guest_protocol::message::{Event, ReplyBody, RequestBody};
+use bulkhead_guest_protocol::volumes::Volumes;
 use std::collections::BTreeMap;
 use std::io::Read;
 use tempfile::TempDir;
@@ -239,7 +240,11 @@ fn files_of_a_container_that_does_not_run() {
     let mut machine = Machine::boot(&parts);
     let asked = Files { stream: 1, task: FileTask::Export, window: WINDOW };
     assert!(matches!(machine.call(RequestBody::Files(Box::new(asked))), ReplyBody::Refused { .. }));
-    let assemble = RequestBody::Assemble(Assemble { unix_ns: 1_700_000_000_000_000_000, layer_count: 2 });
+    let assemble = RequestBody::Assemble(Assemble {
+        unix_ns: 1_700_000_000_000_000_000,
+        layer_count: 2,
+        volumes: Volumes::default(),
+    });
     assert_eq!(machine.call(assemble.clone()), ReplyBody::Done);
     assert_eq!(machine.call(assemble), ReplyBody::Done, "a repetition");
     assert!(matches!(machine.start(shell("true"), 2), ReplyBody::Refused { .. }));

@@ -5,7 +5,7 @@ use nix::unistd::Whence;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
@@ -45,6 +45,15 @@ pub(super) fn size(path: &Path) -> io::Result<Option<u64>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes that it takes; 0 if it is not there.
+pub(super) fn used(path: &Path) -> io::Result<u64> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(found.blocks() * 512),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
     }
 }

@@ -5,12 +5,11 @@ use super::file;
 use bulkhead_machine::MachineError;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-/// The smallest file system that makes sense as a container's disk, in bytes.
+/// The smallest file system that makes sense, in bytes.
 const BYTES_MIN: u64 = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -34,12 +33,6 @@ impl Prepared {
         if path.exists() {
             return Ok(path);
         }
-        if bytes < BYTES_MIN {
-            return Err(doing()(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("it is less than {BYTES_MIN}"),
-            )));
-        }
         self.make(bytes, &path).await.map_err(doing())?;
         Ok(path)
     }
@@ -48,27 +41,43 @@ impl Prepared {
         file::make_folder(&self.folder)?;
         let draft = self.folder.join(format!(".{bytes}.ext4"));
         file::remove(&draft)?;
-        std::fs::File::create_new(&draft)?.set_len(bytes)?;
-        // Tables are written when the guest first uses them; no blocks are kept back for a root that is the only user.
-        let made = Command::new(mkfs())
-            .args(["-q", "-F", "-m0", "-E", "lazy_itable_init=1,nodiscard"])
-            .arg(&draft)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        let made = tokio::time::timeout(DEADLINE, made).await.map_err(|_| io::ErrorKind::TimedOut)?;
-        let made =
-            made.map_err(|error| io::Error::new(error.kind(), format!("running mkfs.ext4: {error}")))?;
-        if !made.status.success() {
-            return Err(io::Error::other(format!(
-                "mkfs.ext4: {}",
-                String::from_utf8_lossy(&made.stderr).trim()
-            )));
-        }
-        std::fs::File::open(&draft)?.sync_all()?;
+        let disk = std::fs::File::options().read(true).write(true).create_new(true).open(&draft)?;
+        format(&disk, bytes).await?;
+        disk.sync_all()?;
         std::fs::rename(&draft, path)?;
         std::fs::File::open(&self.folder)?.sync_all()
     }
+}
+
+/// Makes an empty file a disk of this size with an empty ext4.
+pub(super) async fn format(disk: &std::fs::File, bytes: u64) -> io::Result<()> {
+    if bytes < BYTES_MIN {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{bytes} bytes are less than {BYTES_MIN}"),
+        ));
+    }
+    disk.set_len(bytes)?;
+    // Tables and journal are written when the guest first uses them, as a file that was just made reads as zeros; no blocks
+    // are kept back for a root that is the only user. The file may have no name, so it is handed over open.
+    let made = Command::new(mkfs())
+        .args([
+            "-q",
+            "-F",
+            "-m0",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+            "/proc/self/fd/0",
+        ])
+        .stdin(disk.try_clone()?)
+        .kill_on_drop(true)
+        .output();
+    let made = tokio::time::timeout(DEADLINE, made).await.map_err(|_| io::ErrorKind::TimedOut)?;
+    let made = made.map_err(|error| io::Error::new(error.kind(), format!("running mkfs.ext4: {error}")))?;
+    if !made.status.success() {
+        return Err(io::Error::other(format!("mkfs.ext4: {}", String::from_utf8_lossy(&made.stderr).trim())));
+    }
+    Ok(())
 }
 
 /// Often not on the search path of a service.

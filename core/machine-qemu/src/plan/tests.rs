@@ -11,6 +11,7 @@ fn plan() -> LaunchPlan {
         memory_mib: 512,
         layers: vec![20, 21],
         disk: 22,
+        volumes: vec![(26, false), (27, true)],
         journal: 23,
         agent_socket: 24,
         qmp_socket: 25,
@@ -55,10 +56,12 @@ proptest! {
         memory_mib in 64_u64..1 << 20,
         layers in prop::collection::vec(3_i32..100_000, 0..=LAYERS_MAX),
         fds in any::<[u16; 4]>(),
+        read_only in prop::collection::vec(any::<bool>(), 0..=VOLUMES_MAX),
     ) {
         let [disk, journal, agent_socket, qmp_socket] = fds.map(i32::from);
         let id = ContainerId::from_random(id);
-        let plan = LaunchPlan { id: id.clone(), vcpus, memory_mib, layers, disk, journal, agent_socket, qmp_socket, ..plan() };
+        let volumes: Vec<_> = read_only.into_iter().enumerate().map(|(n, read_only)| (100_000 + n as i32, read_only)).collect();
+        let plan = LaunchPlan { id: id.clone(), vcpus, memory_mib, layers, disk, volumes, journal, agent_socket, qmp_socket, ..plan() };
         let line = text(&plan);
         let digits_out = |argument: &String| -> String {
             argument.replace(id.as_str(), "ID").split(|c: char| c.is_ascii_digit()).filter(|p| !p.is_empty()).collect::<Vec<_>>().join("#")
@@ -71,9 +74,11 @@ proptest! {
         prop_assert_eq!(value("-smp"), plan.vcpus.to_string());
         prop_assert_eq!(value("-m"), format!("{}M", plan.memory_mib));
         let sets: Vec<_> = line.iter().filter_map(|a| a.strip_prefix("fd=")?.split_once(",set=")).collect();
-        let layers: Vec<i32> = sets.iter().filter(|(_, set)| set.len() > 1).map(|(fd, _)| fd.parse().unwrap()).collect();
+        let volumes: Vec<i32> = sets.iter().filter(|(_, set)| set.len() == 4).map(|(fd, _)| fd.parse().unwrap()).collect();
+        prop_assert_eq!(volumes, plan.volumes.iter().map(|(fd, _)| *fd).collect::<Vec<_>>());
+        let layers: Vec<i32> = sets.iter().filter(|(_, set)| set.len() == 2 || set.len() == 3).map(|(fd, _)| fd.parse().unwrap()).collect();
         prop_assert_eq!(&layers, &plan.layers);
         let unique: BTreeSet<_> = sets.iter().map(|(_, set)| set).collect();
-        prop_assert_eq!(unique.len(), plan.layers.len() + 2);
+        prop_assert_eq!(unique.len(), plan.layers.len() + plan.volumes.len() + 2);
     }
 }

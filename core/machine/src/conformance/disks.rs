@@ -1,4 +1,4 @@
-//! Disks: layers that images share, and writable ones.
+//! Disks: layers that images share, writable ones, and volumes.
 
 use super::*;
 
@@ -51,5 +51,29 @@ pub async fn layers_are_whole_or_not_there(fixture: &mut dyn Fixture) -> Outcome
     disks.delete_layer(vch(), &diff_id).await?;
     disks.delete_layer(vch(), &diff_id).await?;
     ensure!(disks.layer(vch(), &diff_id).await?.is_none(), "the layer was not deleted");
+    Ok(disks.forget_vch(vch()).await?)
+}
+
+pub async fn volumes_are_made_grow_and_go(fixture: &mut dyn Fixture) -> Outcome {
+    let disks = fixture.back_end().disks;
+    let id = VolumeId(uuid_of(0x33));
+    ensure!(disks.volumes(vch()).await?.is_empty(), "there are volumes");
+    ensure!(disks.volume_used(vch(), id).await? == 0, "a volume that is not there takes space");
+    let grown = disks.grow_volume(vch(), id, DISK_BYTES).await;
+    ensure!(matches!(grown, Err(MachineError::NoSuchVolume(_))), "a missing volume grew: {grown:?}");
+    disks.create_volume(vch(), id, DISK_BYTES).await?;
+    disks.create_volume(vch(), id, DISK_BYTES).await?;
+    ensure!(disks.volumes(vch()).await? == [id], "other volumes are there");
+    ensure!(disks.volumes(VchId(uuid_of(0x22))).await?.is_empty(), "another VCH has it");
+    let used = disks.volume_used(vch(), id).await?;
+    ensure!(used < DISK_BYTES / 16, "an empty volume takes {used} bytes");
+    disks.grow_volume(vch(), id, 4 * DISK_BYTES).await?;
+    disks.grow_volume(vch(), id, 2 * DISK_BYTES).await?;
+    let used = disks.volume_used(vch(), id).await?;
+    ensure!(used < DISK_BYTES / 16, "a larger empty volume takes {used} bytes");
+    ensure!(disks.forget_vch(vch()).await.is_err(), "a VCH was forgotten that has a volume");
+    disks.delete_volume(vch(), id).await?;
+    disks.delete_volume(vch(), id).await?;
+    ensure!(disks.volumes(vch()).await?.is_empty(), "the volume was not deleted");
     Ok(disks.forget_vch(vch()).await?)
 }

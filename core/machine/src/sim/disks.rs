@@ -3,7 +3,7 @@
 use super::{Sim, Verb};
 use crate::{Disks, MachineError, StagedLayer};
 use async_trait::async_trait;
-use bulkhead_model::{ContainerId, Digest, VchId};
+use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
@@ -104,10 +104,41 @@ impl Disks for Sim {
         Ok(())
     }
 
+    async fn create_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError> {
+        self.enter(Verb::CreateVolume)?;
+        self.lock().volumes.entry((vch, id)).or_insert(bytes);
+        Ok(())
+    }
+
+    async fn volumes(&self, vch: VchId) -> Result<Vec<VolumeId>, MachineError> {
+        Ok(self.lock().volumes.keys().filter(|(of, _)| *of == vch).map(|(_, id)| *id).collect())
+    }
+
+    async fn volume_used(&self, _vch: VchId, _id: VolumeId) -> Result<u64, MachineError> {
+        Ok(0)
+    }
+
+    async fn grow_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError> {
+        match self.lock().volumes.get_mut(&(vch, id)) {
+            Some(size) => {
+                *size = bytes.max(*size);
+                Ok(())
+            }
+            None => Err(MachineError::NoSuchVolume(id)),
+        }
+    }
+
+    async fn delete_volume(&self, vch: VchId, id: VolumeId) -> Result<(), MachineError> {
+        self.enter(Verb::DeleteVolume)?;
+        self.lock().volumes.remove(&(vch, id));
+        Ok(())
+    }
+
     async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError> {
         let world = self.lock();
-        let left =
-            world.disks.iter().any(|(of, _)| *of == vch) || world.layers.keys().any(|(of, _)| *of == vch);
+        let left = world.disks.iter().any(|(of, _)| *of == vch)
+            || world.layers.keys().any(|(of, _)| *of == vch)
+            || world.volumes.keys().any(|(of, _)| *of == vch);
         if left {
             let source = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
             return Err(MachineError::Io { doing: format!("remove the folder of VCH {vch}"), source });

@@ -29,6 +29,20 @@ impl Machines for Sim {
         if !world.disks.contains(&(spec.vch, spec.id.clone())) {
             return Err(refuse("its disk is not there".into()));
         }
+        for disk in &spec.volumes {
+            if !world.volumes.contains_key(&(spec.vch, disk.id)) {
+                return Err(MachineError::NoSuchVolume(disk.id));
+            }
+            let holds = |machine: &Machine| {
+                let mut disks = machine.spec.volumes.iter();
+                machine.spec.id != spec.id
+                    && matches!(machine.state, MachineState::Running { .. })
+                    && disks.any(|held| held.id == disk.id && !(held.read_only && disk.read_only))
+            };
+            if world.machines.values().any(holds) {
+                return Err(refuse(format!("volume {} is in another machine", disk.id)));
+            }
+        }
         let state =
             world.machines.get(&spec.id).map_or(MachineState::Absent, |machine| machine.state.clone());
         match state.start(spec.run).map_err(|error| refuse(error.to_string()))? {

@@ -14,7 +14,7 @@ pub mod script;
 
 use crate::state::{MachineEvent, MachineState};
 use crate::{BackEnd, Capabilities, MachineError, MachineSpec};
-use bulkhead_model::{ContainerId, Digest, VchId};
+use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast};
@@ -38,10 +38,12 @@ pub enum Verb {
     DeleteDisk,
     CommitLayer,
     DeleteLayer,
+    CreateVolume,
+    DeleteVolume,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 15] = [
+    pub const ALL: [Verb; 17] = [
         Verb::Start,
         Verb::Observe,
         Verb::Kill,
@@ -57,6 +59,8 @@ impl Verb {
         Verb::DeleteDisk,
         Verb::CommitLayer,
         Verb::DeleteLayer,
+        Verb::CreateVolume,
+        Verb::DeleteVolume,
     ];
 }
 
@@ -79,6 +83,8 @@ struct World {
     journals: HashMap<ContainerId, Journal>,
     disks: HashSet<(VchId, ContainerId)>,
     layers: BTreeMap<(VchId, Digest), Arc<disks::LayerFile>>,
+    /// With their sizes.
+    volumes: BTreeMap<(VchId, VolumeId), u64>,
     faults: HashMap<Verb, VecDeque<String>>,
     calls: BTreeMap<Verb, u64>,
     hook: Option<Hook>,
@@ -134,6 +140,7 @@ impl Sim {
             host_memory_bytes: 64 << 30,
             vcpus_max: 8,
             layers_max: 127,
+            volumes_max: 64,
             limits: "none".into(),
         };
         let (changes, _) = broadcast::channel(1024);
@@ -175,6 +182,20 @@ impl Sim {
     pub fn leftovers(&self) -> (usize, usize, usize, usize) {
         let world = self.lock();
         (world.machines.len(), world.journals.len(), world.disks.len(), world.layers.len())
+    }
+
+    /// Sizes of all disks of volumes.
+    pub fn volume_sizes(&self) -> Vec<u64> {
+        self.lock().volumes.values().copied().collect()
+    }
+
+    /// The volumes that a machine has, and whether it can only read each.
+    pub fn attached(&self, id: &ContainerId) -> Vec<bool> {
+        let world = self.lock();
+        let machine = world.machines.get(id);
+        machine
+            .map(|machine| machine.spec.volumes.iter().map(|disk| disk.read_only).collect())
+            .unwrap_or_default()
     }
 
     /// What a step `probe` in a machine ends with from now on.

@@ -4,6 +4,7 @@ use bulkhead_model::caller::Via;
 use bulkhead_model::container::{Resources, Signal};
 use bulkhead_model::{
     Action, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Origin, Vch, VchId, VchSettings,
+    Volume, VolumeId,
 };
 use bulkhead_policy::{ContainerFacts, HostFacts, ImageFacts, Query, Subject, Usage};
 use chrono::{DateTime, Utc};
@@ -19,6 +20,7 @@ pub struct World {
     pub name: String,
     pub owner: String,
     pub spec: ContainerSpec,
+    pub volume: Volume,
     pub asked: String,
     pub image: Option<Image>,
     pub accelerator: String,
@@ -76,6 +78,7 @@ impl World {
     /// User 1000 of tenant acme at its VCH's endpoint, about to run a modest container of an image of Docker Hub.
     pub fn new(class: &str) -> Self {
         let vch = vch("main", "acme", class);
+        let vch_id = vch.id;
         Self {
             caller: Caller::unix(1000),
             endpoint: Some(vch.clone()),
@@ -100,12 +103,25 @@ impl World {
                 process: bulkhead_model::ProcessOptions::default(),
                 log: Default::default(),
                 health: None,
+                mounts: Vec::new(),
+            },
+            volume: Volume {
+                vch: vch_id,
+                id: VolumeId(uuid("data")),
+                name: "data".parse().unwrap(),
+                labels: BTreeMap::from([("team".into(), "web".into())]),
+                options: BTreeMap::new(),
+                size_bytes: 16 << 30,
+                owner: "uid:1000".into(),
+                anonymous: false,
+                created_at: DateTime::UNIX_EPOCH,
+                settled: false,
             },
             asked: "nginx".into(),
             image: Some(image(&["docker.io/library/nginx"])),
             accelerator: "kvm".into(),
             hardware_isolation: true,
-            usage: Usage { containers: 1, memory_bytes: 512 << 20 },
+            usage: Usage { containers: 1, memory_bytes: 512 << 20, volumes: 1, volumes_bytes: 16 << 30 },
             now: DateTime::from_timestamp(1_764_000_000, 0).unwrap(),
         }
     }
@@ -150,11 +166,15 @@ impl World {
             | Action::ImageTag
             | Action::ImageRemove
             | Action::ImageSave => Subject::Image { vch, image },
+            Action::VolumeCreate | Action::VolumeInspect | Action::VolumeRemove => {
+                Subject::Volume { vch, volume: &self.volume }
+            }
             Action::SystemRead
             | Action::SystemEvents
             | Action::RegistryLogin
             | Action::ContainerList
             | Action::ContainerPrune
+            | Action::VolumePrune
             | Action::ImageList
             | Action::ImageLoad
             | Action::NetworkList

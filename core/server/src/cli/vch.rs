@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a VCH and print how to use it
-    Create(Create),
+    Create(Box<Create>),
     /// List VCHs
     Ls,
     /// Show all about a VCH
@@ -61,6 +61,15 @@ pub struct Create {
     /// Most memory of running containers together
     #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
     memory_max: Option<u64>,
+    /// Size of a volume that is made without one; takes only what is written
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    volume_size: Option<u64>,
+    /// Most volumes
+    #[arg(long, value_name = "N")]
+    volumes_max: Option<u32>,
+    /// Most that the sizes of all volumes may add up to
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    volumes_size_max: Option<u64>,
     /// A user who may use the unix socket, besides root; may be given several times
     #[arg(long, value_name = "UID")]
     socket_uid: Vec<u32>,
@@ -82,6 +91,9 @@ impl Create {
             log_bytes: self.log_size.unwrap_or(default.log_bytes),
             containers_max: self.containers_max.unwrap_or(default.containers_max),
             memory_bytes_max: self.memory_max,
+            volume_bytes: self.volume_size.unwrap_or(default.volume_bytes),
+            volumes_max: self.volumes_max.unwrap_or(default.volumes_max),
+            volumes_bytes_max: self.volumes_size_max,
             socket_uids: self.socket_uid,
             tls_listen: self.tls,
             insecure_listen: self.insecure_tcp,
@@ -204,6 +216,17 @@ fn page(vch: &VchView) -> String {
             ),
         ),
         ("images", vch.usage.images.to_string()),
+        (
+            "volumes",
+            format!(
+                "{} of {}, at most {} of {}",
+                vch.usage.volumes,
+                output::bytes(vch.usage.volumes_bytes),
+                settings.volumes_max,
+                limit(settings.volumes_bytes_max)
+            ),
+        ),
+        ("volume", output::bytes(settings.volume_bytes)),
         ("default memory", output::bytes(settings.default_memory_bytes)),
         (
             "default cpus",
@@ -244,7 +267,7 @@ mod tests {
     #[test]
     fn options_become_settings() {
         let line = "x dev --class prod --tenant t --default-memory 256m --default-cpus 0.5 --disk 4g --containers-max 7 \
-                    --memory-max 8g --socket-uid 1000 --socket-uid 1001 --tls 0.0.0.0:2376 --insecure-tcp 127.0.0.1:2375";
+                    --memory-max 8g --volume-size 1g --volumes-max 9 --volumes-size-max 5g --socket-uid 1000 --socket-uid 1001 --tls 0.0.0.0:2376 --insecure-tcp 127.0.0.1:2375";
         let ask = Line::try_parse_from(line.split_whitespace())
             .unwrap_or_else(|error| panic!("{error}"))
             .create
@@ -256,6 +279,9 @@ mod tests {
             disk_bytes: 4 << 30,
             containers_max: 7,
             memory_bytes_max: Some(8 << 30),
+            volume_bytes: 1 << 30,
+            volumes_max: 9,
+            volumes_bytes_max: Some(5 << 30),
             socket_uids: vec![1000, 1001],
             tls_listen: Some("0.0.0.0:2376".into()),
             insecure_listen: Some("127.0.0.1:2375".into()),

@@ -1,7 +1,7 @@
-//! What a VCH allows: names once, so many containers, so much memory.
+//! What a VCH allows: names once, so many containers, so much memory, a volume in one machine.
 
 use crate::error::StoreError;
-use crate::vchs;
+use crate::{vchs, volumes};
 use bulkhead_model::{Container, ContainerId, VchId};
 use sqlx::PgConnection;
 
@@ -12,6 +12,7 @@ macro_rules! live {
           or goal = 'run' and (status_name = 'created' or status_name = 'exited' and status_run < desired_run))"
     };
 }
+pub(crate) use live;
 
 pub(super) async fn check_name(tx: &mut PgConnection, container: &Container) -> Result<(), StoreError> {
     check_name_free(tx, container.vch, &container.name).await
@@ -42,14 +43,12 @@ pub(super) async fn check_count(tx: &mut PgConnection, vch: VchId, limit: u32) -
     Err(StoreError::Limit { name: "containers_max", unit: "containers", limit, used, requested: 1 })
 }
 
-/// Checks the VCH's memory limit as if the container ran already. The VCH stays locked, so that the next start counts it.
-pub(super) async fn reserve_memory(
-    tx: &mut PgConnection,
-    vch: VchId,
-    id: &ContainerId,
-) -> Result<(), StoreError> {
+/// Checks, as if the container ran already, that its volumes are free and the VCH's memory limit holds. The VCH stays
+/// locked, so that the next start counts it.
+pub(super) async fn reserve(tx: &mut PgConnection, vch: VchId, id: &ContainerId) -> Result<(), StoreError> {
     let locked = vchs::lock(tx, vch).await?;
     locked.check_stays()?;
+    volumes::check_free(tx, vch, id).await?;
     let Some(limit) = locked.settings.memory_bytes_max else { return Ok(()) };
     let (requested, used): (i64, i64) = sqlx::query_as(concat!(
         "select coalesce(sum(memory_bytes) filter (where id = $2), 0)::bigint,

@@ -15,7 +15,7 @@ async fn a_container_comes_back_as_it_was_written() {
     let mut two = world.container("two");
     two.created_at = at(9);
     two.layers = vec![digest(2), digest(1), digest(2)];
-    let events = store.create_container(&two, world.fence, &record("create")).await.unwrap();
+    let events = store.create_container(&two, &[], world.fence, &record("create")).await.unwrap();
     assert_eq!(events.len(), 1);
     assert_eq!(store.container(vch, &one.id).await.unwrap(), one);
     assert_eq!(store.containers(vch).await.unwrap(), [two.clone(), one.clone()]);
@@ -29,7 +29,8 @@ async fn a_container_comes_back_as_it_was_written() {
 async fn a_name_is_given_once_in_a_vch() {
     let world = World::new().await;
     let first = world.create("web").await;
-    let error = world.store.create_container(&world.container("web"), world.fence, &record("create")).await;
+    let error =
+        world.store.create_container(&world.container("web"), &[], world.fence, &record("create")).await;
     match error {
         Err(StoreError::NameTaken { kind: "container", name, holder }) => {
             assert_eq!((name.as_str(), holder.as_str()), ("web", first.id.as_str()));
@@ -40,7 +41,7 @@ async fn a_name_is_given_once_in_a_vch() {
     world.store.create_vch(&other, &record("create")).await.unwrap();
     world.store.put_image(other.id, &world.image, &record("pull")).await.unwrap();
     let elsewhere = Container { vch: other.id, ..world.container("web") };
-    world.store.create_container(&elsewhere, world.fence, &record("create")).await.unwrap();
+    world.store.create_container(&elsewhere, &[], world.fence, &record("create")).await.unwrap();
     // The name is free again with the container's row.
     world.store.forget_container(world.fence, world.vch.id, &first.id, &record("destroy")).await.unwrap();
     world.create("web").await;
@@ -50,7 +51,7 @@ async fn a_name_is_given_once_in_a_vch() {
 async fn image_and_layers_must_be_there() {
     let world = World::new().await;
     let create = async |container: &Container| {
-        let outcome = world.store.create_container(container, world.fence, &record("create")).await;
+        let outcome = world.store.create_container(container, &[], world.fence, &record("create")).await;
         match outcome.unwrap_err() {
             StoreError::NotFound { kind, .. } => kind,
             error => panic!("{error:?}"),
@@ -75,7 +76,7 @@ async fn containers_are_found_by_id_name_and_prefix() {
     let sly = named("dd", "abc1");
     let thief = named("ee", two.id.as_str());
     for container in [&one, &two, &sly, &thief] {
-        world.store.create_container(container, world.fence, &record("create")).await.unwrap();
+        world.store.create_container(container, &[], world.fence, &record("create")).await.unwrap();
     }
     for (text, expect) in [
         (one.id.as_str(), &one),
@@ -187,7 +188,7 @@ async fn an_earlier_start_of_the_server_may_write_nothing() {
     let refused = [
         store.set_status(old, vch, id, &running(1), None, &record("s")).await.map(drop),
         store.forget_container(old, vch, id, &record("destroy")).await.map(drop),
-        store.create_container(&world.container("late"), old, &record("create")).await.map(drop),
+        store.create_container(&world.container("late"), &[], old, &record("create")).await.map(drop),
         store.check_fence(old).await,
     ];
     store.check_fence(new).await.unwrap();
@@ -231,7 +232,7 @@ async fn a_row_that_cannot_be_read_is_named() {
         error => panic!("{error:?}"),
     }
     let nul = Container { name: "a\0b".into(), ..world.container("x") };
-    let refused = world.store.create_container(&nul, world.fence, &record("create")).await;
+    let refused = world.store.create_container(&nul, &[], world.fence, &record("create")).await;
     assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
     let image = image(7, &[1]);
     world.store.put_image(world.vch.id, &image, &record("pull")).await.unwrap();

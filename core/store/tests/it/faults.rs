@@ -218,7 +218,9 @@ async fn calls_can_be_made_from_any_task() {
     let (store, fence) = (world.store.clone(), world.fence);
     let container = world.container("c");
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { store.create_container(&container, fence, &record("create")).await.map(drop) });
+    tasks.spawn(
+        async move { store.create_container(&container, &[], fence, &record("create")).await.map(drop) },
+    );
     tasks.join_next().await.unwrap().unwrap().unwrap();
     world.store.ping().await.unwrap();
     world.store.close().await;

@@ -126,7 +126,7 @@ async fn layers_under_a_container_stay_whatever_image_they_came_from() {
     store.put_image(vch, &extra, &record("pull")).await.unwrap();
     let mut container = world.container("c");
     container.layers = vec![digest(1), digest(6)];
-    store.create_container(&container, world.fence, &record("create")).await.unwrap();
+    store.create_container(&container, &[], world.fence, &record("create")).await.unwrap();
     let removed = store.delete_image(vch, &extra.id, &record("delete")).await.unwrap();
     assert_eq!(removed.condemned, []);
     assert_eq!(store.layer(vch, &digest(6)).await.unwrap(), layer(6));
@@ -157,7 +157,7 @@ async fn a_container_and_the_removal_of_its_image_do_not_pass_each_other() {
         let container = crate::things::container(world.vch.id, &image, &format!("c{round}"));
         let (create_record, delete_record) = (record("create"), record("delete"));
         let (created, deleted) = tokio::join!(
-            store.create_container(&container, world.fence, &create_record),
+            store.create_container(&container, &[], world.fence, &create_record),
             store.delete_image(world.vch.id, &image.id, &delete_record)
         );
         match (created, deleted) {

@@ -10,7 +10,7 @@ async fn the_limit_of_containers_holds_in_a_race() {
     let containers: Vec<Container> = (0..50).map(|n| world.container(&format!("c{n}"))).collect();
     let record = record("create");
     let creates =
-        containers.iter().map(|container| world.store.create_container(container, world.fence, &record));
+        containers.iter().map(|container| world.store.create_container(container, &[], world.fence, &record));
     let outcomes = futures_util::future::join_all(creates).await;
     let made = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     for error in outcomes.into_iter().filter_map(Result::err) {

@@ -46,7 +46,7 @@ impl World {
     /// One that exists.
     pub async fn create(&self, name: &str) -> Container {
         let container = self.container(name);
-        self.store.create_container(&container, self.fence, &record("create")).await.unwrap();
+        self.store.create_container(&container, &[], self.fence, &record("create")).await.unwrap();
         container
     }
 
@@ -165,6 +165,7 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
             process: bulkhead_model::ProcessOptions::default(),
             log: Default::default(),
             health: None,
+            mounts: Vec::new(),
             stdio: Default::default(),
         },
         image: image.id.clone(),

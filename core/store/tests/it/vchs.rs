@@ -83,7 +83,7 @@ async fn a_vch_goes_once_it_is_empty() {
     store.mark_vch_deleting(id, &record("delete")).await.unwrap();
     store.mark_vch_deleting(id, &record("delete")).await.unwrap();
     assert!(store.vch(id).await.unwrap().deleting);
-    let refused = store.create_container(&world.container("new"), world.fence, &record("create")).await;
+    let refused = store.create_container(&world.container("new"), &[], world.fence, &record("create")).await;
     assert!(matches!(refused, Err(StoreError::VchDeleting { .. })), "{refused:?}");
 
     let full = store.delete_vch(id, &record("delete")).await;

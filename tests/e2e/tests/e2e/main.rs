@@ -24,6 +24,7 @@ mod run;
 mod sdk;
 mod streams;
 mod survival;
+mod volumes;
 mod watch;
 mod world;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         output::CASES,
         streams::CASES,
         files::CASES,
+        volumes::CASES,
         watch::CASES,
         sdk::CASES,
         load::CASES,

@@ -110,9 +110,11 @@ async fn what_is_not_there_is_refused_by_name() {
     for (args, text) in [
         (&["-p", "80:80"][..], "HostConfig.PortBindings is not supported yet (-p)"),
         (&["-P"], "HostConfig.PublishAllPorts"),
-        (&["-v", "/a:/b"], "HostConfig.Binds is not supported yet (-v)"),
-        (&["-v", "/b"], "Volumes is not supported yet"),
-        (&["--mount", "type=tmpfs,dst=/x"], "HostConfig.Mounts is not supported yet (--mount)"),
+        (&["-v", "/a:/b"], "HostConfig.Binds (-v) has the host's `/a`"),
+        (
+            &["--mount", "type=bind,src=/a,dst=/b"],
+            "HostConfig.Mounts (--mount type=bind) has the host's `/a`",
+        ),
         (&["--network", "host"], "HostConfig.NetworkMode"),
         (&["--network", "mine"], "HostConfig.NetworkMode"),
         (&["--pid", "container:x"], "HostConfig.PidMode"),
@@ -128,7 +130,7 @@ async fn what_is_not_there_is_refused_by_name() {
         let error = vch.docker_fails(&[&["create"], args, &[IMAGE, "sim"][..]].concat()).await;
         assert!(error.contains("bulkhead: ") && error.contains(text), "{args:?}: {error}");
     }
-    let error = vch.docker_fails(&["volume", "create", "x"]).await;
+    let error = vch.docker_fails(&["network", "create", "x"]).await;
     assert!(error.contains("bulkhead: ") && error.contains("is not supported yet"), "{error}");
     // The CLI's own defaults, and what means what is so anyway.
     for args in [

@@ -18,6 +18,8 @@ mod life;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod volumes;
+#[cfg(test)]
 mod watch;
 #[cfg(test)]
 mod websocket;

@@ -140,7 +140,8 @@ impl User {
     }
 
     async fn remove(&self) -> Result<(), EngineError> {
-        within("remove", self.engine.remove(&self.session, self.id.as_str(), self.life == Life::Forced)).await
+        within("remove", self.engine.remove(&self.session, self.id.as_str(), self.life == Life::Forced, true))
+            .await
     }
 
     async fn log(&self) -> Result<Vec<String>, EngineError> {

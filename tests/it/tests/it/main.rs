@@ -24,6 +24,8 @@ mod output;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod volumes;
+#[cfg(test)]
 mod world;
 
 bulkhead_test_support::layer_child!();

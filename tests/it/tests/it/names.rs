@@ -80,7 +80,7 @@ async fn a_container_of_another_vch_does_not_exist() {
     missing(engine.start_container(&other, text).await.map(drop), "start");
     missing(engine.stop(&other, text, None, None).await.map(drop), "stop");
     missing(engine.kill(&other, text, Signal::KILL).await, "kill");
-    missing(engine.remove(&other, text, true).await, "remove");
+    missing(engine.remove(&other, text, true, false).await, "remove");
     missing(engine.logs(&other, text, query).await.map(drop), "logs");
     missing(engine.attach(&other, text, true, true, true, true).await.map(drop), "attach");
     missing(engine.wait(&other, text, WaitFor::NotRunning).await.map(drop), "wait");

@@ -112,7 +112,7 @@ impl World {
     }
 
     pub async fn remove(&self, id: &ContainerId, force: bool) -> Result<(), EngineError> {
-        within("remove", self.engine.remove(&self.session, id.as_str(), force)).await
+        within("remove", self.engine.remove(&self.session, id.as_str(), force, false)).await
     }
 
     pub async fn container(&self, id: &ContainerId) -> Container {

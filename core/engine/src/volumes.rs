@@ -1,0 +1,323 @@
+//! Use cases of volumes.
+//!
+//! ```text
+//!   create   disk ──▶ row          a crash between them leaves a disk that the next start deletes
+//!   remove   condemned ──▶ disk deleted ──▶ row forgotten          picked up again after a crash
+//! ```
+
+mod plan;
+
+pub(crate) use plan::Planned;
+
+use crate::admission::{Admitted, Ask, random};
+use crate::{Engine, EngineError, Session};
+use bulkhead_model::event::{EventKind, NewEvent};
+use bulkhead_model::volume::{VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VolumeAsk};
+use bulkhead_model::{Action, ContainerId, Vch, VchId, Volume, VolumeId, VolumeName};
+use bulkhead_policy::{Subject, Usage};
+use bulkhead_store::{Record, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A volume and who has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeFacts {
+    pub volume: Volume,
+    /// Whether they run or not.
+    pub containers: Vec<ContainerId>,
+}
+
+/// Volumes that were removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrunedVolumes {
+    pub names: Vec<VolumeName>,
+    /// Of their disks, on the datastore.
+    pub reclaimed_bytes: u64,
+}
+
+/// Another may make or remove a volume of the same name meanwhile; each try loses only to that.
+pub(crate) const TRIES: u32 = 4;
+
+/// An event of a volume.
+pub(crate) fn volume_event(name: &VolumeName, action: &str, special: &[(&str, &str)]) -> NewEvent {
+    let local = [("driver", "local")];
+    let attributes = local.iter().chain(special).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    NewEvent {
+        kind: EventKind::Volume,
+        action: action.into(),
+        actor: name.to_string(),
+        attributes: attributes.collect(),
+    }
+}
+
+impl Engine {
+    /// All volumes of the VCH, by name.
+    pub async fn volumes(&self, session: &Session) -> Result<Vec<VolumeFacts>, EngineError> {
+        self.authorize(session, Action::VolumeList).await?;
+        let mut users = self.store().volume_users(session.vch).await?;
+        let volumes = self.store().volumes(session.vch).await?.into_iter();
+        Ok(volumes
+            .map(|volume| {
+                let containers = users.remove(&volume.id).unwrap_or_default();
+                VolumeFacts { volume, containers }
+            })
+            .collect())
+    }
+
+    pub async fn volume(&self, session: &Session, name: &str) -> Result<Volume, EngineError> {
+        let vch = self.vch_of(session).await?;
+        let volume = self.find_volume(vch.id, name).await?;
+        self.admit_volume(session, &vch, Action::VolumeInspect, &volume, Usage::default()).await?;
+        Ok(volume)
+    }
+
+    /// Bytes that its disk takes on the datastore.
+    pub async fn volume_used(&self, volume: &Volume) -> Result<u64, EngineError> {
+        Ok(self.back_end().disks.volume_used(volume.vch, volume.id).await?)
+    }
+
+    /// Makes a volume, or finds the one of that name. One that is there is made as large as is asked for.
+    pub async fn create_volume(&self, session: &Session, ask: &VolumeAsk) -> Result<Volume, EngineError> {
+        let vch = self.vch_of(session).await?;
+        for _ in 1..TRIES {
+            match self.create_volume_once(session, &vch, ask).await {
+                Err(EngineError::Store(StoreError::NameTaken { .. } | StoreError::Conflict { .. })) => {}
+                other => return other,
+            }
+        }
+        self.create_volume_once(session, &vch, ask).await
+    }
+
+    async fn create_volume_once(
+        &self,
+        session: &Session,
+        vch: &Vch,
+        ask: &VolumeAsk,
+    ) -> Result<Volume, EngineError> {
+        if let Some(name) = &ask.name {
+            match self.find_volume(vch.id, name.as_str()).await {
+                Ok(found) => return self.grown(session, vch, found, ask.size_bytes).await,
+                Err(EngineError::NoSuchVolume(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        let volume = self.new_volume(session, vch, ask)?;
+        let usage = self.volumes_after(vch.id, std::slice::from_ref(&volume)).await?;
+        let admitted = self.admit_volume(session, vch, Action::VolumeCreate, &volume, usage).await?;
+        self.back_end().disks.create_volume(vch.id, volume.id, volume.size_bytes).await?;
+        let record = Record::at(volume.created_at).audit(admitted.audit).event(volume_event(
+            &volume.name,
+            "create",
+            &[],
+        ));
+        if let Err(error) = self.store().create_volume(&volume, self.0.fence, &record).await {
+            let error = error.into();
+            self.give_up_disks(&error, std::slice::from_ref(&volume)).await;
+            return Err(error);
+        }
+        self.0.feed.wake();
+        Ok(volume)
+    }
+
+    /// The volume as it would be.
+    pub(crate) fn new_volume(
+        &self,
+        session: &Session,
+        vch: &Vch,
+        ask: &VolumeAsk,
+    ) -> Result<Volume, EngineError> {
+        let size_bytes = ask.size_bytes.unwrap_or(vch.settings.volume_bytes);
+        check_size(size_bytes)?;
+        Ok(Volume {
+            vch: vch.id,
+            id: VolumeId(uuid::Builder::from_random_bytes(random()?).into_uuid()),
+            name: match &ask.name {
+                Some(name) => name.clone(),
+                None => VolumeName::from_random(random()?),
+            },
+            labels: ask.labels.clone(),
+            options: ask.options.clone(),
+            size_bytes,
+            owner: session.caller.name.clone(),
+            anonymous: ask.name.is_none(),
+            created_at: self.now(),
+            settled: false,
+        })
+    }
+
+    async fn grown(
+        &self,
+        session: &Session,
+        vch: &Vch,
+        volume: Volume,
+        size_bytes: Option<u64>,
+    ) -> Result<Volume, EngineError> {
+        let size_bytes = size_bytes.unwrap_or(volume.size_bytes);
+        let larger = Volume { size_bytes, ..volume.clone() };
+        if size_bytes < volume.size_bytes {
+            return Err(EngineError::Conflict(format!(
+                "volume {} has a disk of {} bytes, which can be made larger but not smaller: {size_bytes} bytes were \
+                 asked for",
+                volume.name, volume.size_bytes
+            )));
+        }
+        check_size(size_bytes)?;
+        let usage = self.volumes_after(vch.id, &[]).await?;
+        let volumes_bytes = usage.volumes_bytes.saturating_add(size_bytes - volume.size_bytes);
+        let usage = Usage { volumes_bytes, ..usage };
+        let admitted = self.admit_volume(session, vch, Action::VolumeCreate, &larger, usage).await?;
+        if size_bytes > volume.size_bytes {
+            let record = Record::at(self.now()).audit(admitted.audit);
+            self.store().grow_volume(&volume, size_bytes, &record).await?;
+            // Before a machine gets it, this is done again.
+            self.back_end().disks.grow_volume(vch.id, volume.id, size_bytes).await?;
+        }
+        Ok(larger)
+    }
+
+    /// Refused while a container has it, whether it runs or not. `force`: fine if it is not there.
+    pub async fn remove_volume(&self, session: &Session, name: &str, force: bool) -> Result<(), EngineError> {
+        let vch = self.vch_of(session).await?;
+        let volume = match self.find_volume(vch.id, name).await {
+            Err(EngineError::NoSuchVolume(_)) if force => return Ok(()),
+            other => other?,
+        };
+        self.remove_one(session, &vch, &volume).await
+    }
+
+    /// Removes the volumes that no container has and that are `wanted`. Each is decided about as a removal of its own:
+    /// what a policy protects is passed over.
+    pub async fn prune_volumes(
+        &self,
+        session: &Session,
+        wanted: impl Fn(&Volume) -> bool + Send + Sync,
+    ) -> Result<PrunedVolumes, EngineError> {
+        let vch = self.vch_of(session).await?;
+        self.admit_vch(session, &vch, Action::VolumePrune).await?;
+        let users = self.store().volume_users(vch.id).await?;
+        let mut pruned = PrunedVolumes::default();
+        for volume in self.store().volumes(vch.id).await? {
+            if users.contains_key(&volume.id) || !wanted(&volume) {
+                continue;
+            }
+            let used = self.volume_used(&volume).await.unwrap_or(0);
+            match self.remove_one(session, &vch, &volume).await {
+                Ok(()) => {
+                    pruned.names.push(volume.name);
+                    pruned.reclaimed_bytes = pruned.reclaimed_bytes.saturating_add(used);
+                }
+                // Protected, or in use or gone by now.
+                Err(
+                    error @ (EngineError::Denied { .. }
+                    | EngineError::VolumeInUse { .. }
+                    | EngineError::NoSuchVolume(_)),
+                ) => tracing::info!(volume.name = %volume.name, %error, "not pruned"),
+                Err(error) => return Err(error),
+            }
+        }
+        let event = NewEvent {
+            kind: EventKind::Volume,
+            action: "prune".into(),
+            actor: String::new(),
+            attributes: BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())]),
+        };
+        self.store().tell(vch.id, &Record::at(self.now()).event(event)).await?;
+        self.0.feed.wake();
+        Ok(pruned)
+    }
+
+    async fn remove_one(&self, session: &Session, vch: &Vch, volume: &Volume) -> Result<(), EngineError> {
+        let Admitted { audit } =
+            self.admit_volume(session, vch, Action::VolumeRemove, volume, Usage::default()).await?;
+        let record = Record::at(self.now()).audit(audit).event(volume_event(&volume.name, "destroy", &[]));
+        match self.store().remove_volume(vch.id, volume.id, &record).await {
+            Err(StoreError::VolumeInUse { containers }) => {
+                return Err(EngineError::VolumeInUse { name: volume.name.to_string(), containers });
+            }
+            Err(StoreError::NotFound { .. }) => {
+                return Err(EngineError::NoSuchVolume(volume.name.to_string()));
+            }
+            other => other?,
+        };
+        self.0.feed.wake();
+        self.clear_condemned_volumes(vch.id).await
+    }
+
+    pub(crate) async fn find_volume(&self, vch: VchId, name: &str) -> Result<Volume, EngineError> {
+        match self.store().volume(vch, name).await {
+            Err(StoreError::NotFound { .. }) => Err(EngineError::NoSuchVolume(name.into())),
+            other => Ok(other?),
+        }
+    }
+
+    pub(crate) async fn admit_volume(
+        &self,
+        session: &Session,
+        vch: &Vch,
+        action: Action,
+        volume: &Volume,
+        usage_after: Usage,
+    ) -> Result<Admitted, EngineError> {
+        let subject = Subject::Volume { vch, volume };
+        self.admit(Ask { action, caller: &session.caller, endpoint: Some(vch), subject, usage_after }).await
+    }
+
+    /// What the VCH would use with these, too.
+    pub(crate) async fn volumes_after(&self, vch: VchId, new: &[Volume]) -> Result<Usage, EngineError> {
+        let there = self.store().volumes(vch).await?;
+        let volumes_bytes = there.iter().chain(new).map(|volume| volume.size_bytes).sum();
+        let volumes = u32::try_from(there.len() + new.len()).unwrap_or(u32::MAX);
+        Ok(Usage { volumes, volumes_bytes, ..Usage::default() })
+    }
+
+    pub(crate) async fn create_disks(&self, volumes: &[Volume]) -> Result<(), EngineError> {
+        for volume in volumes {
+            self.back_end().disks.create_volume(volume.vch, volume.id, volume.size_bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes disks that were made for rows that did not come to be. Where that is not known, the next start looks.
+    pub(crate) async fn give_up_disks(&self, error: &EngineError, volumes: &[Volume]) {
+        if matches!(error, EngineError::Store(StoreError::OutcomeUnknown(_))) {
+            return;
+        }
+        for volume in volumes {
+            if let Err(error) = self.back_end().disks.delete_volume(volume.vch, volume.id).await {
+                tracing::warn!(volume.name = %volume.name, %error, "the disk of a volume that was not made stays");
+            }
+        }
+    }
+
+    /// Deletes the disks of volumes that were removed; picked up again after a crash.
+    pub(crate) async fn clear_condemned_volumes(&self, vch: VchId) -> Result<(), EngineError> {
+        let condemned = self.store().condemned_volumes(vch).await?;
+        for id in &condemned {
+            self.back_end().disks.delete_volume(vch, *id).await?;
+        }
+        if !condemned.is_empty() {
+            self.store().forget_volumes(vch, &condemned).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes disks whose volumes did not come to be. At start only: while volumes are being made, such disks are
+    /// theirs.
+    pub(crate) async fn clear_unrecorded_volumes(&self, vch: VchId) -> Result<(), EngineError> {
+        let kept: BTreeSet<_> = self.store().kept_volumes(vch).await?.into_iter().collect();
+        for id in self.back_end().disks.volumes(vch).await? {
+            if !kept.contains(&id) {
+                tracing::info!(volume.id = %id, "deletes a disk that belongs to no volume");
+                self.back_end().disks.delete_volume(vch, id).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_size(bytes: u64) -> Result<(), EngineError> {
+    if (VOLUME_BYTES_MIN..=VOLUME_BYTES_MAX).contains(&bytes) {
+        return Ok(());
+    }
+    let why = format!("a volume has {VOLUME_BYTES_MIN} to {VOLUME_BYTES_MAX} bytes");
+    Err(EngineError::Invalid { what: "volume size", value: bytes.to_string(), why })
+}

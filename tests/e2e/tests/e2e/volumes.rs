@@ -1,0 +1,130 @@
+//! Volumes: what is in them outlives containers, machines and servers, and nobody gets more of them than was given.
+
+use anyhow::{Context as _, Result, ensure};
+use std::fs;
+use std::time::Duration;
+use tempfile::TempDir;
+
+use crate::harness::Case;
+use crate::world::{World, code, has, same};
+
+pub const CASES: &[Case] = &[
+    ("volumes::filled_from_the_image_and_kept", filled_and_kept),
+    ("volumes::read_only_and_in_one_machine", read_only_and_in_one_machine),
+    ("volumes::survive_kill_9_of_machine_and_server", survive_kill_9),
+];
+
+const FOR_EVER: &str = "while :; do sleep 1; done";
+
+/// `docker run --rm ARGS IMAGE sh -c SCRIPT`, which must succeed; what it printed.
+fn run(world: &World, args: &[&str], image: &str, script: &str) -> Result<String> {
+    world.dev.ok(&[&["run", "--rm"], args, &[image, "sh", "-c", script]].concat())
+}
+
+fn filled_and_kept(world: &mut World) -> Result<()> {
+    let dev = &world.dev;
+    let script = "mkdir -p /srv/data/deep; echo from the image > /srv/data/deep/file; ln -s deep/file /srv/data/link; \
+                  chown -R 1000:100 /srv/data; chmod 2750 /srv/data; chmod 640 /srv/data/deep/file";
+    dev.ok(&["run", "--name", "base", &world.busybox(), "sh", "-c", script])?;
+    dev.ok(&["commit", "-c", "VOLUME /srv/data", "base", "owned:v1"])?;
+    dev.ok(&["rm", "base"])?;
+
+    // The image's own volume, a named one in another place, and one at a place of the image that is to stay empty.
+    dev.ok(&["volume", "create", "-o", "size=32m", "keep"])?;
+    let look = "cd /srv/data; stat -c '%u:%g %a' . deep/file; cat link; ls -A /keep; ls -A /etc; \
+                df -k /keep | tail -n1 | { read d size r; test $size -gt 20000 -a $size -lt 33000 && echo small; }; \
+                echo kept > /keep/one; mkdir /keep/sub; echo below > /keep/sub/two; echo x > /srv/data/mine";
+    let mounts =
+        ["--name", "first", "-v", "keep:/keep", "--mount", "type=volume,src=bare,dst=/etc,volume-nocopy"];
+    let said = dev.run(&[&["run"], &mounts[..], &["owned:v1", "sh", "-c", look]].concat())?;
+    code(&said, 0)?;
+    // Of /etc there is only what each container gets.
+    same(
+        said.stdout.as_str(),
+        "1000:100 2750\n1000:100 640\nfrom the image\nhostname\nhosts\nresolv.conf\nsmall\n",
+    )?;
+    let diff = dev.ok(&["diff", "first"])?;
+    ensure!(!diff.contains("mine") && !diff.contains("one"), "{diff}");
+    same(dev.ok(&["volume", "ls", "-q"])?.lines().count(), 3)?;
+    dev.ok(&["rm", "-v", "first"])?;
+    same(dev.ok(&["volume", "ls", "-q"])?, "bare\nkeep".to_owned())?;
+
+    // Another container finds it, under the image's files and above them; larger than before.
+    dev.ok(&["volume", "create", "-o", "size=64m", "keep"])?;
+    let look = "cat /srv/data/one /sub/two; ls -A /srv/data; df -k /srv/data | tail -n1 | { read d size r; test $size -gt 45000 && echo large; }";
+    let mounts = ["-v", "keep:/srv/data", "--mount", "type=volume,src=keep,dst=/sub,volume-subpath=sub"];
+    same(run(world, &mounts, "owned:v1", look)?, "kept\nbelow\none\nsub\nlarge".to_owned())?;
+    dev.ok(&["volume", "rm", "keep", "bare"])?;
+    dev.ok(&["rmi", "owned:v1"]).map(drop)
+}
+
+fn read_only_and_in_one_machine(world: &mut World) -> Result<()> {
+    let (dev, image, folder) = (&world.dev, world.busybox(), TempDir::new()?);
+    let here = |name: &str| folder.path().join(name).display().to_string();
+    // Filled though it is only read; even the machine's root cannot write it.
+    dev.ok(&[
+        "run",
+        "-d",
+        "--privileged",
+        "--name",
+        "reader",
+        "-v",
+        "conf:/bin:ro",
+        "-v",
+        "data:/d",
+        &image,
+        "sh",
+        "-c",
+        FOR_EVER,
+    ])?;
+    let attempt = "touch /bin/no; mount -o remount,rw /bin; touch /bin/no; disk=$(grep ' /bin ' /proc/mounts | cut -d' ' -f1); \
+                   echo x | dd of=$disk bs=1 conv=notrunc; test -e /bin/no && echo written; echo done > /d/file; sync";
+    let said = dev.run(&["exec", "reader", "sh", "-c", attempt])?;
+    code(&said, 0)?;
+    same(said.stdout.as_str(), "")?;
+    has(&said.stderr, "Read-only file system")?;
+    fs::write(folder.path().join("file"), "in")?;
+    has(&dev.fails(&["cp", &here("file"), "reader:/bin/file"])?, "mounted volume is marked read-only")?;
+
+    let held = dev.run(&["run", "--rm", "-v", "data:/e", &image, "true"])?;
+    code(&held, 125)?;
+    has(&held.stderr, "volume data is in use by container")?;
+    // Who only reads shares with others who do.
+    same(run(world, &["-v", "conf:/c:ro"], &image, "ls /c/sh")?, "/c/sh".to_owned())?;
+    dev.ok(&["kill", "reader"])?;
+
+    // A stopped container holds nothing, and docker cp finds its volumes.
+    same(run(world, &["-v", "data:/e"], &image, "cat /e/file; echo more > /e/more")?, "done".to_owned())?;
+    dev.ok(&["cp", "reader:/d/more", &here("more")])?;
+    same(fs::read_to_string(folder.path().join("more"))?, "more\n".to_owned())?;
+    dev.ok(&["cp", &here("file"), "reader:/d/in"])?;
+    has(&dev.fails(&["cp", &here("file"), "reader:/bin/file"])?, "mounted volume is marked read-only")?;
+    dev.ok(&["rm", "reader"])?;
+    same(run(world, &["-v", "data:/e"], &image, "cat /e/in")?, "in".to_owned())?;
+    dev.ok(&["volume", "rm", "data", "conf"]).map(drop)
+}
+
+fn survive_kill_9(world: &mut World) -> Result<()> {
+    let image = world.busybox();
+    let script = "n=0; while :; do n=$((n+1)); echo $n > /d/new; sync; mv /d/new /d/last; sync; echo $n; sleep 0.2; done";
+    world.dev.ok(&["run", "-d", "--name", "writer", "-v", "data:/d", &image, "sh", "-c", script])?;
+    let told = |world: &World| -> Result<u32> {
+        Ok(world.dev.ok(&["logs", "--tail", "1", "writer"])?.trim().parse()?)
+    };
+    bulkhead_test_support::wait_for("it writes", Duration::from_secs(60), || {
+        told(world).ok().filter(|n| *n >= 3)
+    })?;
+    world.server.kill_9()?;
+    let pid = world.machine_processes()?.pop().context("no machine")?;
+    ensure!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status()?.success(), "kill");
+    world.server.restart()?;
+    // It is told as over, with whatever code.
+    world.dev.ok(&["wait", "writer"])?;
+    let committed = told(world)?;
+    // All that was said to be on the disk is on it; it was read-only for nobody, so its journal is replayed first.
+    let found = run(world, &["-v", "data:/d:ro"], &image, "cat /d/last")?;
+    let found: u32 = found.parse()?;
+    ensure!(found >= committed && found <= committed + 1, "{committed} was written, {found} is there");
+    world.dev.ok(&["rm", "-f", "writer"])?;
+    world.dev.ok(&["volume", "rm", "data"]).map(drop)
+}
