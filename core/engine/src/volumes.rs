@@ -11,12 +11,15 @@ pub(crate) use plan::Planned;
 
 use crate::admission::{Admitted, Ask, random};
 use crate::{Engine, EngineError, Session};
+use bulkhead_guest_protocol::message::RequestBody;
 use bulkhead_model::event::{EventKind, NewEvent};
-use bulkhead_model::volume::{VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VolumeAsk};
+use bulkhead_model::lifecycle::Status;
+use bulkhead_model::volume::{VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VolumeAsk, disks};
 use bulkhead_model::{Action, ContainerId, Vch, VchId, Volume, VolumeId, VolumeName};
 use bulkhead_policy::{Subject, Usage};
 use bulkhead_store::{Record, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// A volume and who has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct PrunedVolumes {
     pub reclaimed_bytes: u64,
 }
 
+/// For a guest to take what a disk has grown by.
+const GROW_DEADLINE: Duration = Duration::from_secs(30);
 /// Another may make or remove a volume of the same name meanwhile; each try loses only to that.
 pub(crate) const TRIES: u32 = 4;
 
@@ -171,7 +176,32 @@ impl Engine {
             // Before a machine gets it, this is done again.
             self.back_end().disks.grow_volume(vch.id, volume.id, size_bytes).await?;
         }
+        self.show_growth(&larger).await?;
         Ok(larger)
+    }
+
+    /// To the containers that run with it; all others see it when they start.
+    async fn show_growth(&self, volume: &Volume) -> Result<(), EngineError> {
+        let mut users = self.store().volume_users(volume.vch).await?;
+        for id in users.remove(&volume.id).unwrap_or_default() {
+            let Ok(container) = self.store().container(volume.vch, &id).await else { continue };
+            let disks = disks(&container.spec.mounts);
+            let place = disks.iter().position(|disk| disk.id == volume.id && !disk.read_only);
+            let (Some(place), Status::Running { .. }) = (place, &container.status) else { continue };
+            let (disk, bytes) = (u32::try_from(place).unwrap_or(u32::MAX), volume.size_bytes);
+            self.back_end().machines.volume_grown(&id, volume.id, bytes).await?;
+            let agent = self.agent(&container).await?;
+            let grown = agent.call(RequestBody::GrowVolume { disk, bytes }, GROW_DEADLINE).await;
+            grown.map_err(|error| {
+                EngineError::Conflict(format!(
+                    "volume {} has {bytes} bytes now, but container {} will see them only when it is started again: \
+                     {error}",
+                    volume.name,
+                    id.short()
+                ))
+            })?;
+        }
+        Ok(())
     }
 
     /// Refused while a container has it, whether it runs or not. `force`: fine if it is not there.

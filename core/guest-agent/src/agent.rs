@@ -194,6 +194,7 @@ impl Agent {
                 None => done(volumes::release()),
                 Some(_) => refused("a process runs"),
             },
+            RequestBody::GrowVolume { disk, bytes } => done(volumes::grow(disk, bytes)),
             RequestBody::Resize { stream, size } => done(self.resize(stream, size).doing("resize")),
             RequestBody::Input { stream, data } => return self.with_input(stream, |input| input.push(&data)),
             RequestBody::InputEnd { stream } => return self.with_input(stream, Input::end),

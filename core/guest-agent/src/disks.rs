@@ -25,6 +25,8 @@ pub const DISK: &str = "/disk";
 /// More would not fit into the options of an overlay mount.
 const LAYERS_MAX: u32 = 127;
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// All else in the agent waits meanwhile.
+const GROW_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Attaches and mounts everything; afterwards [`ROOT`] is what the image and earlier runs made of it.
 pub fn assemble(layer_count: u32, volumes: &Volumes) -> Result<(), Failure> {
@@ -130,6 +132,25 @@ fn wait_for_disk(host: u32, target: u32, lun: u32) -> Result<PathBuf, Failure> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Looks at the size of a volume's disk until it is as large.
+pub fn await_size(lun: u32, bytes: u64) -> Result<(), Failure> {
+    let start = Instant::now();
+    let device = format!("/sys/bus/scsi/devices/{}:0:2:{lun}", scsi_host()?);
+    let size = || -> std::io::Result<u64> {
+        fs::write(format!("{device}/rescan"), "1")?;
+        let block = fs::read_dir(format!("{device}/block"))?.next().ok_or(ErrorKind::NotFound)??;
+        let sectors = fs::read_to_string(block.path().join("size"))?;
+        Ok(sectors.trim().parse::<u64>().unwrap_or(0).saturating_mul(512))
+    };
+    while size().doing(format!("look at the disk of volume {lun}"))? < bytes {
+        if start.elapsed() > GROW_WAIT_MAX {
+            return Err(Failure::internal(format!("the disk of volume {lun} has not grown")));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 fn disk_name(target: u32, lun: u32) -> String {

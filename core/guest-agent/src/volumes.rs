@@ -8,7 +8,7 @@
 //!
 //! A copy that was cut off is begun anew, so a volume is never seen half filled.
 
-use crate::disks::{DISK, ROOT, has_ext4};
+use crate::disks::{self, DISK, ROOT, has_ext4};
 use crate::failure::{Doing, Failure};
 use crate::files::path::follow;
 use crate::{rootfs, sys, tree};
@@ -51,6 +51,14 @@ pub fn mount(device: &Path, lun: u32, read_only: bool) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Lets the file system of a mounted volume have what its disk has grown by.
+pub fn grow(lun: u32, bytes: u64) -> Result<(), Failure> {
+    disks::await_size(lun, bytes)?;
+    File::open(mounted(lun))
+        .and_then(|volume| sys::grow_ext4(&volume, bytes))
+        .doing(format!("grow volume {lun}"))
 }
 
 /// Completes the volumes that are new or empty. The container's root is there and nobody is in it.

@@ -110,6 +110,12 @@ pub enum RequestBody {
     },
     /// Gives the volumes of such a machine up. Answered when their file systems are complete and clean.
     ReleaseVolumes,
+    /// The disk of a volume became so large. Answered when its file system has all of it.
+    GrowVolume {
+        /// As [`crate::volumes::VolumeMount::disk`].
+        disk: u32,
+        bytes: u64,
+    },
 }
 
 /// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].

@@ -12,7 +12,7 @@ use crate::watch::{self, Watch};
 use async_trait::async_trait;
 use bulkhead_machine::state::{MachineState, StartStep};
 use bulkhead_machine::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
-use bulkhead_model::ContainerId;
+use bulkhead_model::{ContainerId, VolumeId};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
@@ -58,6 +58,8 @@ struct Live {
     kill: mpsc::Sender<String>,
     freeze: mpsc::Sender<bool>,
     cpu_milli: watched::Sender<u32>,
+    /// Which volume's disk has become how large.
+    grow: mpsc::Sender<(usize, u64)>,
     /// Whether its vCPUs stand still, once that is known.
     frozen: watched::Receiver<Option<bool>>,
     /// Becomes true when its end was written down.
@@ -234,6 +236,7 @@ impl Inner {
         let started = id.clone();
         let (kill, kill_requests) = mpsc::channel(1);
         let (freeze, freeze_requests) = mpsc::channel(1);
+        let (grow, grow_requests) = mpsc::channel(1);
         let (frozen, is_frozen) = watched::channel(None);
         let (cpu_milli, cpu_share) = watched::channel(record.spec.cpu_milli);
         let (over, is_over) = watched::channel(false);
@@ -247,12 +250,14 @@ impl Inner {
             kill: kill_requests,
             freeze: freeze_requests,
             cpu_share,
+            grow: grow_requests,
             frozen,
         };
         let live = Live {
             kill,
             freeze,
             cpu_milli,
+            grow,
             frozen: is_frozen,
             over: is_over,
             hangup: None,
@@ -383,6 +388,17 @@ impl Machines for QemuMachines {
             Some(Ok(())) => Ok(()),
             Some(Err(_)) | None => Err(MachineError::NoSuchMachine(id.clone())),
         }
+    }
+
+    async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError> {
+        let looked = id.clone();
+        let (_, record) = self.blocking("looking at the machine", move |inner| inner.state(&looked)).await?;
+        let place = record.and_then(|record| record.spec.volumes.iter().position(|disk| disk.id == volume));
+        let grow = lock(&self.0.live).get(id).map(|live| live.grow.clone());
+        let (Some(place), Some(grow)) = (place, grow) else { return Ok(()) };
+        let told = tokio::time::timeout(FREEZE_DEADLINE, grow.send((place, bytes))).await;
+        // One that has ended needs to know no more.
+        told.map(drop).map_err(|_| MachineError::io("growing a volume")(io::ErrorKind::TimedOut.into()))
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {

@@ -187,21 +187,26 @@ fn disks(plan: &LaunchPlan, line: &mut Line) {
     );
     line.option("-device", "scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive=rw,serial=rw");
     for (lun, (fd, read_only)) in plan.volumes.iter().enumerate() {
-        let set = 1000 + lun;
+        let (set, node) = (1000 + lun, volume_node(lun));
         file_set(line, set, *fd);
         // Locked as the writable disk is; those who only read do not exclude each other.
         let access = if *read_only { "read-only=on" } else { "discard=unmap,file.discard=unmap" };
         line.option(
             "-blockdev",
             format!(
-                "driver=raw,node-name=v{lun},{access},file.driver=file,file.filename=/dev/fdset/{set},file.locking=on"
+                "driver=raw,node-name={node},{access},file.driver=file,file.filename=/dev/fdset/{set},file.locking=on"
             ),
         );
         line.option(
             "-device",
-            format!("scsi-hd,bus=scsi0.0,scsi-id=2,lun={lun},drive=v{lun},serial=volume{lun}"),
+            format!("scsi-hd,bus=scsi0.0,scsi-id=2,lun={lun},drive={node},serial=volume{lun}"),
         );
     }
+}
+
+/// What QEMU calls the disk of a volume.
+pub(crate) fn volume_node(lun: usize) -> String {
+    format!("v{lun}")
 }
 
 fn file_set(line: &mut Line, set: usize, fd: RawFd) {

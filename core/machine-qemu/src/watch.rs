@@ -4,6 +4,7 @@
 //! gone; a panicked guest, however, stands still until somebody has read its console.
 
 use crate::cgroups::Share;
+use crate::plan;
 use crate::process::Pidfd;
 use crate::qmp::{Message, Qmp};
 use crate::record::{MachineFolder, Record, UNKNOWN_END};
@@ -35,6 +36,7 @@ mod command {
     pub(super) const CONSOLE: u64 = 3;
     pub(super) const QUIT: u64 = 4;
     pub(super) const FREEZE: u64 = 5;
+    pub(super) const GROW: u64 = 6;
 }
 
 pub(crate) struct Watch {
@@ -47,6 +49,8 @@ pub(crate) struct Watch {
     pub(crate) kill: mpsc::Receiver<String>,
     /// Whether its vCPUs are to stand still.
     pub(crate) freeze: mpsc::Receiver<bool>,
+    /// Which volume's disk has become how large.
+    pub(crate) grow: mpsc::Receiver<(usize, u64)>,
     /// Whether they do; `None`: not known yet.
     pub(crate) frozen: watched::Sender<Option<bool>>,
     /// What the machine is to have once it has booted, in thousandths of a vCPU.
@@ -86,6 +90,10 @@ impl Watch {
                     let command = if freeze { "stop" } else { "cont" };
                     send(&mut qmp, command::FREEZE, command, Value::Null).await;
                     send(&mut qmp, command::STATUS, "query-status", Value::Null).await;
+                }
+                Some((volume, size)) = self.grow.recv() => {
+                    let arguments = json!({ "node-name": plan::volume_node(volume), "size": size });
+                    send(&mut qmp, command::GROW, "block_resize", arguments).await;
                 }
                 Some(reason) = self.kill.recv(), if ending.kill_at.is_none() => {
                     ending.quit(reason, &mut qmp).await;

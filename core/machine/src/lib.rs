@@ -172,6 +172,10 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// with. Holds until its end or the server's. A machine that is not running is [`MachineError::NoSuchMachine`].
     async fn set_cpu_share(&self, id: &ContainerId, cpu_milli: u32) -> Result<(), MachineError>;
 
+    /// Lets a running machine see the disk of a volume as large as it was made, by and by. Fine if the machine has none
+    /// such.
+    async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError>;
+
     /// Removes what is left of an ended machine, except its journal. Fine if there is nothing.
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;
 

@@ -33,6 +33,8 @@ pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) const GREET_SLICE: Duration = Duration::from_millis(250);
 /// A machine whose process is over powers itself off; it gets this long before it is made to.
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(10);
+/// With volumes to be written first.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 /// Below this the guest's kernel does not come up.
 pub(crate) const MACHINE_BYTES_MIN: u64 = 128 << 20;
 
@@ -78,11 +80,11 @@ impl Driver {
             }
             Act::Kill => {
                 let over = matches!(container.status, Status::Exited { .. });
-                if over && container.desired.goal != Goal::Gone {
+                // What it wrote into volumes outlives it, once its kernel has written it.
+                let leaves = self.has_volumes;
+                if over && (container.desired.goal != Goal::Gone || leaves) {
                     self.await_power_off().await?;
                 }
-                // What it wrote into volumes outlives it.
-                let leaves = !container.spec.mounts.is_empty();
                 if !over && (matches!(container.desired.goal, Goal::Stop { .. }) || leaves) {
                     self.kill_from_within().await?;
                 }
@@ -319,7 +321,8 @@ impl Driver {
     }
 
     pub(super) async fn await_power_off(&mut self) -> Result<(), EngineError> {
-        let until = Instant::now() + POWER_OFF_PATIENCE;
+        let patience = if self.has_volumes { WRITE_PATIENCE } else { POWER_OFF_PATIENCE };
+        let until = Instant::now() + patience;
         while Instant::now() < until {
             match self.engine.back_end().machines.observe(&self.id).await? {
                 Some(found) if matches!(found.condition, Condition::Running { .. }) => {

@@ -137,6 +137,8 @@ pub(super) struct Driver {
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
     greet_by: Option<Instant>,
+    /// What it writes is not its own alone.
+    has_volumes: bool,
     /// By when other machines must have left its volumes.
     held_until: Option<Instant>,
     journal: journal::Follower,
@@ -183,6 +185,7 @@ impl Engine {
             told: told::Told::default(),
             failed: None,
             greet_by: None,
+            has_volumes: !container.spec.mounts.is_empty(),
             held_until: None,
             journal: journal::Follower::default(),
             retry: RETRY_MIN,

@@ -19,7 +19,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 /// For the last machine of a volume to power itself off.
-const HELD_MAX: Duration = Duration::from_secs(30);
+const HELD_MAX: Duration = Duration::from_secs(90);
 pub(super) const HELD_LOOK: Duration = Duration::from_millis(50);
 
 /// Settling is no run of the container.

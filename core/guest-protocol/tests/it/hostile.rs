@@ -8,6 +8,7 @@ use bulkhead_guest_protocol::message::{
     AgentState, Event, Exec, Hello, Interior, Limit, Process, Reply, ReplyBody, Request, RequestBody, Start,
     Stdio, TerminalSize, Tmpfs,
 };
+use bulkhead_guest_protocol::volumes::{VolumeDisk, Volumes};
 use bulkhead_guest_protocol::watch::{self, DeviceUsage, Processes, Usage};
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
@@ -114,6 +115,7 @@ fn requests() -> Vec<RequestBody> {
         masked_paths: vec![text(); 2],
         ..Interior::default()
     };
+    let volumes = Volumes { disks: vec![VolumeDisk { read_only: true }; 2], ..Volumes::default() };
     let write = FileTask::Write { path: text(), keep_kinds: true, owner: Some(text()), read_only: false };
     vec![
         RequestBody::Hello { protocol_min: 1, protocol_max: 2, nonce: [3; 16] },
@@ -140,7 +142,7 @@ fn requests() -> Vec<RequestBody> {
             task: FileTask::Layer { mounts: vec![text(); 2], freeze: true },
             window: 3,
         })),
-        RequestBody::Assemble(Assemble { unix_ns: 1, layer_count: 2 }),
+        RequestBody::Assemble(Assemble { unix_ns: 1, layer_count: 2, volumes }),
     ]
 }
 

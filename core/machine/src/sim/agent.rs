@@ -229,6 +229,7 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
         RequestBody::Processes => facts::processes(guest),
         RequestBody::Usage => facts::usage(guest),
         RequestBody::Assemble(_) | RequestBody::ReleaseVolumes => ReplyBody::Done,
+        RequestBody::GrowVolume { .. } => ReplyBody::Done,
         RequestBody::Files(_) => ReplyBody::Refused { message: "a simulated guest has no files".into() },
         RequestBody::PowerOff => {
             if let Some(shared) = sim.upgrade() {

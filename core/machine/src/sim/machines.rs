@@ -4,7 +4,7 @@ use super::{Machine, Sim, Verb, agent};
 use crate::state::{MachineEvent, MachineState, StartStep};
 use crate::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
 use async_trait::async_trait;
-use bulkhead_model::ContainerId;
+use bulkhead_model::{ContainerId, VolumeId};
 use std::sync::{Arc, Weak};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -99,6 +99,10 @@ impl Machines for Sim {
             }
             Some(_) | None => Err(MachineError::NoSuchMachine(id.clone())),
         }
+    }
+
+    async fn volume_grown(&self, _: &ContainerId, _: VolumeId, _: u64) -> Result<(), MachineError> {
+        Ok(())
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {

@@ -18,3 +18,5 @@ mod limits;
 mod things;
 #[cfg(test)]
 mod vchs;
+#[cfg(test)]
+mod volumes;

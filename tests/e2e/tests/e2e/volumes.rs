@@ -91,6 +91,10 @@ fn read_only_and_in_one_machine(world: &mut World) -> Result<()> {
     has(&held.stderr, "volume data is in use by container")?;
     // Who only reads shares with others who do.
     same(run(world, &["-v", "conf:/c:ro"], &image, "ls /c/sh")?, "/c/sh".to_owned())?;
+    // Made larger while it is in use.
+    dev.ok(&["volume", "create", "-o", "size=20g", "data"])?;
+    let blocks = dev.ok(&["exec", "reader", "stat", "-f", "-c", "%b", "/d"])?;
+    ensure!(blocks.parse::<u64>()? > 18 << 18, "it has {blocks} blocks of 4096 bytes");
     dev.ok(&["kill", "reader"])?;
 
     // A stopped container holds nothing, and docker cp finds its volumes.
