@@ -6,9 +6,7 @@ use crate::query::{ContainerFacts, ImageFacts, Query, Settings, Subject};
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{ContainerSpec, Resources};
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, Seccomp};
-use bulkhead_model::{
-    Action, Caller, Network, NetworkOptions, ProcessOptions, Reference, Vch, Volume,
-};
+use bulkhead_model::{Action, Caller, Network, NetworkOptions, ProcessOptions, Reference, Vch, Volume};
 use std::collections::BTreeSet;
 
 /// The facts of a query, in a fixed order.

@@ -57,12 +57,10 @@ const DOCKER_PY: Suite = Suite {
         ("api_secret_test.py", "swarm"),
         ("api_service_test.py", "swarm"),
         ("api_swarm_test.py", "swarm"),
-        ("api_volume_test.py", "volumes"),
         ("models_networks_test.py", "networks"),
         ("models_nodes_test.py", "swarm"),
         ("models_services_test.py", "swarm"),
         ("models_swarm_test.py", "swarm"),
-        ("models_volumes_test.py", "volumes"),
     ],
 };
 
@@ -94,7 +92,6 @@ const AIODOCKER: Suite = Suite {
         ("test_ssh.py", "concerns the client only"),
         ("test_swarm.py", "swarm"),
         ("test_utils.py", "concerns the client only"),
-        ("test_volumes.py", "volumes"),
     ],
 };
 
