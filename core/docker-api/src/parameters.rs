@@ -64,6 +64,10 @@ pub fn of(endpoint: Endpoint) -> Table {
         | Endpoint::ContainerChanges
         | Endpoint::ExecCreate
         | Endpoint::ExecInspect
+        | Endpoint::NetworkCreate
+        | Endpoint::NetworkConnect
+        | Endpoint::NetworkDisconnect
+        | Endpoint::NetworkRemove
         | Endpoint::VolumeCreate
         | Endpoint::VolumeInspect => NONE,
         Endpoint::Events => &[("since", Taken), ("until", Taken), ("filters", Taken)],
@@ -116,7 +120,10 @@ pub fn of(endpoint: Endpoint) -> Table {
         ],
         Endpoint::ContainerRemove | Endpoint::LinkRemove => REMOVE,
         Endpoint::VolumeRemove => &[("force", Taken)],
-        Endpoint::ContainerPrune | Endpoint::NetworkList | Endpoint::NetworkListSlash => FILTERS,
+        Endpoint::ContainerPrune
+        | Endpoint::NetworkList
+        | Endpoint::NetworkListSlash
+        | Endpoint::NetworkPrune => FILTERS,
         Endpoint::VolumeList | Endpoint::VolumePrune | Endpoint::PluginList => FILTERS,
         Endpoint::ImageList => &[
             ("all", Idle("there are no intermediate images")),

@@ -211,7 +211,7 @@ impl Engine {
             Err(EngineError::NoSuchVolume(_)) if force => return Ok(()),
             other => other?,
         };
-        self.remove_one(session, &vch, &volume).await
+        self.remove_one_volume(session, &vch, &volume).await
     }
 
     /// Removes the volumes that no container has and that are `wanted`. Each is decided about as a removal of its own:
@@ -230,7 +230,7 @@ impl Engine {
                 continue;
             }
             let used = self.volume_used(&volume).await.unwrap_or(0);
-            match self.remove_one(session, &vch, &volume).await {
+            match self.remove_one_volume(session, &vch, &volume).await {
                 Ok(()) => {
                     pruned.names.push(volume.name);
                     pruned.reclaimed_bytes = pruned.reclaimed_bytes.saturating_add(used);
@@ -255,7 +255,12 @@ impl Engine {
         Ok(pruned)
     }
 
-    async fn remove_one(&self, session: &Session, vch: &Vch, volume: &Volume) -> Result<(), EngineError> {
+    async fn remove_one_volume(
+        &self,
+        session: &Session,
+        vch: &Vch,
+        volume: &Volume,
+    ) -> Result<(), EngineError> {
         let Admitted { audit } =
             self.admit_volume(session, vch, Action::VolumeRemove, volume, Usage::default()).await?;
         let record = Record::at(self.now()).audit(audit).event(volume_event(&volume.name, "destroy", &[]));

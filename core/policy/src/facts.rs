@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 pub(crate) const NAMESPACE: &str = "Bulkhead";
 
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "Action",
     "Class",
     "Container",

@@ -134,10 +134,15 @@ impl Engine {
             return Err(predefined(NO_NETWORK));
         }
         let network = self.find_network(vch.id, text).await?;
-        self.remove_one(session, &vch, &network).await
+        self.remove_one_network(session, &vch, &network).await
     }
 
-    async fn remove_one(&self, session: &Session, vch: &Vch, network: &Network) -> Result<(), EngineError> {
+    async fn remove_one_network(
+        &self,
+        session: &Session,
+        vch: &Vch,
+        network: &Network,
+    ) -> Result<(), EngineError> {
         if network.is_default() {
             return Err(predefined(&network.name));
         }
@@ -172,7 +177,7 @@ impl Engine {
             if network.is_default() || !wanted(&network) {
                 continue;
             }
-            match self.remove_one(session, &vch, &network).await {
+            match self.remove_one_network(session, &vch, &network).await {
                 Ok(()) => pruned.push(network.name),
                 // Protected, in use, or gone by now.
                 Err(

@@ -48,7 +48,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    pub const ALL: [Verb; 18] = [
+    pub const ALL: [Verb; 20] = [
         Verb::Start,
         Verb::Observe,
         Verb::Kill,
