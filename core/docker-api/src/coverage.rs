@@ -127,6 +127,9 @@ fn flags(text: &mut String) {
         let [command, flag, _, target] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else {
             panic!("{line}")
         };
+        // Of some fields only a part is refused, and behind the mark is why.
+        let (target, refused) =
+            target.split_once(" # ").map_or((target, None), |(target, why)| (target, Some(why)));
         let shown = if command == "create" { "create, run" } else { command };
         let mut answers: Vec<String> = Vec::new();
         let mut parts = Vec::new();
@@ -148,6 +151,9 @@ fn flags(text: &mut String) {
                     answers.push(answer);
                 }
             }
+        }
+        if let Some(why) = refused {
+            answers = vec![format!("refused: {why}")];
         }
         writeln!(rows, "| {shown} | `{flag}` | {} | {} |", parts.join(", "), answers.join("; ")).unwrap();
     }

@@ -53,6 +53,10 @@ fn processes_beside_the_containers_own() {
         2,
     ));
 
+    // Its folder is there once it has got that far.
+    started(&machine.exec(3, shell("until [ -s /tmp/x/name ]; do sleep 0.1; done"), NONE));
+    assert_eq!(machine.hear(3, |_| false).exited.unwrap().code, 0);
+
     // The same files, processes, limits; a user and a folder of its own.
     let mut asked = shell(
         "id; pwd; cat /tmp/x/name; cat /proc/1/comm; cat /proc/self/cgroup | tail -n 1; ls /proc/self/fd | wc -l; \

@@ -127,8 +127,6 @@ async fn what_is_not_there_is_refused_by_name() {
         let error = vch.docker_fails(&[&["create"], args, &[IMAGE, "sim"][..]].concat()).await;
         assert!(error.contains("bulkhead: ") && error.contains(text), "{args:?}: {error}");
     }
-    let error = vch.docker_fails(&["network", "create", "x"]).await;
-    assert!(error.contains("bulkhead: ") && error.contains("is not supported yet"), "{error}");
     // The CLI's own defaults, and what means what is so anyway.
     for args in [
         &[][..],

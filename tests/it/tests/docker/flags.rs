@@ -25,6 +25,7 @@ fn flags() -> impl Iterator<Item = Flag> {
         let [command, name, sample, sends] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else {
             panic!("{line}")
         };
+        let sends = sends.split(" # ").next().unwrap_or_default();
         Flag { command, name, sample, sends }
     })
 }
@@ -74,6 +75,8 @@ async fn every_flag_of_create_does_what_coverage_says() {
         let said = String::from_utf8(output.stderr).unwrap();
         (output.status.success(), said, request(&sent.lock().unwrap()))
     };
+    vch.docker_ok(&["network", "create", "--subnet", "10.0.0.0/24", "mine"]).await;
+    vch.docker_ok(&["create", "--name", "there", IMAGE, "sim"]).await;
     let (_, _, (plain_query, plain)) = create(&[IMAGE, "sim"]).await;
     let mut wrong = Vec::new();
     for Flag { name, sample, sends, .. } in flags().filter(|flag| flag.command == "create") {
