@@ -62,7 +62,8 @@ fn read(body: &[u8]) -> Result<(Update, Vec<String>), ApiError> {
     let fields = Fields::of("", json::parse(body)?)?;
     let mut warnings = fields::check("", &fields, FIELDS)?;
     let mut client_view = Map::new();
-    for name in SHOWN {
+    let discarded = FIELDS.iter().filter(|(_, rule)| matches!(rule, Discarded(_))).map(|(name, _)| *name);
+    for name in SHOWN.into_iter().chain(discarded) {
         let value = fields.get(name);
         if !is_empty(value) {
             client_view.insert(name.to_owned(), value.clone());
@@ -99,7 +100,8 @@ mod tests {
         let update =
             read(br#"{"CpuShares":0,"Devices":null,"RestartPolicy":{"Name":"","MaximumRetryCount":0}}"#);
         assert_eq!(update.unwrap(), (Update::default(), Vec::new()));
-        let (_, warnings) = read(br#"{"CpuShares":5}"#).unwrap();
+        let (update, warnings) = read(br#"{"CpuShares":5}"#).unwrap();
+        assert_eq!(update.client_view["CpuShares"], 5);
         assert_eq!(warnings, ["CpuShares discarded: it means nothing for a machine"]);
     }
 

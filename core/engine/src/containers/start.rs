@@ -12,7 +12,14 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Engine {
     pub async fn start_container(&self, session: &Session, text: &str) -> Result<Changed, EngineError> {
-        let (_, container, admitted) = self.admit_container(session, Action::ContainerStart, text).await?;
+        let (_, container, admitted) = match self.admit_container(session, Action::ContainerStart, text).await
+        {
+            Err(error @ EngineError::Denied { .. }) => {
+                self.give_up_unstarted(session, text).await;
+                return Err(error);
+            }
+            admitted => admitted?,
+        };
         let made = container.clone();
         let wished = self
             .change(container, Request::Start, admitted.audit.clone(), |container| {
@@ -31,6 +38,18 @@ impl Engine {
         };
         begun(&handle, container.desired.run).await?;
         Ok(changed)
+    }
+
+    /// A container that was to be removed at its end, and never had a beginning, goes with the refusal to start it: as
+    /// far as whoever asked may remove it, too.
+    async fn give_up_unstarted(&self, session: &Session, text: &str) {
+        let Ok(container) = self.find(session.vch, text).await else { return };
+        if !container.spec.auto_remove || container.status != Status::Created {
+            return;
+        }
+        if let Err(error) = self.remove(session, container.id.as_str(), false, true).await {
+            tracing::debug!(%error, "a container that may not start stays");
+        }
     }
 }
 

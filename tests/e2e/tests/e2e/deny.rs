@@ -87,11 +87,16 @@ fn privileged_in_prod(world: &mut World) -> Result<()> {
     code(&allowed, 0)?;
     same(world.server.pid(), server)?;
 
+    docker.ok(&["create", "--rm", "--name", "late", "--privileged", &image, "true"])?;
     fs::write(&file, before)?;
     wait_for("the first policy is in force again", IN_FORCE_WITHIN, || {
         let answer = docker.run(&["create", "--privileged", &image, "true"]).ok()?;
         (!answer.is_ok()).then_some(())
     })?;
+    // Whoever waits for its removal, as `docker run --rm` does, would wait for ever if it stayed.
+    let refused = docker.run(&["start", "late"])?;
+    has(&refused.stderr, "nothing runs privileged in prod")?;
+    same(docker.ok(&["ps", "--all", "--quiet", "--filter", "name=late"])?, "")?;
     world.remove_vch("prod-p")
 }
 
