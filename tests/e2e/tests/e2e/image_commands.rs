@@ -89,7 +89,7 @@ fn import(world: &mut World) -> Result<()> {
 fn one_in_use_stays(world: &mut World) -> Result<()> {
     let docker = &world.dev;
     docker.ok(&["create", "--name", "holder", &world.busybox(), "true"])?;
-    has(&docker.fails(&["rmi", &world.busybox()])?, "image is being used by")?;
+    has(&docker.fails(&["rmi", &world.busybox()])?, "(must force) - container ")?;
     docker.ok(&["rm", "holder"]).map(drop)
 }
 
