@@ -48,7 +48,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
         let here = suite.run(&bulkhead.host(), "Bulkhead", filter)?;
         compared.push(Compared { suite, there, here });
     }
-    let problems: Vec<String> = compared.iter().flat_map(|one| known::problems(one)).collect();
+    let problems: Vec<String> = compared.iter().flat_map(known::problems).collect();
     let text = table::document(&engine.version()?, &compared);
     if options.write {
         let file = layout::workspace().join("core/docker-api/COMPATIBILITY.md");

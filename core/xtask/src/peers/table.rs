@@ -51,9 +51,9 @@ fn suite(text: &mut String, compared: &Compared) {
     for (test, there, here) in compared.tests() {
         let file = files.entry(test.split("::").next().unwrap_or(test)).or_default();
         let counts = [there == Outcome::Passed, here == Outcome::Passed, there == Outcome::Skipped, true];
-        for (index, count) in counts.into_iter().enumerate() {
-            file[index] += usize::from(count);
-            sum[index] += usize::from(count);
+        for (count, (of_file, of_all)) in counts.into_iter().zip(file.iter_mut().zip(&mut sum)) {
+            *of_file += usize::from(count);
+            *of_all += usize::from(count);
         }
     }
     for (file, [there, here, skipped, all]) in files {
