@@ -51,24 +51,34 @@ async fn follow(engine: &Engine, check: &HealthCheck, handle: &Handle) {
         let Some((run, started_at, container)) = found else { return };
         let known = last.take().filter(|known| known.run == run);
         let known = last.insert(known.unwrap_or_else(|| RunHealth { run, health: Health::new(started_at) }));
-        tokio::select! {
+        let is_broken_off = tokio::select! {
             biased;
-            () = broken_off(handle, run) => {}
+            () = broken_off(handle, run) => true,
             () = tokio::time::sleep(known.health.pause(check, engine.now())) => {
                 let Some(Asked { exec, code, probe }) = ask(engine, &container, check, handle).await else { continue };
                 let mut record = Record::at(engine.now()).event(died(&container, &exec, code));
+                let is_broken_off = probe.is_none();
                 if probe.is_some_and(|probe| known.health.take(check, probe)) {
                     let action = format!("health_status: {}", known.health.status.word());
                     record = record.event(event(&container, &action, &[]));
                 }
                 keep(engine, &container, known, &record).await;
+                is_broken_off
             }
-        }
-        if is_paused(&seen.borrow()) {
+        };
+        // What breaks questions off and does not end the run is a pause, even one that is over by now.
+        let goes_on = runs(&seen.borrow(), run);
+        if is_paused(&seen.borrow()) || is_broken_off && goes_on {
             known.health.break_off();
             keep(engine, &container, known, &Record::at(engine.now())).await;
         }
     }
+}
+
+fn runs(seen: &Seen, run: u32) -> bool {
+    seen.container
+        .as_ref()
+        .is_some_and(|container| matches!(container.status, Status::Running { run: now, .. } if now == run))
 }
 
 fn is_paused(seen: &Seen) -> bool {
