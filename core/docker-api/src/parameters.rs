@@ -25,6 +25,7 @@ pub const OF_CLIENTS: Table = &[
     ("hijack", Idle("dockerode tells itself to take the connection over")),
     ("abortSignal", Idle("dockerode's way to break off")),
     ("only_ids", Idle("docker-py tells itself to return ids")),
+    ("stream", Idle("aiodocker tells itself to read on, also where there is no such choice")),
 ];
 
 const NONE: Table = &[];
