@@ -130,14 +130,7 @@ impl Store {
             let vch = lock(tx, id).await?;
             let children = children(tx, id).await?;
             if children > 0 {
-                let (containers, layers, volumes) = (0, 0, 0);
-                return Err(StoreError::VchNotEmpty {
-                    name: vch.name,
-                    containers,
-                    layers,
-                    volumes,
-                    children,
-                });
+                return Err(not_empty(vch.name, (0, 0, 0), children));
             }
             sqlx::query("update vchs set deleting = true where id = $1").bind(id.0).execute(tx).await?;
             Ok(())
@@ -150,7 +143,7 @@ impl Store {
     pub async fn delete_vch(&self, id: VchId, record: &Record) -> Result<(), StoreError> {
         let delete = work!(|tx| {
             let vch = lock(tx, id).await?;
-            let (containers, layers, volumes): (i64, i64, i64) = sqlx::query_as(
+            let held: (i64, i64, i64) = sqlx::query_as(
                 "select (select count(*) from containers where vch_id = $1),
                         (select count(*) from layers where vch_id = $1),
                         (select count(*) from volumes where vch_id = $1)",
@@ -159,14 +152,8 @@ impl Store {
             .fetch_one(&mut *tx)
             .await?;
             let children = children(tx, id).await?;
-            if containers + layers + volumes + children > 0 {
-                return Err(StoreError::VchNotEmpty {
-                    name: vch.name,
-                    containers,
-                    layers,
-                    volumes,
-                    children,
-                });
+            if held != (0, 0, 0) || children > 0 {
+                return Err(not_empty(vch.name, held, children));
             }
             sqlx::query("delete from images where vch_id = $1").bind(id.0).execute(&mut *tx).await?;
             sqlx::query("delete from vchs where id = $1").bind(id.0).execute(&mut *tx).await?;
@@ -215,6 +202,12 @@ async fn children(tx: &mut PgConnection, id: VchId) -> Result<i64, StoreError> {
     let count =
         sqlx::query_scalar("select count(*) from vchs where parent_id = $1").bind(id.0).fetch_one(tx).await?;
     Ok(count)
+}
+
+/// `held`: containers, layers, volumes.
+fn not_empty(name: String, held: (i64, i64, i64), children: i64) -> StoreError {
+    let (containers, layers, volumes) = held;
+    StoreError::VchNotEmpty { name, containers, layers, volumes, children }
 }
 
 fn name_taken(vch: &Vch, holder: &impl ToString) -> StoreError {
