@@ -76,11 +76,10 @@ fn check_browser(caller: &Caller, headers: &HeaderMap) -> Result<(), ApiError> {
     if caller.via == Via::Unix {
         return Ok(());
     }
-    if headers.contains_key(header::ORIGIN) && !names_us(caller.via, headers) {
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "requests from web pages are refused (Origin header)",
-        ));
+    let of_a_page = headers.contains_key("sec-fetch-site")
+        || headers.contains_key(header::ORIGIN) && !names_us(caller.via, headers);
+    if of_a_page {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "requests of web pages are refused"));
     }
     if caller.via == Via::Loopback
         && let Some(host) = headers.get(header::HOST)
@@ -126,6 +125,7 @@ mod tests {
     fn web_pages_are_kept_out() {
         assert!(!check(Via::Loopback, "origin", "http://evil.example"));
         assert!(!check(Via::Tls, "origin", "null"));
+        assert!(!check(Via::Loopback, "sec-fetch-site", "cross-site"));
         assert!(check(Via::Unix, "origin", "http://evil.example"));
         assert!(!check(Via::Loopback, "host", "evil.example:2375"));
         for host in ["localhost", "localhost:2375", "127.0.0.1:2375", "[::1]:2375", "[::1]", "127.0.0.1"] {

@@ -183,7 +183,7 @@ impl VchListeners {
     }
 
     async fn listener(&self, vch: &Vch, kind: EndpointKind, stop: &Stop) -> Result<Listener> {
-        let (source, origins) = match kind {
+        let source = match kind {
             EndpointKind::Unix => {
                 let path = self.socket(vch);
                 if let Some(dir) = path.parent() {
@@ -191,25 +191,23 @@ impl VchListeners {
                 }
                 let uids = vch.settings.socket_uids.iter().chain(&self.config.admin.uids).copied().collect();
                 let refusal = Refusal::Docker { vch: vch.name.to_string() };
-                (
-                    Source::Unix { listener: bind_unix(&path)?, access: Access { uids, refusal } },
-                    Origins::NoPages,
-                )
+                Source::Unix { listener: bind_unix(&path)?, access: Access { uids, refusal } }
             }
             EndpointKind::Tls => {
                 let address = address(vch.settings.tls_listen.as_deref())?;
                 let dir = tls_dir(&self.config.data_dir, vch);
                 let authority = Authority::open(&dir, vch.name.as_str(), SystemTime::now())?;
                 let tls = TlsServer::new(authority, address)?;
-                (Source::Tls { listener: bind_tcp(address).await?, tls }, Origins::NoPages)
+                Source::Tls { listener: bind_tcp(address).await?, tls }
             }
             EndpointKind::InsecureTcp => {
                 let address = loopback(vch.settings.insecure_listen.as_deref())?;
-                (Source::Loopback { listener: bind_tcp(address).await? }, Origins::NoPagesOnLoopback)
+                Source::Loopback { listener: bind_tcp(address).await? }
             }
         };
         let name = format!("vch {}", vch.name);
         let app = observed(self.app(vch, stop), &name, &self.metrics);
+        let origins = Origins::JudgedByApi;
         Ok(Listener { name, source, app, origins, limits: self.config.limits.clone() })
     }
 

@@ -1,7 +1,9 @@
 //! The read calls that clients make anyway, and clients of other ages.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bulkhead_test_support::run;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::harness::Case;
@@ -12,6 +14,7 @@ pub const CASES: &[Case] = &[
     ("api::what_clients_read_anyway", read_anyway),
     ("api::old_clients", old_clients),
     ("api::health_and_metrics", health_and_metrics),
+    ("api::an_origin_is_a_page_s_only_where_pages_are", an_origin),
 ];
 
 fn version_and_info(world: &mut World) -> Result<()> {
@@ -39,6 +42,19 @@ fn old_clients(world: &mut World) -> Result<()> {
     let mut command = world.dev.command(&["ps"]);
     let refused = run(command.env("DOCKER_API_VERSION", "1.12"), Duration::from_secs(30))?;
     has(&refused.failed()?, "too old")
+}
+
+/// Clients of WebSockets name an origin, also over a socket that no browser reaches.
+fn an_origin(world: &mut World) -> Result<()> {
+    let path = world.dev.host().strip_prefix("unix://").context("a unix socket")?.to_owned();
+    let mut stream = UnixStream::connect(path)?;
+    stream.write_all(
+        b"GET /v1.54/containers/nobody/attach/ws HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n\
+          Connection: close\r\n\r\n",
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    has(&answer, "No such container: nobody")
 }
 
 fn health_and_metrics(world: &mut World) -> Result<()> {
