@@ -4,6 +4,8 @@ use super::outcome::Outcome;
 use super::table::Compared;
 
 const SLOW: &str = "it waits for a time, not for what it wants to see; an emulated machine takes longer";
+const LITTER: &str =
+    "its suite takes a connection that another test left open for a failure of whichever test runs then";
 const LINKS: &str = "links are refused: containers on a network of their own find each other by name";
 const WORDS: &str = "the refusal is in the words of newer engines: `container is running: stop the container before removing`";
 const BINDS: &str = "a container has no files of the host: binds are refused";
@@ -15,7 +17,6 @@ const BUILD: &str = "`docker build` is not there yet";
 
 /// Test and reason, sorted by test.
 const KNOWN: &[(&str, &str)] = &[
-    ("api_container_test.py::AttachContainerTest::test_attach_stream_and_cancel", PIECES),
     (
         "api_container_test.py::ContainerCPUTest::test_create_with_runtime",
         "`runc` is no runtime here, `bulkhead` is the only one",
@@ -28,14 +29,11 @@ const KNOWN: &[(&str, &str)] = &[
     ("api_container_test.py::CreateContainerTest::test_create_with_restart_policy", WORDS),
     ("api_container_test.py::GetContainerStatsTest::test_get_container_stats_no_stream", STATS),
     ("api_container_test.py::LinkTest::test_remove_link", LINKS),
-    ("api_container_test.py::RestartContainerTest::test_restart_with_low_timeout", SLOW),
     ("api_container_test.py::VolumeBindTest::test_create_with_binds_ro", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_binds_rw", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_mounts", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_mounts_ro", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_volume_mount", BINDS),
-    ("api_exec_test.py::ExecDemuxTest::test_exec_command_tty_stream_demux", PIECES),
-    ("api_exec_test.py::ExecDemuxTest::test_exec_command_tty_stream_no_demux", PIECES),
     (
         "api_image_test.py::CommitTest::test_commit",
         "an image does not tell which container it was made of, as in API 1.45 and later",
@@ -87,7 +85,6 @@ const KNOWN: &[(&str, &str)] = &[
         "models_images_test.py::ImageCollectionTest::test_pull_multiple",
         "pulling all tags at once is not there: name one",
     ),
-    ("test_containers.py::test_capture_log_oneshot", SLOW),
     (
         "test_containers.py::test_commit",
         "an image does not tell the image that it was made of, as in API 1.45 and later",
@@ -102,9 +99,19 @@ const KNOWN: &[(&str, &str)] = &[
     ("test_images.py::test_pull_image_invalid_platform", "the refusal of a platform is in other words"),
 ];
 
+/// The same for tests that sometimes pass.
+const UNSTEADY: &[(&str, &str)] = &[
+    ("api_container_test.py::AttachContainerTest::test_attach_stream_and_cancel", PIECES),
+    ("api_container_test.py::RestartContainerTest::test_restart_with_low_timeout", SLOW),
+    ("api_exec_test.py::ExecDemuxTest::test_exec_command_tty_stream_demux", PIECES),
+    ("api_exec_test.py::ExecDemuxTest::test_exec_command_tty_stream_no_demux", PIECES),
+    ("test_containers.py::test_capture_log_oneshot", SLOW),
+    ("test_containers.py::test_top_with_ps_args", LITTER),
+];
+
 /// The reason for one test.
 pub fn reason(test: &str) -> Option<&'static str> {
-    KNOWN.iter().find(|(name, _)| *name == test).map(|(_, reason)| *reason)
+    KNOWN.iter().chain(UNSTEADY).find(|(name, _)| *name == test).map(|(_, reason)| *reason)
 }
 
 /// What differs without a reason, and reasons that nothing needs any more. Only for tests that ran.
@@ -114,7 +121,8 @@ pub fn problems(compared: &Compared) -> Vec<String> {
         .tests()
         .filter_map(|(test, there, here)| {
             let differs = there == Outcome::Passed && here != Outcome::Passed;
-            match (differs, reason(test)) {
+            let is_unsteady = UNSTEADY.iter().any(|(name, _)| *name == test);
+            match (differs, reason(test).filter(|_| differs || !is_unsteady)) {
                 (true, None) => {
                     Some(format!("{name}: {test} {here} here and passes there: no reason is known"))
                 }
@@ -133,6 +141,9 @@ mod tests {
 
     #[test]
     fn each_test_has_one_reason() {
-        assert!(KNOWN.is_sorted_by(|(one, _), (next, _)| one < next));
+        for list in [KNOWN, UNSTEADY] {
+            assert!(list.is_sorted_by(|(one, _), (next, _)| one < next));
+        }
+        assert!(UNSTEADY.iter().all(|(test, _)| !KNOWN.iter().any(|(other, _)| other == test)));
     }
 }
