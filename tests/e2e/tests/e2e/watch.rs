@@ -19,9 +19,12 @@ fn processes_and_what_they_take(world: &mut World) -> Result<()> {
     let script = "head -c 3000000 /dev/urandom > /data; sync; while :; do :; done & exec sleep 4321";
     docker.ok(&["run", "--detach", "--name", "busy", &world.busybox(), "sh", "-c", script])?;
 
-    let begun = |line: &str| !line.contains("-c") && line.contains("sleep 4321");
+    // Numbers are gathered before each is asked for its name, as by ps(1): the first may have its new name already
+    // while the second is not in the list yet.
+    let named = |line: &str| !line.contains("-c") && line.contains("sleep 4321");
+    let both = |listed: &String| listed.lines().count() == 3 && listed.lines().any(named);
     let listed = wait_for("both processes", Duration::from_secs(60), || {
-        docker.ok(&["top", "busy"]).ok().filter(|listed| listed.lines().any(begun))
+        docker.ok(&["top", "busy"]).ok().filter(both)
     })?;
     let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
     let rows: Vec<&[&str]> = rows.iter().map(Vec::as_slice).collect();
