@@ -9,6 +9,7 @@ mod events;
 mod facts;
 mod figures;
 mod measure;
+mod networks;
 mod report;
 
 use std::fs;
@@ -71,6 +72,7 @@ fn compare(
     let mut rows = timed.rows;
     rows.extend(bench.in_a_running_container()?);
     rows.extend(bench.logs()?);
+    rows.extend(bench.networks()?);
     let layout = bulkhead.layout();
     let log = fs::read_to_string(&layout.log).with_context(|| format!("`{}`", layout.log.display()))?;
     Ok(Report {

@@ -139,7 +139,7 @@ impl Bench<'_> {
         self.each(row(what, Unit::MibPerSecond), once)
     }
 
-    fn each(&self, mut row: Row, once: impl Fn(&Client) -> Result<f64>) -> Result<Row> {
+    pub(super) fn each(&self, mut row: Row, once: impl Fn(&Client) -> Result<f64>) -> Result<Row> {
         let step = Step::start(row.what.clone());
         for turn in 0..=self.runs {
             for (client, of) in self.both() {
@@ -184,11 +184,11 @@ fn all_came(client: &Client, ran: &Ran, mib: u64) -> Result<()> {
     Ok(())
 }
 
-fn rate(mib: u64, seconds: f64) -> f64 {
+pub(super) fn rate(mib: u64, seconds: f64) -> f64 {
     mib as f64 / seconds
 }
 
-fn row(what: &str, unit: Unit) -> Row {
+pub(super) fn row(what: &str, unit: Unit) -> Row {
     Row { what: what.to_owned(), unit, bulkhead: Vec::new(), dockerd: Vec::new() }
 }
 

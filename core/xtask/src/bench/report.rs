@@ -89,7 +89,7 @@ const DIFFERENCES: [&str; 6] = [
     "state: a database that waits for the disk, with an audit entry and a decision for each request | files",
     "a log: a journal that the machine's own QEMU process writes, at most 16 MiB kept | a JSON line for each line, without a cap",
     "the image: the same archive, this machine's busybox, loaded into both by `docker load`",
-    "networks: none at either side (`--network none`): the figures are of machines and processes alone",
+    "networks: none at either side (`--network none`) but for the figures of networks, which are of the default one",
 ];
 
 fn section(title: &str, lines: &[String]) -> String {
