@@ -5,6 +5,7 @@
 //!   POST   /v1/vchs                              POST /v1/vchs/{name}/client-certificates
 //!   GET    /v1/vchs/{name}                       GET  /v1/decisions/{id}
 //!   DELETE /v1/vchs/{name}?force=true            GET  /v1/policies/status
+//!   GET    /v1/fsck
 //! ```
 //!
 //! **Invariants:** every request carries a [`bulkhead_model::Caller`] that the listener put there; nothing here decides,
@@ -14,6 +15,7 @@
 mod decisions;
 mod error;
 mod extract;
+mod fsck;
 mod policies;
 mod state;
 mod vchs;
@@ -37,6 +39,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/v1/vchs/{name}/client-certificates", post(vchs::certificates::handle))
         .route("/v1/decisions/{id}", get(decisions::handle))
         .route("/v1/policies/status", get(policies::handle))
+        .route("/v1/fsck", get(fsck::handle))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

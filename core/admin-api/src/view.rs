@@ -108,3 +108,13 @@ pub struct PolicyStatusView {
     /// Why the files, as they are now, are not in force.
     pub problem: Option<String>,
 }
+
+/// Something that should not be, or should be and is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingView {
+    /// `disk`, `tap`, `address` …
+    pub kind: String,
+    /// Whose it is, or was: an id, or the beginning of one.
+    pub of: String,
+    pub what: String,
+}

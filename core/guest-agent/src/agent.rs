@@ -9,10 +9,11 @@ use crate::channel::Channel;
 use crate::failure::{Doing, Failure};
 use crate::files::Scene;
 use crate::journal::{CHUNK_BYTES_MAX, Journal};
+use crate::own_files::OwnFiles;
 use crate::process::{self, Place, Spawned};
 use crate::resolver::Resolver;
 use crate::streams::{Beside, Input};
-use crate::{boot, cgroup, disks, files, network, rootfs, stdio, sys, volumes, watch};
+use crate::{boot, cgroup, disks, files, network, stdio, sys, volumes, watch};
 use bulkhead_guest_protocol::files::{Assemble, FileTask, Files};
 use bulkhead_guest_protocol::journal::{Exited, StartFailed, Stream};
 use bulkhead_guest_protocol::message::{
@@ -57,6 +58,8 @@ pub struct Agent {
     still: bool,
     /// Answers for names, where there are networks.
     resolver: Option<Resolver>,
+    /// Once they are written.
+    own_files: Option<OwnFiles>,
     greeted: bool,
 }
 
@@ -96,6 +99,7 @@ impl Agent {
             freezing: Vec::new(),
             still: false,
             resolver: None,
+            own_files: None,
             greeted: false,
         })
     }
@@ -314,7 +318,7 @@ impl Agent {
         sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
         self.network(&start.network)?;
         disks::assemble(start.layer_count, &start.interior.volumes)?;
-        rootfs::write_own_files(&start.hostname, &start.domain_name, &start.network)?;
+        self.own_files = Some(OwnFiles::write(&start.hostname, &start.domain_name, &start.network)?);
         let entrances = cgroup::prepare(&start.interior)?;
         let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &entrances)?;
         Ok((spawned, entrances))
@@ -409,6 +413,9 @@ impl Agent {
 
     fn network(&mut self, told: &Network) -> Result<(), Failure> {
         network::configure(told)?;
+        if let Some(own_files) = &mut self.own_files {
+            own_files.follow(told)?;
+        }
         match &mut self.resolver {
             Some(resolver) => resolver.tell(&told.resolver),
             None if told.interfaces.is_empty() => Ok(()),

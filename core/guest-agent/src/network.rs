@@ -1,10 +1,10 @@
 //! The guest's interfaces: found by their hardware addresses, and made what the server says.
 
 use crate::failure::{Doing, Failure};
-use crate::sys::Interfaces;
+use crate::sys::{Interfaces, Interfaces6};
 use bulkhead_guest_protocol::network::{Interface, Network};
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 const INTERFACES: &str = "/sys/class/net";
@@ -19,24 +19,36 @@ pub fn configure(network: &Network) -> Result<(), Failure> {
         bring_up(&interfaces, &name, wanted).doing(format!("set up {name}"))?;
     }
     let way_out = network.interfaces.iter().find_map(|interface| interface.gateway);
-    route(&interfaces, way_out).doing("set the default route")
+    route(&interfaces, way_out).doing("set the default route")?;
+    route6(network).doing("set the default route of IPv6")
 }
 
 fn bring_up(interfaces: &Interfaces, name: &str, wanted: &Interface) -> std::io::Result<()> {
     if interfaces.address(name)? == Some(wanted.address) {
         return Ok(());
     }
-    // There is no IPv6 on these networks: without this the kernel looks for routers, which are dropped and counted.
-    set(name, "ipv6", "disable_ipv6")?;
+    // Without this the kernel looks for routers, which are dropped and counted.
+    let without = if wanted.six.is_some() { "0" } else { "1" };
+    if wanted.six.is_some() {
+        // Addresses are given by the server, who knows that nobody else has them.
+        set(name, "ipv6", "accept_ra", "0")?;
+        set(name, "ipv6", "accept_dad", "0")?;
+    }
+    set(name, "ipv6", "disable_ipv6", without)?;
     // Who knew another by this address hears of it.
-    set(name, "ipv4", "arp_notify")?;
+    set(name, "ipv4", "arp_notify", "1")?;
+    set(name, "ipv6", "ndisc_notify", "1")?;
     interfaces.set_address(name, wanted.address, netmask(wanted.prefix))?;
-    interfaces.up(name)
+    interfaces.up(name)?;
+    match wanted.six {
+        Some(six) => Interfaces6::open()?.add_address(name, six.address, six.prefix),
+        None => Ok(()),
+    }
 }
 
-/// Turns a setting on, where this kernel has it.
-fn set(interface: &str, family: &str, setting: &str) -> std::io::Result<()> {
-    match fs::write(format!("/proc/sys/net/{family}/conf/{interface}/{setting}"), "1") {
+/// Where this kernel has it.
+fn set(interface: &str, family: &str, setting: &str, value: &str) -> std::io::Result<()> {
+    match fs::write(format!("/proc/sys/net/{family}/conf/{interface}/{setting}"), value) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -73,6 +85,42 @@ fn route(interfaces: &Interfaces, wanted: Option<Ipv4Addr>) -> std::io::Result<(
     }
 }
 
+/// The way out is that of the first interface which has one.
+fn route6(network: &Network) -> std::io::Result<()> {
+    let wanted =
+        network.interfaces.iter().find_map(|interface| Some((interface.mac, interface.six?.gateway?)));
+    let wanted = wanted.and_then(|(mac, gateway)| Some((find(mac)?, gateway)));
+    let there = match fs::read_to_string("/proc/net/ipv6_route") {
+        Ok(table) => default_routes6(&table),
+        // A kernel without IPv6.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    if wanted.is_none() && there.is_empty() {
+        return Ok(());
+    }
+    let interfaces = Interfaces6::open()?;
+    for (name, gateway) in there.iter().filter(|route| Some(*route) != wanted.as_ref()) {
+        interfaces.remove_default_route(name, *gateway)?;
+    }
+    match wanted {
+        Some(route) if !there.contains(&route) => interfaces.add_default_route(&route.0, route.1),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Interfaces and gateways of routes to everywhere, in what /proc/net/ipv6_route says: columns of hexadecimal digits.
+fn default_routes6(table: &str) -> Vec<(String, Ipv6Addr)> {
+    let route = |line: &str| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let [destination, length, _, _, gateway, .., name] = columns.as_slice() else { return None };
+        let number = u128::from_str_radix(gateway, 16).ok().filter(|number| *number != 0)?;
+        let everywhere = *length == "00" && destination.bytes().all(|digit| digit == b'0');
+        everywhere.then(|| ((*name).to_owned(), Ipv6Addr::from(number)))
+    };
+    table.lines().filter_map(route).collect()
+}
+
 /// Gateways of routes to everywhere, in what /proc/net/route says: columns of hexadecimal numbers, in the machine's
 /// byte order.
 fn default_routes(table: &str) -> Vec<Ipv4Addr> {
@@ -96,6 +144,19 @@ mod tests {
                      eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\n";
         assert_eq!(default_routes(table), [Ipv4Addr::new(172, 17, 0, 1)]);
         assert!(default_routes("").is_empty());
+    }
+
+    #[test]
+    fn default_routes_of_ipv6_are_read_from_the_kernels_table() {
+        let zero = "0".repeat(32);
+        let gateway = "fd000000000000000000000000000001";
+        let table = format!(
+            "{gateway} 40 {zero} 00 {zero} 00000100 00000001 00000000 00000001     eth0\n\
+             {zero} 00 {zero} 00 {gateway} 00000400 00000001 00000000 00000003     eth0\n\
+             {zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n"
+        );
+        assert_eq!(default_routes6(&table), [("eth0".to_owned(), "fd00::1".parse().unwrap())]);
+        assert!(default_routes6("").is_empty());
     }
 
     #[test]

@@ -4,15 +4,14 @@
 //! namespaces, and resolves every path inside the container's root: an image whose `/dev` is a symbolic link
 //! leads only itself astray.
 
-use crate::disks::{DISK, ROOT};
+use crate::disks::ROOT;
 use crate::failure::{CODE_CANNOT_RUN, CODE_INTERNAL, Doing, Failure, reason};
+use crate::own_files::{self, OWN_FILES};
 use crate::{sys, volumes};
 use bulkhead_guest_protocol::message::{Interior, Tmpfs};
-use bulkhead_guest_protocol::network::{Network, RESOLVER};
 use bulkhead_guest_protocol::volumes::VolumeMount;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -21,9 +20,6 @@ const NOTHING: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXE
 
 /// As many symbolic links as the kernel follows.
 const LINKS_MAX: usize = 40;
-
-/// Files that the agent writes at each start. They live beside the image's files, as it is nobody's change.
-pub const OWN_FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
 /// Character devices: name, major, minor. OCI runtime specification, default devices.
 const DEVICES: [(&str, u32, u32); 6] =
@@ -36,57 +32,6 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "core"),
     ("pts/ptmx", "ptmx"),
 ];
-
-/// Writes the container's name and what it resolves names with. Called by the agent, outside.
-pub fn write_own_files(hostname: &str, domain_name: &str, network: &Network) -> Result<(), Failure> {
-    let contents = [format!("{hostname}\n"), hosts(hostname, domain_name, network), resolv_conf(network)];
-    for (name, content) in OWN_FILES.iter().zip(contents) {
-        let path = Path::new(DISK).join("etc").join(name);
-        // A new file each time: the container may have done anything to the last one.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => fs::write(&path, content),
-        }
-        .doing(format!("write /etc/{name}"))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).doing(format!("write /etc/{name}"))?;
-    }
-    Ok(())
-}
-
-fn hosts(hostname: &str, domain_name: &str, network: &Network) -> String {
-    let names = match domain_name {
-        "" => hostname.to_owned(),
-        domain => format!("{hostname}.{domain} {hostname}"),
-    };
-    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
-                    ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
-        .to_owned();
-    for (name, address) in &network.hosts {
-        text += &format!("{address}\t{name}\n");
-    }
-    let own = network.interfaces.iter().map(|interface| interface.address);
-    let own = if network.interfaces.is_empty() { vec![Ipv4Addr::LOCALHOST] } else { own.collect() };
-    for address in own {
-        text += &format!("{address}\t{names}\n");
-    }
-    text
-}
-
-/// Nothing where there is nobody to ask.
-fn resolv_conf(network: &Network) -> String {
-    if network.interfaces.is_empty() {
-        return String::new();
-    }
-    let resolver = &network.resolver;
-    let mut text = format!("nameserver {RESOLVER}\n");
-    if !resolver.search.is_empty() {
-        text += &format!("search {}\n", resolver.search.join(" "));
-    }
-    // As Docker's engine has it: a name without dots is asked for as it is.
-    let own = (!resolver.options.iter().any(|option| option.starts_with("ndots:"))).then_some("ndots:0");
-    let options: Vec<_> = own.into_iter().chain(resolver.options.iter().map(String::as_str)).collect();
-    text + &format!("options {}\n", options.join(" "))
-}
 
 /// Moves this process into the container's root and completes it. It is in its cgroups already.
 pub fn enter(interior: &Interior) -> Result<(), Failure> {
@@ -177,7 +122,7 @@ pub fn enter_working_dir(path: &str, make: bool) -> Result<(), Failure> {
 
 fn open_own_files() -> Result<Vec<(&'static str, OwnedFd)>, Failure> {
     let open = |name: &'static str| {
-        let path = Path::new(DISK).join("etc").join(name);
+        let path = own_files::path(name);
         sys::detached_bind(&path).map(|tree| (name, tree)).doing(format!("open /etc/{name}"))
     };
     OWN_FILES.into_iter().map(open).collect()

@@ -2,7 +2,7 @@
 
 mod net;
 
-pub use net::Interfaces;
+pub use net::{Interfaces, Interfaces6};
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;

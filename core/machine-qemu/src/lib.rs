@@ -22,6 +22,7 @@ mod channel;
 mod disks;
 mod guest_image;
 mod hotplug;
+mod inventory;
 mod journals;
 mod kvm;
 mod launch;
@@ -45,6 +46,7 @@ use bulkhead_model::ServerId;
 use bulkhead_model::network::Subnet;
 use disks::DiskStore;
 use guest_image::GuestImage;
+use inventory::QemuInventory;
 use journals::QemuJournals;
 use machines::QemuMachines;
 use networks::QemuNetworks;
@@ -129,6 +131,7 @@ pub struct QemuBackEnd {
     journals: Arc<QemuJournals>,
     disks: DiskStore,
     networks: QemuNetworks,
+    inventory: QemuInventory,
 }
 
 impl QemuBackEnd {
@@ -172,9 +175,10 @@ impl QemuBackEnd {
         let capabilities = capabilities(&shared, version).map_err(failed("looking at this host"))?;
         let machines =
             QemuMachines::open(shared.clone(), capabilities).map_err(failed("finding machines"))?;
+        let inventory = QemuInventory { shared: shared.clone(), networks: networks.clone() };
         let journals = QemuJournals::open(shared, machines.clone()).map_err(failed("watching journals"))?;
         machines.look_after(&networks);
-        Ok(Self { machines, journals: Arc::new(journals), disks, networks })
+        Ok(Self { machines, journals: Arc::new(journals), disks, networks, inventory })
     }
 
     pub fn back_end(&self) -> BackEnd {
@@ -183,6 +187,7 @@ impl QemuBackEnd {
             journals: self.journals.clone(),
             disks: Arc::new(self.disks.clone()),
             networks: Arc::new(self.networks.clone()),
+            inventory: Arc::new(self.inventory.clone()),
         }
     }
 

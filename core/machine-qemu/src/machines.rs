@@ -392,7 +392,11 @@ impl Machines for QemuMachines {
             (state, record) = look(id.clone()).await?;
         }
         let paused = matches!(state, MachineState::Running { .. }) && self.is_frozen(id).await;
-        Ok(facts(state, record, paused))
+        let mut found = facts(state, record, paused);
+        if let Some(found) = &mut found {
+            found.nics.retain(|endpoint| !self.0.shared.networks.is_lost(endpoint));
+        }
+        Ok(found)
     }
 
     async fn list(&self) -> Result<Vec<MachineFacts>, MachineError> {
@@ -455,9 +459,16 @@ impl Machines for QemuMachines {
 
     async fn plug(&self, id: &ContainerId, nic: &Nic) -> Result<(), MachineError> {
         let _act = self.act(id).await;
-        let record = self.running(id).await?;
-        if record.ports.values().any(|one| one.endpoint == nic.endpoint) {
-            return Ok(());
+        let mut record = self.running(id).await?;
+        if let Some((port, _)) = record.ports.iter().find(|(_, one)| one.endpoint == nic.endpoint) {
+            let port = *port;
+            if !self.0.shared.networks.is_lost(&nic.endpoint) {
+                return Ok(());
+            }
+            // It has no other end any more.
+            self.change_nics(id, What::Unplug { port }).await?;
+            self.record_ports(id, |ports| drop(ports.remove(&port)))?;
+            record.ports.remove(&port);
         }
         let port = (1..=SPARE_PORTS).find(|port| !record.ports.contains_key(port));
         let port = port.ok_or_else(|| {

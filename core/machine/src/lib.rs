@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod conformance;
+pub mod inventory;
 pub mod networks;
 pub mod sim;
 pub mod state;
@@ -294,4 +295,5 @@ pub struct BackEnd {
     pub journals: Arc<dyn Journals>,
     pub disks: Arc<dyn Disks>,
     pub networks: Arc<dyn networks::Networks>,
+    pub inventory: Arc<dyn inventory::Inventory>,
 }

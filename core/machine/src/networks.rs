@@ -6,11 +6,12 @@
 
 use crate::MachineError;
 use async_trait::async_trait;
+use bulkhead_model::ipv6::Subnet6;
 use bulkhead_model::network::{MacAddress, Subnet};
 use bulkhead_model::{EndpointId, NetworkId, Published, VchId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tokio::sync::watch;
 
 /// A network interface of a machine.
@@ -36,6 +37,8 @@ pub struct Segment {
     pub subnet: Subnet,
     /// The host's own address on it.
     pub gateway: Ipv4Addr,
+    /// Of IPv6, where the network has it: the range, and the host's own address.
+    pub six: Option<(Subnet6, Ipv6Addr)>,
     /// Nothing goes out, and nothing comes in.
     pub internal: bool,
     /// Who may speak on it, and as whom. Everybody else, and every other address, is dropped and counted.
@@ -47,16 +50,17 @@ pub struct Port {
     pub endpoint: EndpointId,
     pub mac: MacAddress,
     pub address: Ipv4Addr,
+    pub address6: Option<Ipv6Addr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedPort {
     pub published: Published,
-    /// The container's address.
-    pub target: Ipv4Addr,
+    /// The container's address, of the same family as the host's.
+    pub target: IpAddr,
 }
 
-/// Frames of a port that were dropped, by the reason: `mac`, `arp`, `ip`, `dhcp`, `ra`, `ipv6`, `vlan`, `other`.
+/// Frames of a port that were dropped, by the reason: `mac`, `arp`, `ip`, `dhcp`, `ra`, `nd`, `ipv6`, `vlan`, `other`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
     pub endpoint: String,

@@ -14,6 +14,7 @@ pub mod event;
 pub mod health;
 pub mod ids;
 pub mod image;
+pub mod ipv6;
 pub mod lifecycle;
 pub mod log;
 pub mod network;

@@ -5,18 +5,21 @@
 
 use crate::digest::Digest;
 use crate::ids::{ContainerId, EndpointId, NetworkId, VchId};
+use crate::ipv6::{Lease6, Pool6};
 use crate::ports::{PortWish, Protocol};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// The network that a container is on if it asks for none.
 pub const DEFAULT_NETWORK: &str = "bridge";
 /// What stands for no network at all.
 pub const NO_NETWORK: &str = "none";
+/// What stands for the host's own network: the default one, without ports of the host.
+pub const HOST_NETWORK: &str = "host";
 /// Empty hot-plug ports of a machine are as many.
 pub const NETWORKS_PER_CONTAINER_MAX: usize = 8;
 
@@ -36,7 +39,7 @@ pub struct AddressError {
 }
 
 impl AddressError {
-    fn new(text: &str, expected: &'static str) -> Self {
+    pub(crate) fn new(text: &str, expected: &'static str) -> Self {
         Self { text: text.chars().take(80).collect(), expected }
     }
 }
@@ -198,6 +201,9 @@ pub struct NetworkSpec {
     /// Whether the user said the subnet: a range that was found for it is another's to have once it is gone.
     #[serde(default)]
     pub subnet_asked: bool,
+    /// `None`: there is no IPv6 on it.
+    #[serde(default)]
+    pub six: Option<Pool6>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -205,9 +211,9 @@ pub enum LeaseError {
     #[error("no available IPv4 addresses on this network's address pools: {0}")]
     Exhausted(String),
     #[error("Address already in use")]
-    Taken(Ipv4Addr),
+    Taken(IpAddr),
     #[error("no configured subnet contains IP address {0}")]
-    Outside(Ipv4Addr),
+    Outside(IpAddr),
 }
 
 impl Network {
@@ -228,6 +234,7 @@ impl Network {
                 labels: BTreeMap::new(),
                 options: BTreeMap::new(),
                 subnet_asked: false,
+                six: None,
             },
             created_at,
         }
@@ -251,8 +258,8 @@ impl Network {
         };
         if let Some(wish) = wish {
             return match spec.subnet.contains(wish) {
-                false => Err(LeaseError::Outside(wish)),
-                true if taken.contains(&wish) || !may_be(wish) => Err(LeaseError::Taken(wish)),
+                false => Err(LeaseError::Outside(wish.into())),
+                true if taken.contains(&wish) || !may_be(wish) => Err(LeaseError::Taken(wish.into())),
                 true => Ok(wish),
             };
         }
@@ -304,9 +311,20 @@ pub struct EndpointWish {
     pub network: String,
     pub aliases: Vec<String>,
     pub address: Option<Ipv4Addr>,
+    pub address6: Option<Ipv6Addr>,
     pub mac: Option<MacAddress>,
     /// The network of the highest one is the way out.
     pub gateway_priority: i64,
+    pub links: Vec<Link>,
+}
+
+/// One more name for another container, known to who asked for it alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// A name on the same network; on the default one, once it is found, the container's id: a link there follows who
+    /// it was made to.
+    pub target: String,
+    pub alias: String,
 }
 
 /// What a place has while its container runs.
@@ -318,6 +336,16 @@ pub struct Lease {
     pub mac: MacAddress,
     /// `None`: there is no way out.
     pub gateway: Option<Ipv4Addr>,
+    /// On networks with IPv6.
+    #[serde(default)]
+    pub six: Option<Lease6>,
+}
+
+impl Lease {
+    /// Of both families.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(self.address.into()), self.six.map(|six| six.address.into())].into_iter().flatten()
+    }
 }
 
 /// What a container is told of networks and names; its places on networks are rows of their own.
@@ -326,6 +354,8 @@ pub struct Lease {
 pub struct NetworkOptions {
     /// On which networks it was made. Empty: on none.
     pub endpoints: Vec<EndpointWish>,
+    /// The network mode `host`: its one place is on the default network, and looks like one on the host's.
+    pub host: bool,
     pub ports: Vec<PortWish>,
     /// Of the container, as `80/tcp`; the image's with them, once resolved.
     pub exposed: BTreeSet<String>,
@@ -348,13 +378,8 @@ impl NetworkOptions {
             for (port, protocol) in self.exposed.iter().filter_map(|text| exposed_port(text)) {
                 let same = |wish: &PortWish| wish.container_port == port && wish.protocol == protocol;
                 if !self.ports.iter().any(same) {
-                    let host_address = Ipv4Addr::UNSPECIFIED;
-                    self.ports.push(PortWish {
-                        container_port: port,
-                        protocol,
-                        host_address,
-                        host_ports: None,
-                    });
+                    let (host_address, host_ports) = (None, None);
+                    self.ports.push(PortWish { container_port: port, protocol, host_address, host_ports });
                 }
             }
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// Where ports of the host are found for those who did not say one.
@@ -98,8 +98,8 @@ impl fmt::Display for PortRange {
 pub struct PortWish {
     pub container_port: u16,
     pub protocol: Protocol,
-    /// `0.0.0.0`: every address that the VCH may publish on.
-    pub host_address: Ipv4Addr,
+    /// `None`: every address that the VCH may publish on; `0.0.0.0` and `::`: every one of the family.
+    pub host_address: Option<IpAddr>,
     /// One of these; `None`: any that is free.
     pub host_ports: Option<PortRange>,
 }
@@ -109,8 +109,8 @@ pub struct PortWish {
 pub struct Published {
     pub container_port: u16,
     pub protocol: Protocol,
-    /// `0.0.0.0`: all of the host's.
-    pub host_address: Ipv4Addr,
+    /// `0.0.0.0` and `::`: all of the host's of the family, which is also that of the container's address.
+    pub host_address: IpAddr,
     pub host_port: u16,
     /// On the VCH's uplink, where two addresses of the host may have given the same port to two containers.
     pub inner_port: u16,
@@ -122,6 +122,7 @@ impl Published {
         let any = |published: &Published| published.host_address.is_unspecified();
         self.protocol == other.protocol
             && self.host_port == other.host_port
+            && self.host_address.is_ipv4() == other.host_address.is_ipv4()
             && (self.host_address == other.host_address || any(self) || any(other))
     }
 }
@@ -130,8 +131,8 @@ impl Published {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PublishGrant {
-    /// `0.0.0.0` stands for all of the host's.
-    pub addresses: Vec<Ipv4Addr>,
+    /// `0.0.0.0` stands for all of the host's, `::` for those of IPv6.
+    pub addresses: Vec<IpAddr>,
     pub ports: Vec<PortRange>,
 }
 
@@ -140,7 +141,7 @@ impl Default for PublishGrant {
     fn default() -> Self {
         let range = |first, last| PortRange { first, last };
         Self {
-            addresses: vec![Ipv4Addr::UNSPECIFIED],
+            addresses: vec![Ipv4Addr::UNSPECIFIED.into()],
             ports: vec![range(1, 21), range(23, 442), range(444, u16::MAX)],
         }
     }
@@ -148,14 +149,28 @@ impl Default for PublishGrant {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    #[error("Bind for {address}:{port} failed: port is already allocated")]
-    Allocated { address: Ipv4Addr, port: u16 },
+    #[error("Bind for {} failed: port is already allocated", place(.address, .port))]
+    Allocated { address: IpAddr, port: u16 },
     #[error("all ports are allocated")]
     Exhausted,
     #[error("ports of address {address} are not this VCH's to publish: it has {grant}")]
-    Address { address: Ipv4Addr, grant: String },
+    Address { address: IpAddr, grant: String },
+    #[error(
+        "port {port} of the container cannot be published on {address}: the container has no IPv6 address with a way \
+         out; put it on a network that was created with --ipv6"
+    )]
+    NoIpv6 { port: u16, address: IpAddr },
+    #[error(
+        "port {port} of the container cannot be published on ::1: nothing leads from IPv6's loopback into another \
+         network; publish it on 127.0.0.1"
+    )]
+    Loopback6 { port: u16 },
     #[error("port {port} of the host is not this VCH's to publish: it has {grant}")]
     Port { port: PortRange, grant: String },
+}
+
+fn place(address: &IpAddr, port: &u16) -> SocketAddr {
+    SocketAddr::new(*address, *port)
 }
 
 fn listed<T: ToString>(items: &[T]) -> String {
@@ -166,15 +181,44 @@ fn listed<T: ToString>(items: &[T]) -> String {
 }
 
 impl PublishGrant {
-    /// The addresses that a wish is for.
-    fn addresses_of(&self, wish: &PortWish) -> Result<Vec<Ipv4Addr>, PublishError> {
-        let all = self.addresses.contains(&Ipv4Addr::UNSPECIFIED);
-        let address = wish.host_address;
-        match address.is_unspecified() {
-            true if all => Ok(vec![address]),
-            true if !self.addresses.is_empty() => Ok(self.addresses.clone()),
-            false if all || self.addresses.contains(&address) => Ok(vec![address]),
-            _ => Err(PublishError::Address { address, grant: listed(&self.addresses) }),
+    /// The addresses that a wish is for. `six`: whether the container can be reached by IPv6.
+    fn addresses_of(&self, wish: &PortWish, six: bool) -> Result<Vec<IpAddr>, PublishError> {
+        const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        const ANY_6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let (all, all_six) = (self.addresses.contains(&ANY), self.addresses.contains(&ANY_6));
+        // Of one family, all that the VCH has.
+        let every = |any: IpAddr| -> Vec<IpAddr> {
+            match all || (all_six && any.is_ipv6()) {
+                true => vec![any],
+                false => {
+                    let of = self.addresses.iter().filter(|one| one.is_ipv4() == any.is_ipv4());
+                    of.copied().collect()
+                }
+            }
+        };
+        let found = match wish.host_address {
+            None => {
+                let mut both = every(ANY);
+                both.extend(every(ANY_6).into_iter().filter(|_| six));
+                both
+            }
+            // The kernel takes no answer for it from any other interface.
+            Some(address) if address.is_ipv6() && address.is_loopback() => {
+                return Err(PublishError::Loopback6 { port: wish.container_port });
+            }
+            Some(address) if address.is_ipv6() && !six => {
+                return Err(PublishError::NoIpv6 { port: wish.container_port, address });
+            }
+            Some(any) if any.is_unspecified() => every(any),
+            Some(one) if all || (all_six && one.is_ipv6()) || self.addresses.contains(&one) => vec![one],
+            Some(_) => Vec::new(),
+        };
+        match found.is_empty() {
+            true => {
+                let address = wish.host_address.unwrap_or(ANY);
+                Err(PublishError::Address { address, grant: listed(&self.addresses) })
+            }
+            false => Ok(found),
         }
     }
 
@@ -184,7 +228,8 @@ impl PublishGrant {
 
     /// Whether the wish could ever be granted.
     pub fn check(&self, wish: &PortWish) -> Result<(), PublishError> {
-        self.addresses_of(wish)?;
+        // What networks it will be on, nobody knows yet.
+        self.addresses_of(wish, true)?;
         match wish.host_ports {
             Some(ports) if !(ports.first..=ports.last).any(|port| self.has(port)) => {
                 Err(PublishError::Port { port: ports, grant: listed(&self.ports) })
@@ -194,10 +239,12 @@ impl PublishGrant {
     }
 
     /// Finds ports of the host for a container's wishes beside those that are `taken`, on this VCH's uplink beside
-    /// those `inside`, and not among `avoid`, which something else on the host uses.
+    /// those `inside`, and not among `avoid`, which something else on the host uses. `six`: whether the container can be
+    /// reached by IPv6.
     pub fn grant(
         &self,
         wishes: &[PortWish],
+        six: bool,
         taken: &[Published],
         inside: &BTreeSet<(Protocol, u16)>,
         avoid: &BTreeSet<(Protocol, u16)>,
@@ -209,7 +256,7 @@ impl PublishGrant {
         }
         let mut inside = inside.clone();
         for wish in wishes {
-            let addresses = self.addresses_of(wish)?;
+            let addresses = self.addresses_of(wish, six)?;
             let range = wish.host_ports.unwrap_or(EPHEMERAL);
             let fixed = wish.host_ports.is_some_and(|ports| ports.first == ports.last);
             let at = |port: u16| {
@@ -234,7 +281,7 @@ impl PublishGrant {
             let found = (range.first..=range.last).chain(own).find(free);
             let Some(port) = found else {
                 self.check(wish)?;
-                let address = wish.host_address;
+                let address = wish.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
                 return Err(match fixed {
                     true => PublishError::Allocated { address, port: range.first },
                     false => PublishError::Exhausted,
@@ -262,7 +309,7 @@ mod tests {
         PortWish {
             container_port: 80,
             protocol: Protocol::Tcp,
-            host_address: host.parse().unwrap(),
+            host_address: host.parse().ok(),
             host_ports: port.map(|text| text.parse().unwrap()),
         }
     }
@@ -273,7 +320,7 @@ mod tests {
 
     fn grant(wishes: &[PortWish], taken: &[Published]) -> Result<Vec<Published>, PublishError> {
         let inside = taken.iter().map(|one| (one.protocol, one.inner_port)).collect();
-        PublishGrant::default().grant(wishes, taken, &inside, &BTreeSet::new())
+        PublishGrant::default().grant(wishes, false, taken, &inside, &BTreeSet::new())
     }
 
     #[test]
@@ -288,6 +335,30 @@ mod tests {
         assert_eq!(ports(&next), [("0.0.0.0".to_owned(), 81), ("0.0.0.0".to_owned(), 32768)]);
         let error = grant(&[wish("0.0.0.0", Some("80")), wish("0.0.0.0", Some("80"))], &[]).unwrap_err();
         assert!(matches!(error, PublishError::Allocated { .. }));
+    }
+
+    #[test]
+    fn who_says_no_address_gets_both_families_where_there_are_two() {
+        let none = BTreeSet::new();
+        let grant = |host: &str, six: bool| {
+            PublishGrant::default().grant(&[wish(host, Some("80"))], six, &[], &none, &none)
+        };
+        let of = |host: &str, six: bool| ports(&grant(host, six).unwrap());
+        let port = |host: &str| (host.to_owned(), 80);
+        assert_eq!(of("", true), [port("0.0.0.0"), port("::")]);
+        assert_eq!(of("", false), [port("0.0.0.0")]);
+        assert_eq!(of("0.0.0.0", true), [port("0.0.0.0")]);
+        assert_eq!(of("::", true), [port("::")]);
+        let both = grant("", true).unwrap();
+        assert_ne!(both[0].inner_port, both[1].inner_port);
+        assert!(!both[0].clashes(&both[1]));
+        let error = grant("::", false).unwrap_err().to_string();
+        assert!(error.contains("created with --ipv6"), "{error}");
+        let some = PublishGrant { addresses: vec!["::".parse().unwrap()], ..PublishGrant::default() };
+        assert!(some.check(&wish("2001:db8::1", None)).is_ok());
+        let error = some.check(&wish("::1", None)).unwrap_err().to_string();
+        assert!(error.contains("publish it on 127.0.0.1"), "{error}");
+        assert!(some.check(&wish("127.0.0.1", None)).is_err());
     }
 
     #[test]
@@ -310,20 +381,21 @@ mod tests {
             ports: vec!["8000-8001".parse().unwrap()],
         };
         let free = BTreeSet::new();
-        let both = some.grant(&[wish("0.0.0.0", Some("8000"))], &[], &free, &free).unwrap();
+        let both = some.grant(&[wish("", Some("8000"))], false, &[], &free, &free).unwrap();
         assert_eq!(ports(&both), [("10.0.0.1".to_owned(), 8000), ("10.0.0.2".to_owned(), 8000)]);
         assert!(matches!(some.check(&wish("127.0.0.1", None)), Err(PublishError::Address { .. })));
         assert!(matches!(some.check(&wish("0.0.0.0", Some("80"))), Err(PublishError::Port { .. })));
         assert!(some.check(&wish("0.0.0.0", Some("7999-8000"))).is_ok());
-        let any = some.grant(&[wish("10.0.0.1", None)], &[], &free, &free).unwrap();
+        let any = some.grant(&[wish("10.0.0.1", None)], false, &[], &free, &free).unwrap();
         assert_eq!(ports(&any), [("10.0.0.1".to_owned(), 8000)]);
     }
 
     #[test]
     fn what_something_else_uses_is_left_out_where_there_is_a_choice() {
         let avoid = BTreeSet::from([(Protocol::Tcp, 32768), (Protocol::Tcp, 80)]);
-        let grant =
-            |port| PublishGrant::default().grant(&[wish("0.0.0.0", port)], &[], &BTreeSet::new(), &avoid);
+        let grant = |port| {
+            PublishGrant::default().grant(&[wish("0.0.0.0", port)], false, &[], &BTreeSet::new(), &avoid)
+        };
         assert_eq!(ports(&grant(None).unwrap()), [("0.0.0.0".to_owned(), 32769)]);
         assert_eq!(ports(&grant(Some("80-81")).unwrap()), [("0.0.0.0".to_owned(), 81)]);
     }

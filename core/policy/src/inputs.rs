@@ -5,9 +5,11 @@ use crate::facts::{Fact, Facts, Inputs, Thing, Uid, mebibytes};
 use crate::query::{ContainerFacts, ImageFacts, Query, Settings, Subject};
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{ContainerSpec, Resources};
+use bulkhead_model::network::HOST_NETWORK;
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, Seccomp};
 use bulkhead_model::{Action, Caller, Network, NetworkOptions, ProcessOptions, Reference, Vch, Volume};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 /// The facts of a query, in a fixed order.
 pub(crate) fn gather(query: &Query<'_>, settings: &Settings) -> Inputs {
@@ -192,6 +194,7 @@ fn add_container(
     } = process;
     let NetworkOptions {
         endpoints,
+        host,
         ports,
         exposed: _,
         // Its ports are among `ports`.
@@ -204,12 +207,18 @@ fn add_container(
     } = network;
     let published = ports.iter().map(|wish| {
         let host = wish.host_ports.map_or_else(|| "any".to_owned(), |range| range.to_string());
-        format!("{}:{host}/{}", wish.host_address, wish.protocol)
+        let address = wish.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let address = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+        format!("{address}:{host}/{}", wish.protocol)
     });
     let published: BTreeSet<String> = published.collect();
     let lowest = ports.iter().filter_map(|wish| wish.host_ports).map(|range| range.first).min();
-    let loopback_only = ports.iter().all(|wish| wish.host_address.is_loopback());
-    let networks: BTreeSet<String> = endpoints.iter().map(|wish| wish.network.clone()).collect();
+    let loopback_only =
+        ports.iter().all(|wish| wish.host_address.is_some_and(|address| address.is_loopback()));
+    let networks: BTreeSet<String> = match host {
+        true => BTreeSet::from([HOST_NETWORK.to_owned()]),
+        false => endpoints.iter().map(|wish| wish.network.clone()).collect(),
+    };
     let seccomp = if process.is_filtered(*privileged) { Seccomp::Default } else { Seccomp::Unconfined };
     // Less than what is hidden and protected by itself.
     let bared = |now: Vec<String>, whole: &[&str]| whole.iter().any(|path| !now.iter().any(|it| it == path));
@@ -266,6 +275,7 @@ fn add_network(things: &mut Vec<Thing>, vch: &Vch, network: &Network) -> Uid {
         .fact("name", Fact::Text(network.name.clone()))
         .fact("subnet", Fact::Text(network.spec.subnet.to_string()))
         .fact("internal", Fact::Bool(network.spec.internal))
+        .fact("ipv6", Fact::Bool(network.spec.six.is_some()))
         .parent("Vch", vch.id.to_string());
     add(things, thing)
 }

@@ -9,12 +9,14 @@ use crate::servers::{self, Fence};
 use crate::transaction::work;
 use crate::{Record, Store, vchs};
 use bulkhead_model::event::Event;
+use bulkhead_model::ipv6::{Lease6, Pool6};
 use bulkhead_model::network::{Lease, MacAddress};
 use bulkhead_model::ports::{PortWish, Protocol};
 use bulkhead_model::{ContainerId, Endpoint, Network, NetworkId, Published, VchId};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
 /// Networks of one VCH.
 const NETWORKS_MAX: u64 = 1000;
@@ -51,7 +53,12 @@ impl Store {
                     holder: other.id.to_string(),
                 });
             }
-            if there.iter().any(|other| other.spec.subnet.overlaps(network.spec.subnet)) {
+            let overlaps = |other: &Network| {
+                let six = other.spec.six.as_ref().zip(network.spec.six.as_ref());
+                other.spec.subnet.overlaps(network.spec.subnet)
+                    || six.is_some_and(|(one, new)| one.subnet.overlaps(new.subnet))
+            };
+            if there.iter().any(overlaps) {
                 return Err(StoreError::Conflict { kind: "network", id: network.spec.subnet.to_string() });
             }
             let used = u64::try_from(there.len()).unwrap_or(u64::MAX);
@@ -171,7 +178,8 @@ impl Store {
                 Row::new(row, "published_ports", "container_id").vch("vch_id").is_ok_and(|of| of == vch)
             });
             let inside = inside.map(|(_, one)| (one.protocol, one.inner_port)).collect();
-            let granted = locked.settings.publish.grant(wishes, &taken, &inside, avoid)?;
+            let six = leads_out_by_six(tx, container).await?;
+            let granted = locked.settings.publish.grant(wishes, six, &taken, &inside, avoid)?;
             for one in granted {
                 insert_published(tx, fence, vch, container, &one).await?;
             }
@@ -327,21 +335,28 @@ async fn lease_addresses(
                 .await?;
         let taken: BTreeSet<_> = taken.iter().filter_map(|text| text.parse().ok()).collect();
         let address = network.address_for(endpoint.wish.address, &taken)?;
+        let six = match &network.spec.six {
+            Some(pool) => Some(lease_six(tx, &network, pool, endpoint.wish.address6).await?),
+            None => None,
+        };
         let lease = Lease {
             address,
             prefix: network.spec.subnet.prefix(),
             mac: endpoint.wish.mac.unwrap_or_else(|| MacAddress::of(address)),
             gateway: (!network.spec.internal).then_some(network.spec.gateway),
+            six,
         };
-        let set =
-            sqlx::query("update endpoints set lease = $2::text::json, address = $3, mac = $4 where id = $1")
-                .bind(endpoint.id.as_str())
-                .bind(to_json(&lease)?)
-                .bind(address.to_string())
-                .bind(lease.mac.to_string())
-                .execute(&mut *tx)
-                .await
-                .map_err(StoreError::from);
+        let set = sqlx::query(
+            "update endpoints set lease = $2::text::json, address = $3, mac = $4, address6 = $5 where id = $1",
+        )
+        .bind(endpoint.id.as_str())
+        .bind(to_json(&lease)?)
+        .bind(address.to_string())
+        .bind(lease.mac.to_string())
+        .bind(six.map(|six| six.address.to_string()))
+        .execute(&mut *tx)
+        .await
+        .map_err(StoreError::from);
         set.map_err(|error| match error.constraint() {
             Some("endpoints_mac_key") => StoreError::MacTaken { mac: lease.mac, network: network.name },
             _ => error,
@@ -350,10 +365,41 @@ async fn lease_addresses(
     Ok(())
 }
 
+async fn lease_six(
+    tx: &mut PgConnection,
+    network: &Network,
+    pool: &Pool6,
+    wish: Option<Ipv6Addr>,
+) -> Result<Lease6, StoreError> {
+    let taken: Vec<String> =
+        sqlx::query_scalar("select address6 from endpoints where network_id = $1 and address6 is not null")
+            .bind(network.id.as_str())
+            .fetch_all(tx)
+            .await?;
+    let taken = taken.iter().filter_map(|text| text.parse().ok()).collect();
+    let address = pool.address_for(&network.name, wish, &taken)?;
+    let gateway = (!network.spec.internal).then_some(pool.gateway);
+    Ok(Lease6 { address, prefix: pool.subnet.prefix(), gateway })
+}
+
+/// Whether the way in to the container's ports has IPv6: it is the way out, on the network that comes first.
+async fn leads_out_by_six(tx: &mut PgConnection, container: &ContainerId) -> Result<bool, StoreError> {
+    let found: Option<bool> = sqlx::query_scalar(
+        "select place.address6 is not null
+         from endpoints as place join networks on networks.id = place.network_id
+         where place.container_id = $1 and not (networks.spec->>'internal')::boolean
+         order by -coalesce((place.wish->>'gateway_priority')::bigint, 0), networks.name limit 1",
+    )
+    .bind(container.as_str())
+    .fetch_optional(tx)
+    .await?;
+    Ok(found.unwrap_or(false))
+}
+
 /// At the end of a run, in the transaction that records it.
 pub(crate) async fn give_back(tx: &mut PgConnection, container: &ContainerId) -> Result<(), StoreError> {
     for query in [
-        "update endpoints set lease = null, address = null, mac = null where container_id = $1",
+        "update endpoints set lease = null, address = null, address6 = null, mac = null where container_id = $1",
         "delete from published_ports where container_id = $1",
     ] {
         sqlx::query(query).bind(container.as_str()).execute(&mut *tx).await?;

@@ -3,6 +3,7 @@
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
 use crate::query::clip;
+use crate::version::ApiVersion;
 use crate::{body, create, reply};
 use bulkhead_engine::EngineError;
 use http::StatusCode;
@@ -11,6 +12,7 @@ use serde_json::json;
 pub async fn post(mut call: Call) -> Answer {
     let bytes = body::json(&mut call).await?;
     let request = create::read(&bytes)?;
+    check_networks(&request, call.version)?;
     if let Some(platform) = call.query.text("platform")
         && !is_own(platform)
     {
@@ -30,6 +32,18 @@ pub async fn post(mut call: Call) -> Answer {
     let mut warnings = request.warnings;
     warnings.extend(created.warnings);
     reply::json(StatusCode::CREATED, &json!({ "Id": created.id, "Warnings": warnings }))
+}
+
+/// Until API 1.44 a container is made on one network, and connected to others afterwards.
+fn check_networks(request: &create::CreateRequest, version: ApiVersion) -> Result<(), ApiError> {
+    let asked = &request.networks_named;
+    if version.since(44) || asked.len() < 2 {
+        return Ok(());
+    }
+    Err(ApiError::bad(format!(
+        "Container cannot be created with multiple network endpoints: {}",
+        clip(&asked.join(", "))
+    )))
 }
 
 fn is_own(platform: &str) -> bool {

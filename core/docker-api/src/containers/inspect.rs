@@ -14,6 +14,12 @@ use serde_json::{Map, Value, json};
 pub async fn get(call: Call) -> Answer {
     let container = call.engine().container(&call.session, &call.name).await?;
     let mut shape = inspect(&container, call.version);
+    if let Some(host) = shape.get_mut("HostConfig").and_then(Value::as_object_mut)
+        && let linked @ [_, ..] = call.engine().linked(&call.session, &container).await?.as_slice()
+    {
+        let link = |(name, alias): &(String, String)| format!("/{name}:/{}/{alias}", container.name);
+        host.insert("Links".into(), linked.iter().map(link).collect());
+    }
     if let Some(health) = health::of(&container)
         && let Some(state) = shape.get_mut("State").and_then(Value::as_object_mut)
     {
@@ -184,7 +190,7 @@ fn network_settings(container: &Container, version: ApiVersion) -> Value {
     let mut settings = json!({
         "SandboxID": if running { container.id.as_str() } else { "" },
         "SandboxKey": "",
-        "Ports": if running { ports(container) } else { json!({}) },
+        "Ports": if running && !container.spec.network.host { ports(container) } else { json!({}) },
         "Networks": attached(container, version),
     });
     // Gone in 1.52; clients of older versions fail without.
@@ -194,6 +200,7 @@ fn network_settings(container: &Container, version: ApiVersion) -> Value {
         // Of the default network alone, as ever.
         let default = container.endpoints.iter().find(|endpoint| endpoint.wish.network == DEFAULT_NETWORK);
         let (lease, id) = (default.and_then(|endpoint| endpoint.lease), default.map(|endpoint| &endpoint.id));
+        let six = lease.and_then(|lease| lease.six);
         let text = |value: Option<String>| value.unwrap_or_default();
         let old = [
             ("Bridge", json!("")),
@@ -207,11 +214,11 @@ fn network_settings(container: &Container, version: ApiVersion) -> Value {
                 "Gateway",
                 json!(text(lease.and_then(|lease| lease.gateway).map(|gateway| gateway.to_string()))),
             ),
-            ("GlobalIPv6Address", json!("")),
-            ("GlobalIPv6PrefixLen", json!(0)),
+            ("GlobalIPv6Address", json!(text(six.map(|six| six.address.to_string())))),
+            ("GlobalIPv6PrefixLen", json!(six.map_or(0, |six| six.prefix))),
             ("IPAddress", json!(text(lease.map(|lease| lease.address.to_string())))),
             ("IPPrefixLen", json!(lease.map_or(0, |lease| lease.prefix))),
-            ("IPv6Gateway", json!("")),
+            ("IPv6Gateway", json!(text(six.and_then(|six| six.gateway).map(|gateway| gateway.to_string())))),
             ("MacAddress", json!(text(lease.map(|lease| lease.mac.to_string())))),
         ];
         map.extend(old.map(|(name, value)| (name.to_owned(), value)));

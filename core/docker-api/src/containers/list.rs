@@ -8,7 +8,7 @@ use crate::query::clip;
 use crate::reply;
 use bulkhead_model::Container;
 use bulkhead_model::health::{self, Health, HealthStatus};
-use bulkhead_model::network::{NO_NETWORK, exposed_port, predefined_id};
+use bulkhead_model::network::{HOST_NETWORK, NO_NETWORK, exposed_port, predefined_id};
 use serde_json::{Map, Value, json};
 
 const FILTERS: [&str; 15] = [
@@ -137,6 +137,9 @@ fn matches(container: &Container, filters: &Filters) -> bool {
         })
     };
     let is_on = |text: &str| {
+        if container.spec.network.host {
+            return text == HOST_NETWORK || text == predefined_id(container.vch, HOST_NETWORK).as_str();
+        }
         container.endpoints.iter().any(|endpoint| {
             endpoint.wish.network == text || (text.len() >= 12 && endpoint.network.as_str().starts_with(text))
         }) || (container.endpoints.is_empty()

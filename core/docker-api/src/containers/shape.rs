@@ -3,7 +3,7 @@
 use crate::version::ApiVersion;
 use crate::{time, volumes};
 use bulkhead_model::lifecycle::{Exit, Goal, Status};
-use bulkhead_model::network::{DEFAULT_NETWORK, NO_NETWORK, exposed_port, predefined_id};
+use bulkhead_model::network::{DEFAULT_NETWORK, HOST_NETWORK, NO_NETWORK, exposed_port, predefined_id};
 use bulkhead_model::ports::Protocol;
 use bulkhead_model::restart::due;
 use bulkhead_model::{Container, Endpoint};
@@ -110,7 +110,11 @@ pub fn view<'a>(container: &'a Container, part: &str) -> &'a Value {
 
 /// The networks of a container, by name. Addresses are there while it runs.
 pub fn attached(container: &Container, version: ApiVersion) -> Value {
-    let of = |endpoint: &Endpoint| (endpoint.wish.network.clone(), place(container, endpoint, version));
+    let name = |endpoint: &Endpoint| match container.spec.network.host {
+        true => HOST_NETWORK.to_owned(),
+        false => endpoint.wish.network.clone(),
+    };
+    let of = |endpoint: &Endpoint| (name(endpoint), place(container, endpoint, version));
     let mut networks: Map<String, Value> = container.endpoints.iter().map(of).collect();
     if networks.is_empty() {
         networks.insert(NO_NETWORK.into(), nowhere(container));
@@ -122,7 +126,13 @@ fn place(container: &Container, endpoint: &Endpoint, version: ApiVersion) -> Val
     let wish = &endpoint.wish;
     let lease = endpoint.lease;
     let text = |value: Option<String>| value.unwrap_or_default();
-    let ipam = wish.address.map(|address| json!({ "IPv4Address": address }));
+    let six = lease.and_then(|lease| lease.six);
+    let asked = [
+        ("IPv4Address", wish.address.map(|address| json!(address))),
+        ("IPv6Address", wish.address6.map(|address| json!(address))),
+    ];
+    let asked = asked.into_iter().filter_map(|(name, address)| Some((name.to_owned(), address?)));
+    let ipam = Some(asked.collect::<Map<_, _>>()).filter(|ipam| !ipam.is_empty());
     let is_default = wish.network == DEFAULT_NETWORK;
     let mut names = vec![container.name.clone()];
     names.extend(wish.aliases.iter().cloned());
@@ -132,21 +142,28 @@ fn place(container: &Container, endpoint: &Endpoint, version: ApiVersion) -> Val
         aliases.push(container.id.short().to_owned());
     }
     let list = |words: Vec<String>| if words.is_empty() { Value::Null } else { json!(words) };
+    // Those of the default network are the container's own, in HostConfig.
+    let links = wish.links.iter().filter(|_| !is_default);
+    let links = links.map(|link| format!("{}:{}", link.target, link.alias)).collect();
+    let network = match container.spec.network.host {
+        true => predefined_id(container.vch, HOST_NETWORK),
+        false => endpoint.network.clone(),
+    };
     json!({
         "IPAMConfig": ipam,
-        "Links": null,
+        "Links": list(links),
         "Aliases": list(aliases),
         "MacAddress": text(lease.map(|lease| lease.mac).or(wish.mac).map(|mac| mac.to_string())),
         "DriverOpts": null,
         "GwPriority": wish.gateway_priority,
-        "NetworkID": endpoint.network,
+        "NetworkID": network,
         "EndpointID": if lease.is_some() { endpoint.id.as_str() } else { "" },
         "Gateway": text(lease.and_then(|lease| lease.gateway).map(|gateway| gateway.to_string())),
         "IPAddress": text(lease.map(|lease| lease.address.to_string())),
         "IPPrefixLen": lease.map_or(0, |lease| lease.prefix),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": text(six.and_then(|six| six.gateway).map(|gateway| gateway.to_string())),
+        "GlobalIPv6Address": text(six.map(|six| six.address.to_string())),
+        "GlobalIPv6PrefixLen": six.map_or(0, |six| six.prefix),
         "DNSNames": if is_default { Value::Null } else { json!(names) },
     })
 }
@@ -175,7 +192,7 @@ fn nowhere(container: &Container) -> Value {
 
 /// Ports as `ps` has them: published ones, and exposed ones that are not.
 fn ports(container: &Container) -> Value {
-    if !is_running(container) {
+    if !is_running(container) || container.spec.network.host {
         return json!([]);
     }
     let published = container.published.iter().map(|port| {
@@ -345,7 +362,7 @@ pub mod tests {
             container: container.id.clone(),
             network: bulkhead_model::NetworkId::from_random([2; 32]),
             wish,
-            lease: Some(Lease { address, prefix: 16, mac: MacAddress::of(address), gateway }),
+            lease: Some(Lease { address, prefix: 16, mac: MacAddress::of(address), gateway, six: None }),
         }];
         container.spec.network.exposed = ["80/tcp".to_owned(), "53/udp".into()].into();
         container.published = vec![bulkhead_model::Published {

@@ -13,6 +13,8 @@ pub struct CreateRequest {
     /// What inspect shows again.
     pub view: Value,
     pub warnings: Vec<String>,
+    /// Networks that have settings of their own in the request.
+    pub networks_named: Vec<String>,
 }
 
 /// Reads a body. Every field in it has had its say when this returns.
@@ -31,6 +33,7 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
     };
     let host_value = part("HostConfig")?;
     let networking_value = part("NetworkingConfig")?;
+    let networks_named = network::named(&networking_value);
     let config = Fields::of("", Value::Object(top))?;
     let host = Fields::of("HostConfig.", host_value)?;
     let mut warnings = fields::check("", &config, fields::CONFIG)?;
@@ -64,12 +67,12 @@ pub fn read(body: &[u8]) -> Result<CreateRequest, ApiError> {
         mounts: mounts.volumes,
         volume_paths: mounts.volume_paths,
         mounts_from: mounts.from,
-        network: network::options(&config, &host, networking_value)?,
+        network: network::options(&config, &host, networking_value, &mut warnings)?,
     };
     if ask.image.is_empty() {
         return Err(ApiError::bad("Config.Image is empty: which image should the container run?"));
     }
-    Ok(CreateRequest { view: view::of(&config, &host)?, ask, warnings })
+    Ok(CreateRequest { view: view::of(&config, &host)?, ask, warnings, networks_named })
 }
 
 fn stdio(config: &Fields, host: &Fields) -> Result<StdioOptions, ApiError> {

@@ -23,8 +23,6 @@ pub enum Rule {
 use Rule::{Discarded, Kept, Mapped, Only, Refused};
 
 const LATER: &str = "is not supported yet";
-const LINKS: &str =
-    "is not supported: put both containers on a user-defined network, where they find each other by name";
 const HOST: &str = "is not supported: each container is a machine of its own";
 const DISKS: &str = "a machine has disks of its own";
 const PROCESSORS: &str = "a machine has processors of its own, that no other container shares";
@@ -120,7 +118,7 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("GroupAdd", Mapped),
     ("IpcMode", Mapped),
     ("Cgroup", Refused(HOST)),
-    ("Links", Refused(LINKS)),
+    ("Links", Mapped),
     ("OomScoreAdj", Mapped),
     ("PidMode", Mapped),
     ("Privileged", Mapped),
@@ -143,7 +141,7 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
 /// `NetworkingConfig` has one field, a map of network name to these.
 pub const ENDPOINT: &[(&str, Rule)] = &[
     ("IPAMConfig", Mapped),
-    ("Links", Refused(LINKS)),
+    ("Links", Mapped),
     ("MacAddress", Mapped),
     ("Aliases", Mapped),
     ("DriverOpts", Refused("is not supported: there is one driver, and it has no options here")),
@@ -244,7 +242,7 @@ mod tests {
     #[test]
     fn refusals_name_the_field() {
         for (body, text) in [
-            (json!({"Links": ["a:b"]}), "HostConfig.Links is not supported: put both containers"),
+            (json!({"Cgroup": "a"}), "HostConfig.Cgroup is not supported: each container is a machine"),
             (json!({"Teleport": true}), "bulkhead: HostConfig.Teleport is not known"),
         ] {
             let message = refusal("HostConfig.", HOST_CONFIG, body.clone()).unwrap_or_default();

@@ -5,6 +5,7 @@ pub mod ask;
 pub mod cpu;
 pub mod fields;
 pub mod health;
+mod links;
 mod log;
 mod mounts;
 pub mod network;
@@ -13,4 +14,4 @@ pub mod restart;
 mod tmpfs;
 mod view;
 
-pub use ask::read;
+pub use ask::{CreateRequest, read};

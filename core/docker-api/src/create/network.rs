@@ -1,16 +1,17 @@
 //! Networks, ports and names in a create request. Texts are Docker's where it has some.
 
 use super::fields::{self, ENDPOINT, Rule};
+use super::links::{self, links};
 use crate::error::ApiError;
 use crate::json::{Fields, is_empty};
 use crate::query::clip;
 use bulkhead_model::NetworkOptions;
 use bulkhead_model::network::{
-    DEFAULT_NETWORK, EndpointWish, NETWORKS_PER_CONTAINER_MAX, NO_NETWORK, exposed_port,
+    DEFAULT_NETWORK, EndpointWish, HOST_NETWORK, NETWORKS_PER_CONTAINER_MAX, NO_NETWORK, exposed_port,
 };
 use bulkhead_model::ports::{PortRange, PortWish};
 use serde_json::Value;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// Of one container.
 const PORTS_MAX: usize = 1000;
@@ -19,14 +20,23 @@ const WORD_BYTES_MAX: usize = 255;
 /// What stands for the host's own address.
 const HOST_GATEWAY: &str = "host-gateway";
 const NO_LINK_LOCAL: &str = "is not supported: what is link-local is dropped at every port";
-const NO_IPV6: &str = "IPv6 is not supported yet";
+const SHARED: &str = "container sharing network namespace with another container or host cannot be connected to any other network";
+
+const HOST_MODE: &str = "NetworkMode host: a container is a machine of its own, with an address of its own on the \
+                         VCH's default network. What listens in it is reached there and not at the host's addresses; \
+                         publish ports (-p) on a network for that";
 
 /// Reads all three parts of a body.
-pub fn options(config: &Fields, host: &Fields, networking: Value) -> Result<NetworkOptions, ApiError> {
+pub fn options(
+    config: &Fields,
+    host: &Fields,
+    networking: Value,
+    warnings: &mut Vec<String>,
+) -> Result<NetworkOptions, ApiError> {
     let mut endpoints = endpoints(networking)?;
     let mode = mode(config, host)?;
     match &mode {
-        None => {
+        Mode::None => {
             if let Some(other) = endpoints.iter().find(|wish| wish.network != NO_NETWORK) {
                 return Err(ApiError::bad(format!(
                     "container cannot be connected to network `{}`: its network mode is `none`",
@@ -35,7 +45,14 @@ pub fn options(config: &Fields, host: &Fields, networking: Value) -> Result<Netw
             }
             endpoints.clear();
         }
-        Some(main) => {
+        Mode::Host => {
+            if endpoints.iter().any(|wish| !matches!(wish.network.as_str(), HOST_NETWORK | DEFAULT_NETWORK)) {
+                return Err(ApiError::bad(SHARED));
+            }
+            endpoints = vec![EndpointWish { network: DEFAULT_NETWORK.into(), ..EndpointWish::default() }];
+            warnings.push(HOST_MODE.into());
+        }
+        Mode::On(main) => {
             if let Some(at) = endpoints.iter().position(|wish| wish.network == *main) {
                 endpoints.swap(0, at);
             } else {
@@ -43,6 +60,7 @@ pub fn options(config: &Fields, host: &Fields, networking: Value) -> Result<Netw
             }
         }
     }
+    links::of_host(host, &mut endpoints, mode == Mode::Host, warnings)?;
     if endpoints.len() > NETWORKS_PER_CONTAINER_MAX {
         return Err(ApiError::bad(format!(
             "a container can be on {NETWORKS_PER_CONTAINER_MAX} networks at most, not on {}",
@@ -50,17 +68,23 @@ pub fn options(config: &Fields, host: &Fields, networking: Value) -> Result<Netw
         )));
     }
     if let Some(mac) = config.text("MacAddress")?.filter(|mac| !mac.is_empty()) {
-        let main = endpoints.first_mut();
+        let main = endpoints.first_mut().filter(|_| mode != Mode::Host);
         let main =
             main.ok_or_else(|| ApiError::bad("conflicting options: mac-address and the network mode"))?;
         main.mac =
             Some(mac.parse().map_err(|_| ApiError::bad(format!("invalid MAC address: {}", clip(&mac))))?);
     }
+    let mut ports = port_bindings(host.get("PortBindings"))?;
+    if mode == Mode::Host && !ports.is_empty() {
+        warnings.push("Published ports are discarded when using host network mode".into());
+        ports.clear();
+    }
     Ok(NetworkOptions {
         endpoints,
-        ports: port_bindings(host.get("PortBindings"))?,
+        host: mode == Mode::Host,
+        ports,
         exposed: exposed(config.get("ExposedPorts"))?,
-        publish_all: host.flag("PublishAllPorts")?,
+        publish_all: host.flag("PublishAllPorts")? && mode != Mode::Host,
         dns: dns(host)?,
         dns_search: words(host, "DnsSearch")?.into_iter().filter(|word| word != ".").collect(),
         dns_options: words(host, "DnsOptions")?,
@@ -68,25 +92,33 @@ pub fn options(config: &Fields, host: &Fields, networking: Value) -> Result<Netw
     })
 }
 
-/// The network that a container is on first; `None`: on none.
-fn mode(config: &Fields, host: &Fields) -> Result<Option<String>, ApiError> {
+/// Which networks a container may be on.
+#[derive(Debug, PartialEq, Eq)]
+enum Mode {
+    None,
+    Host,
+    /// On this one first.
+    On(String),
+}
+
+fn mode(config: &Fields, host: &Fields) -> Result<Mode, ApiError> {
     let mode = host.text("NetworkMode")?.unwrap_or_default();
     if config.flag("NetworkDisabled")? || mode == NO_NETWORK {
-        return Ok(None);
+        return Ok(Mode::None);
     }
     match mode.as_str() {
-        "" | "default" => Ok(Some(DEFAULT_NETWORK.into())),
-        "host" => Err(ApiError::bad(
-            "bulkhead: HostConfig.NetworkMode `host` is not supported: each container is a machine of its own, \
-             which has no part in the host's network; publish its ports (-p) instead",
-        )),
+        "" | "default" => Ok(Mode::On(DEFAULT_NETWORK.into())),
+        HOST_NETWORK => Ok(Mode::Host),
+        "container" | "container:" => {
+            Err(ApiError::bad("invalid network mode: invalid container format container:<name|id>"))
+        }
         mode if mode.starts_with("container:") => Err(ApiError::bad(format!(
             "bulkhead: HostConfig.NetworkMode `{}` is not supported: each container is a machine of its own, and two \
              machines cannot share one network interface; put both on a user-defined network, where they find each \
              other by name",
             clip(mode)
         ))),
-        mode => Ok(Some(mode.to_owned())),
+        mode => Ok(Mode::On(mode.to_owned())),
     }
 }
 
@@ -107,16 +139,25 @@ fn endpoints(networking: Value) -> Result<Vec<EndpointWish>, ApiError> {
         .collect()
 }
 
+/// The networks that a body says something of.
+pub fn named(networking: &Value) -> Vec<String> {
+    let all = networking.as_object().into_iter().flatten();
+    let places = all.filter(|(name, _)| name.eq_ignore_ascii_case("EndpointsConfig"));
+    places.filter_map(|(_, places)| places.as_object()).flat_map(|places| places.keys().cloned()).collect()
+}
+
 /// A place on the network of this name.
 pub fn wish(prefix: &str, network: &str, endpoint: Value) -> Result<EndpointWish, ApiError> {
     let endpoint = Fields::of(prefix, endpoint)?;
     fields::check(prefix, &endpoint, ENDPOINT)?;
     let ipam = Fields::of(&format!("{prefix}IPAMConfig."), endpoint.get("IPAMConfig").clone())?;
-    for (field, why) in [("IPv6Address", NO_IPV6), ("LinkLocalIPs", NO_LINK_LOCAL)] {
-        if !is_empty(ipam.get(field)) {
-            return Err(ApiError::bad(format!("bulkhead: {prefix}IPAMConfig.{field}: {why}")));
-        }
+    if !is_empty(ipam.get("LinkLocalIPs")) {
+        return Err(ApiError::bad(format!("bulkhead: {prefix}IPAMConfig.LinkLocalIPs: {NO_LINK_LOCAL}")));
     }
+    let address6 = ipam.text("IPv6Address")?.filter(|text| !text.is_empty());
+    let address6 = address6.map(|text| {
+        text.parse().map_err(|_| ApiError::bad(format!("invalid IPv6 address: {}", clip(&text))))
+    });
     let address = ipam.text("IPv4Address")?.filter(|text| !text.is_empty());
     let address = address.map(|text| {
         text.parse().map_err(|_| ApiError::bad(format!("invalid IPv4 address: {}", clip(&text))))
@@ -128,13 +169,15 @@ pub fn wish(prefix: &str, network: &str, endpoint: Value) -> Result<EndpointWish
         network: network.to_owned(),
         aliases: words(&endpoint, "Aliases")?,
         address: address.transpose()?,
+        address6: address6.transpose()?,
         mac: mac.transpose()?,
         gateway_priority: endpoint.integer("GwPriority")?.unwrap_or(0),
+        links: links(&endpoint)?,
     })
 }
 
 /// Short, printable, without what separates words in files of the guest.
-fn words(fields: &Fields, name: &str) -> Result<Vec<String>, ApiError> {
+pub(super) fn words(fields: &Fields, name: &str) -> Result<Vec<String>, ApiError> {
     let words = fields.list(name)?.unwrap_or_default();
     let good = |word: &String| {
         (1..=WORD_BYTES_MAX).contains(&word.len())
@@ -150,11 +193,8 @@ fn words(fields: &Fields, name: &str) -> Result<Vec<String>, ApiError> {
 }
 
 fn dns(host: &Fields) -> Result<Vec<IpAddr>, ApiError> {
-    let address = |text: &String| match text.parse() {
-        Ok(IpAddr::V4(address)) => Ok(IpAddr::V4(address)),
-        Ok(IpAddr::V6(_)) => {
-            Err(ApiError::bad(format!("bulkhead: HostConfig.Dns: {NO_IPV6}: {}", clip(text))))
-        }
+    let address = |text: &String| match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address),
         Err(_) => Err(ApiError::bad(format!("bad parameter: invalid DNS address: {}", clip(text)))),
     };
     words(host, "Dns")?.iter().map(address).collect()
@@ -233,15 +273,12 @@ fn port_bindings(bindings: &Value) -> Result<Vec<PortWish>, ApiError> {
     Ok(wishes)
 }
 
-fn host_address(text: &str) -> Result<Ipv4Addr, ApiError> {
+/// Nothing means all of them.
+fn host_address(text: &str) -> Result<Option<IpAddr>, ApiError> {
     match text {
-        "" => Ok(Ipv4Addr::UNSPECIFIED),
+        "" => Ok(None),
         text => match text.parse() {
-            Ok(IpAddr::V4(address)) => Ok(address),
-            Ok(IpAddr::V6(_)) => Err(ApiError::bad(format!(
-                "bulkhead: HostConfig.PortBindings: {NO_IPV6}: got `{}`; publish on an IPv4 address",
-                clip(text)
-            ))),
+            Ok(address) => Ok(Some(address)),
             Err(_) => Err(ApiError::bad(format!("invalid IP address: {}", clip(text)))),
         },
     }
@@ -265,7 +302,7 @@ mod tests {
     fn read(host: Value, networking: Value) -> Result<NetworkOptions, String> {
         let config = Fields::of("", Value::Null).unwrap();
         let host = Fields::of("HostConfig.", host).unwrap();
-        options(&config, &host, networking).map_err(|error| error.message)
+        options(&config, &host, networking, &mut Vec::new()).map_err(|error| error.message)
     }
 
     fn networks(options: &NetworkOptions) -> Vec<&str> {
@@ -283,7 +320,7 @@ mod tests {
         assert_eq!(networks(&options), ["mine", "a"]);
         assert_eq!(options.endpoints[0].aliases, ["web"]);
         for (mode, text) in [
-            ("host", "publish its ports (-p) instead"),
+            ("host", "cannot be connected to any other network"),
             ("container:x", "user-defined network"),
             ("none", "its network mode is `none`"),
         ] {
@@ -293,9 +330,32 @@ mod tests {
     }
 
     #[test]
+    fn on_the_hosts_network_means_on_the_default_one_without_ports() {
+        let config = Fields::of("", Value::Null).unwrap();
+        let ports = json!({"80/tcp": [{"HostPort": "8080"}]});
+        let host = json!({"NetworkMode": "host", "PortBindings": ports, "PublishAllPorts": true});
+        let (host, mut warnings) = (Fields::of("HostConfig.", host).unwrap(), Vec::new());
+        let places = json!({"EndpointsConfig": {"host": {}}});
+        let options = options(&config, &host, places, &mut warnings).unwrap();
+        assert_eq!(networks(&options), ["bridge"]);
+        assert!(options.host && options.ports.is_empty() && !options.publish_all);
+        assert!(warnings[0].contains("with an address of its own"), "{warnings:?}");
+        assert_eq!(warnings[1], "Published ports are discarded when using host network mode");
+        for (host, text) in [
+            (
+                json!({"NetworkMode": "host", "Links": ["db"]}),
+                "host type networking can't be used with links",
+            ),
+            (json!({"NetworkMode": "container:"}), "invalid container format container:<name|id>"),
+        ] {
+            assert!(read(host, Value::Null).unwrap_err().contains(text));
+        }
+    }
+
+    #[test]
     fn ports_are_read_as_the_cli_sends_them() {
         let ports = json!({"PortBindings": {
-            "80/tcp": [{"HostIp": "", "HostPort": "8080"}, {"HostIp": "127.0.0.1", "HostPort": ""}],
+            "80/tcp": [{"HostIp": "", "HostPort": "8080"}, {"HostIp": "127.0.0.1", "HostPort": ""}, {"HostIp": "::1"}],
             "53/udp": [{"HostIp": "10.0.0.1", "HostPort": "5300-5310"}],
             "81/tcp": null,
         }});
@@ -305,15 +365,15 @@ mod tests {
             .iter()
             .map(|wish| {
                 let ports = wish.host_ports.map(|range| range.to_string()).unwrap_or_default();
-                format!("{}:{ports}:{}/{}", wish.host_address, wish.container_port, wish.protocol)
+                let host = wish.host_address.map(|address| address.to_string()).unwrap_or_default();
+                format!("{host}:{ports}:{}/{}", wish.container_port, wish.protocol)
             })
             .collect();
-        assert_eq!(shown, ["10.0.0.1:5300-5310:53/udp", "0.0.0.0:8080:80/tcp", "127.0.0.1::80/tcp"]);
+        assert_eq!(shown, ["10.0.0.1:5300-5310:53/udp", ":8080:80/tcp", "127.0.0.1::80/tcp", "::1::80/tcp"]);
         for (bindings, text) in [
             (json!({"80/sctp": [{}]}), "invalid port specification"),
             (json!({"80/tcp": [{"HostPort": "x"}]}), "invalid port specification: \"x\""),
             (json!({"80/tcp": [{"HostPort": "9-8"}]}), "invalid port specification"),
-            (json!({"80/tcp": [{"HostIp": "::1"}]}), "IPv6 is not supported yet"),
             (json!({"80/tcp": [{"HostIp": "x"}]}), "invalid IP address: x"),
         ] {
             let error = read(json!({"PortBindings": bindings}), Value::Null).unwrap_err();
@@ -330,7 +390,6 @@ mod tests {
         assert_eq!(options.hosts[1], ("up".to_owned(), None));
         for wrong in [
             json!({"Dns": ["x"]}),
-            json!({"Dns": ["::1"]}),
             json!({"DnsSearch": ["a b"]}),
             json!({"DnsOptions": ["a\nnameserver 6.6.6.6"]}),
             json!({"ExtraHosts": ["db"]}),

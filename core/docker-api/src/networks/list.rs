@@ -4,7 +4,7 @@ use super::shape;
 use crate::call::{Answer, Call};
 use crate::filters::Filters;
 use crate::reply;
-use bulkhead_model::network::{DEFAULT_NETWORK, NO_NETWORK};
+use bulkhead_model::network::DEFAULT_NETWORK;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -23,7 +23,8 @@ pub async fn get(call: Call) -> Answer {
     };
     let wanted = |network: &Map<String, Value>| {
         let (name, id) = (text(network, "Name"), text(network, "Id"));
-        let builtin = name == DEFAULT_NETWORK || name == NO_NETWORK;
+        let builtin =
+            name == DEFAULT_NETWORK || shape::STANDING.iter().any(|(standing, _)| *standing == name);
         let labels: BTreeMap<String, String> = network
             .get("Labels")
             .and_then(|labels| serde_json::from_value(labels.clone()).ok())
@@ -36,6 +37,7 @@ pub async fn get(call: Call) -> Answer {
             && filters.any("dangling", |value| matches!(value, "true" | "1") == (!builtin && !is_used(&id)))
             && filters.labels(&labels)
     };
-    let all = networks.iter().map(shape::network).chain([shape::none(&facts)]);
+    let all =
+        networks.iter().map(shape::network).chain(shape::STANDING.map(|one| shape::standing(&facts, one)));
     reply::ok(&all.filter(wanted).collect::<Vec<_>>())
 }

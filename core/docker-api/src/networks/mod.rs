@@ -1,4 +1,5 @@
-//! Networks: those of the VCH, and `none`, which is no network at all. What cannot be used (`host`) is not listed.
+//! Networks: those of the VCH, and two that stand for something: `none` for no network at all, `host` for a place on
+//! the default one without ports of the host.
 
 pub mod connect;
 pub mod create;

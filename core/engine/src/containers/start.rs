@@ -20,6 +20,12 @@ impl Engine {
             }
             admitted => admitted?,
         };
+        if matches!(container.status, Status::Created | Status::Exited { .. })
+            && let Err(error) = self.check_links(&container).await
+        {
+            self.give_up_unstarted(session, text).await;
+            return Err(error);
+        }
         let made = container.clone();
         let wished = self
             .change(container, Request::Start, admitted.audit.clone(), |container| {

@@ -10,7 +10,7 @@ use crate::EngineError;
 use crate::admission::random;
 use crate::containers::event;
 use crate::guest::{GuestError, Link};
-use crate::networks::nics;
+use crate::networks::{nics, run_events};
 use crate::volumes::volume_event;
 use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start, Stdio, TerminalSize};
 use bulkhead_machine::{Condition, MachineSpec};
@@ -68,7 +68,8 @@ impl Driver {
                 let status =
                     Status::Running { run, started_at: *started_at, stop_signalled: false, paused: false };
                 let mounts = container.spec.mounts.iter().map(|mount| mounted(container, mount));
-                let mut record = mounts.fold(self.record(), Record::event);
+                let joined = run_events(container, "connect").into_iter();
+                let mut record = joined.chain(mounts).fold(self.record(), Record::event);
                 record = record.event(event(container, "start", &[]));
                 if container.desired.again {
                     record = record.event(event(container, "restart", &[]));
@@ -361,12 +362,18 @@ impl Driver {
         if exit.oom_killed {
             record = record.event(event(container, "oom", &[]));
         }
-        // A process that never ran did not die.
+        // A process that never ran did not die; but it may have come onto its networks.
+        let joined = container.endpoints.iter().any(|place| place.lease.is_some());
+        if exit.started_at.is_none() && joined {
+            let (came, left) = (run_events(container, "connect"), run_events(container, "disconnect"));
+            record = came.into_iter().chain(left).fold(record, Record::event);
+        }
         if let Some(started_at) = exit.started_at {
             if let Some(number) = killed_by(container, exit, self.engine.now()) {
                 let number = number.to_string();
                 record = record.event(event(container, "kill", &[("signal", &number)]));
             }
+            record = run_events(container, "disconnect").into_iter().fold(record, Record::event);
             for mount in &container.spec.mounts {
                 let id = container.id.as_str();
                 record = record.event(volume_event(&mount.name, "unmount", &[("container", id)]));

@@ -76,6 +76,8 @@ impl Driver {
         }
         for new in wanted.iter().filter(|nic| !self.nics.contains(&nic.endpoint)) {
             machines.plug(&self.id, new).await?;
+            // The guest has to set it up, also where it had one like it.
+            self.told_network = None;
         }
         self.nics = wanted.into_iter().map(|nic| nic.endpoint).collect();
         Ok(())

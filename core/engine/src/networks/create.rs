@@ -1,11 +1,13 @@
 //! Networks are made and taken away.
 
+use super::events::network_event;
 use super::find::matches_name;
+use super::ipv6::NewPool6;
 use crate::admission::{Admitted, Ask, random};
 use crate::{Engine, EngineError, Session};
-use bulkhead_model::event::{EventKind, NewEvent};
-use bulkhead_model::network::{DEFAULT_NETWORK, NO_NETWORK, NetworkSpec, Subnet, pools};
-use bulkhead_model::{Action, Network, NetworkId, Vch};
+use bulkhead_model::ipv6::Subnet6;
+use bulkhead_model::network::{DEFAULT_NETWORK, HOST_NETWORK, NO_NETWORK, NetworkSpec, Subnet, pools};
+use bulkhead_model::{Action, Network, NetworkId, Vch, VchId};
 use bulkhead_policy::{Subject, Usage};
 use bulkhead_store::{Record, StoreError};
 use std::collections::BTreeMap;
@@ -18,7 +20,7 @@ const PREFIX_MAX: u8 = 30;
 /// Larger ones are mistakes.
 const PREFIX_MIN: u8 = 8;
 /// What names networks in Docker that cannot be made.
-const PREDEFINED: [&str; 4] = [DEFAULT_NETWORK, NO_NETWORK, "host", "default"];
+const PREDEFINED: [&str; 4] = [DEFAULT_NETWORK, NO_NETWORK, HOST_NETWORK, "default"];
 
 /// A network to be made.
 #[derive(Debug, Clone, Default)]
@@ -29,17 +31,12 @@ pub struct NewNetwork {
     pub gateway: Option<Ipv4Addr>,
     pub range: Option<Subnet>,
     pub reserved: BTreeMap<String, Ipv4Addr>,
+    /// `None`: no IPv6.
+    pub six: Option<NewPool6>,
     pub internal: bool,
     pub attachable: bool,
     pub labels: BTreeMap<String, String>,
     pub options: BTreeMap<String, String>,
-}
-
-pub(super) fn network_event(network: &Network, action: &str, container: Option<&str>) -> NewEvent {
-    let mut attributes =
-        BTreeMap::from([("name".to_owned(), network.name.clone()), ("type".to_owned(), "bridge".to_owned())]);
-    attributes.extend(container.map(|id| ("container".to_owned(), id.to_owned())));
-    NewEvent { kind: EventKind::Network, action: action.into(), actor: network.id.to_string(), attributes }
 }
 
 impl Engine {
@@ -59,7 +56,7 @@ impl Engine {
         let id = NetworkId::from_random(random()?);
         for _ in 0..TRIES {
             let there = self.store().networks(vch.id).await?;
-            let spec = self.network_spec(&new, &there)?;
+            let spec = self.network_spec(vch.id, &new, &there)?;
             let (name, created_at) = (new.name.clone(), self.now());
             let network = Network { id: id.clone(), vch: vch.id, name, spec, created_at };
             let audit = self.admit_network(session, &vch, &network, Action::NetworkCreate, "").await?.audit;
@@ -78,7 +75,12 @@ impl Engine {
         Err(overlap())
     }
 
-    fn network_spec(&self, new: &NewNetwork, there: &[Network]) -> Result<NetworkSpec, EngineError> {
+    fn network_spec(
+        &self,
+        vch: VchId,
+        new: &NewNetwork,
+        there: &[Network],
+    ) -> Result<NetworkSpec, EngineError> {
         let refuse = |text: String| Err(EngineError::BadNetwork(text));
         let own = self.back_end().networks.reserved();
         let free = |subnet: Subnet| {
@@ -115,6 +117,14 @@ impl Engine {
         if let Some(address) = new.reserved.values().find(|address| !inside(**address)) {
             return refuse(format!("no matching subnet for aux-address {address}"));
         }
+        let six = match &new.six {
+            Some(asked) => {
+                let pools = there.iter().filter_map(|other| Some(other.spec.six.as_ref()?.subnet));
+                let taken: Vec<_> = pools.chain([Subnet6::UPLINKS]).collect();
+                Some(asked.resolve(vch, &taken)?)
+            }
+            None => None,
+        };
         Ok(NetworkSpec {
             subnet,
             gateway,
@@ -125,13 +135,14 @@ impl Engine {
             labels: new.labels.clone(),
             options: new.options.clone(),
             subnet_asked: new.subnet.is_some(),
+            six,
         })
     }
 
     pub async fn network_remove(&self, session: &Session, text: &str) -> Result<(), EngineError> {
         let vch = self.vch_of(session).await?;
-        if text == NO_NETWORK {
-            return Err(predefined(NO_NETWORK));
+        if [NO_NETWORK, HOST_NETWORK].contains(&text) {
+            return Err(predefined(text));
         }
         let network = self.find_network(vch.id, text).await?;
         self.remove_one_network(session, &vch, &network).await
@@ -210,7 +221,7 @@ impl Engine {
     }
 }
 
-fn overlap() -> EngineError {
+pub(super) fn overlap() -> EngineError {
     EngineError::NetworkForbidden("Pool overlaps with other one on this address space".into())
 }
 

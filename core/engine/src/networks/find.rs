@@ -31,6 +31,7 @@ impl Engine {
         for mut wish in wishes {
             let network = pick(networks.clone(), &wish.network)?;
             check(&network, &wish)?;
+            self.find_links(container.vch, &network, &mut wish).await?;
             if container.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
                 let why = "it is named twice".to_owned();
                 return Err(EngineError::Invalid { what: "network", value: network.name, why });
@@ -48,6 +49,9 @@ impl Engine {
     }
 }
 
+const NO_OWN_SUBNET: &str =
+    "user specified IP address is supported only when connecting to networks with user configured subnets";
+
 /// What can be known of a wish before anybody starts.
 pub(super) fn check(network: &Network, wish: &EndpointWish) -> Result<(), EngineError> {
     let refuse = |why: &str| Err(EngineError::BadNetwork(why.into()));
@@ -57,10 +61,18 @@ pub(super) fn check(network: &Network, wish: &EndpointWish) -> Result<(), Engine
     if network.is_default() && !wish.aliases.is_empty() {
         return refuse("network-scoped alias is supported only for containers in user defined networks");
     }
+    if let Some(address) = wish.address6 {
+        match &network.spec.six {
+            Some(_) if network.is_default() => {
+                return refuse("user-specified IP address is supported on user-defined networks only");
+            }
+            Some(pool) if !pool.subnet_asked => return refuse(NO_OWN_SUBNET),
+            Some(pool) if pool.subnet.contains(address) => {}
+            _ => return refuse(&format!("no configured subnet contains IP address {address}")),
+        }
+    }
     match wish.address {
-        Some(_) if !network.spec.subnet_asked => refuse(
-            "user specified IP address is supported only when connecting to networks with user configured subnets",
-        ),
+        Some(_) if !network.spec.subnet_asked => refuse(NO_OWN_SUBNET),
         Some(address) if !network.spec.subnet.contains(address) => {
             refuse(&format!("no configured subnet contains IP address {address}"))
         }

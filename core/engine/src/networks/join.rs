@@ -3,10 +3,10 @@
 use crate::{Engine, EngineError};
 use bulkhead_machine::networks::Nic;
 use bulkhead_model::network::DEFAULT_NETWORK;
-use bulkhead_model::ports::Protocol;
 use bulkhead_model::{Container, Endpoint, Published};
 use bulkhead_store::StoreError;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 /// Tries to find a port that nothing else on the host uses.
 const PORT_TRIES: u32 = 64;
@@ -88,14 +88,9 @@ pub(super) fn failed(container: &Container, error: StoreError) -> EngineError {
 
 fn in_use(container: &Container, port: &Published) -> String {
     let Published { host_address, host_port, protocol, .. } = port;
-    let kind = match protocol {
-        Protocol::Tcp => "tcp4",
-        Protocol::Udp => "udp4",
-    };
-    format!(
-        "{}: listen {kind} {host_address}:{host_port}: bind: address already in use",
-        connectivity(container)
-    )
+    let family = if host_address.is_ipv4() { 4 } else { 6 };
+    let place = SocketAddr::new(*host_address, *host_port);
+    format!("{}: listen {protocol}{family} {place}: bind: address already in use", connectivity(container))
 }
 
 fn connectivity(container: &Container) -> String {

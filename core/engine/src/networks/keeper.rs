@@ -4,10 +4,10 @@
 use super::plan::plan;
 use crate::{Engine, EngineError};
 use bulkhead_guest_protocol::network::Name;
-use bulkhead_model::{NetworkId, VchId};
+use bulkhead_model::{ContainerId, Endpoint, NetworkId, VchId};
 use bulkhead_store::NetworkFacts;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,20 +24,31 @@ pub(crate) struct Keeper {
     names: Mutex<Names>,
 }
 
-type Names = BTreeMap<NetworkId, Arc<BTreeMap<String, BTreeSet<Ipv4Addr>>>>;
+type Names = BTreeMap<NetworkId, Arc<BTreeMap<String, BTreeSet<IpAddr>>>>;
 
 impl Keeper {
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All names that are to be found on these networks.
-    pub(super) fn names_on<'a>(&self, networks: impl Iterator<Item = &'a NetworkId>) -> Vec<Name> {
-        let mut all: BTreeMap<String, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    /// All names that are to be found on the networks of these places, links among them.
+    pub(super) fn names_at(&self, places: &[Endpoint]) -> Vec<Name> {
+        let mut all: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        let mut linked: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
         let names = self.names();
-        for (name, addresses) in networks.filter_map(|network| names.get(network)).flat_map(|of| of.iter()) {
-            all.entry(name.clone()).or_default().extend(addresses);
+        for (place, of) in places.iter().filter_map(|place| Some((place, names.get(&place.network)?))) {
+            for (name, addresses) in of.iter() {
+                all.entry(name.clone()).or_default().extend(addresses);
+            }
+            for link in &place.wish.links {
+                let target = link.target.to_lowercase();
+                let id = target.parse::<ContainerId>().ok();
+                let addresses = of.get(id.as_ref().map_or(target.as_str(), ContainerId::short));
+                linked.entry(link.alias.to_lowercase()).or_default().extend(addresses.into_iter().flatten());
+            }
         }
+        // A link is what the container itself means by a name.
+        all.extend(linked.into_iter().filter(|(_, addresses)| !addresses.is_empty()));
         let name = |(name, addresses): (String, BTreeSet<_>)| Name {
             name,
             addresses: addresses.into_iter().collect(),
@@ -48,14 +59,14 @@ impl Keeper {
 
 /// Names are those of containers, their short ids, and the aliases of their places.
 fn names(facts: &NetworkFacts) -> Names {
-    let mut networks: BTreeMap<NetworkId, BTreeMap<String, BTreeSet<Ipv4Addr>>> = BTreeMap::new();
+    let mut networks: BTreeMap<NetworkId, BTreeMap<String, BTreeSet<IpAddr>>> = BTreeMap::new();
     for endpoint in &facts.endpoints {
         let Some(lease) = endpoint.lease else { continue };
         let own = facts.names.get(&endpoint.container).map(String::as_str);
         let all = own.into_iter().chain([endpoint.container.short()]);
         let of = networks.entry(endpoint.network.clone()).or_default();
         for name in all.chain(endpoint.wish.aliases.iter().map(String::as_str)) {
-            of.entry(name.to_lowercase()).or_default().insert(lease.address);
+            of.entry(name.to_lowercase()).or_default().extend(lease.addresses());
         }
     }
     networks.into_iter().map(|(network, names)| (network, Arc::new(names))).collect()
@@ -143,6 +154,8 @@ impl Engine {
                     () = tokio::time::sleep(RETRY) => {}
                 }
             }
+            // A machine may have lost an interface.
+            self.0.drivers.all().iter().for_each(|handle| handle.wake());
         }
     }
 }

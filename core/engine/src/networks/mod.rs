@@ -8,12 +8,17 @@
 
 mod connect;
 mod create;
+mod events;
 mod find;
+mod ipv6;
 mod join;
 mod keeper;
+mod links;
 mod plan;
 mod told;
 
 pub use create::NewNetwork;
+pub(crate) use events::run_events;
+pub use ipv6::NewPool6;
 pub(crate) use join::nics;
 pub(crate) use keeper::Keeper;

@@ -4,6 +4,7 @@ use bulkhead_machine::networks::{Port, PublishedPort, Segment, VchNetworks};
 use bulkhead_model::{ContainerId, Endpoint, Network, VchId};
 use bulkhead_store::NetworkFacts;
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 pub(super) fn plan(facts: &NetworkFacts) -> Vec<VchNetworks> {
     let mut vchs: BTreeMap<VchId, VchNetworks> = BTreeMap::new();
@@ -19,6 +20,7 @@ pub(super) fn plan(facts: &NetworkFacts) -> Vec<VchNetworks> {
             network: network.id.clone(),
             subnet: network.spec.subnet,
             gateway: network.spec.gateway,
+            six: network.spec.six.as_ref().map(|pool| (pool.subnet, pool.gateway)),
             internal: network.spec.internal,
             ports: Vec::new(),
         });
@@ -30,8 +32,8 @@ pub(super) fn plan(facts: &NetworkFacts) -> Vec<VchNetworks> {
         let (Some(lease), Some((vch, at))) = (endpoint.lease, by_id.get(&endpoint.network)) else { continue };
         let Some(of) = vchs.get_mut(vch) else { continue };
         if let Some(segment) = of.segments.get_mut(*at) {
-            let (mac, address) = (lease.mac, lease.address);
-            segment.ports.push(Port { endpoint: endpoint.id.clone(), mac, address });
+            let (mac, address, address6) = (lease.mac, lease.address, lease.six.map(|six| six.address));
+            segment.ports.push(Port { endpoint: endpoint.id.clone(), mac, address, address6 });
         }
         let Some(network) = networks.get(&endpoint.network).filter(|network| !network.spec.internal) else {
             continue;
@@ -47,7 +49,9 @@ pub(super) fn plan(facts: &NetworkFacts) -> Vec<VchNetworks> {
     for (container, published) in &facts.published {
         let Some((endpoint, network)) = ways.get(container) else { continue };
         let Some((lease, of)) = endpoint.lease.zip(vchs.get_mut(&network.vch)) else { continue };
-        of.published.push(PublishedPort { published: published.clone(), target: lease.address });
+        let same_family = |address: &IpAddr| address.is_ipv4() == published.host_address.is_ipv4();
+        let Some(target) = lease.addresses().find(same_family) else { continue };
+        of.published.push(PublishedPort { published: published.clone(), target });
     }
     for of in vchs.values_mut() {
         of.published.sort_by(|one, other| one.published.cmp(&other.published));
@@ -79,15 +83,15 @@ mod tests {
             container: ContainerId::from_random([1; 32]),
             network: network.id.clone(),
             wish: EndpointWish { gateway_priority: priority, ..EndpointWish::default() },
-            lease: Some(Lease { address, prefix: 16, mac: MacAddress::of(address), gateway }),
+            lease: Some(Lease { address, prefix: 16, mac: MacAddress::of(address), gateway, six: None }),
         }
     }
 
-    fn target(places: Vec<Endpoint>, networks: Vec<Network>) -> Option<Ipv4Addr> {
+    fn target(places: Vec<Endpoint>, networks: Vec<Network>) -> Option<IpAddr> {
         let published = Published {
             container_port: 80,
             protocol: Protocol::Tcp,
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: Ipv4Addr::UNSPECIFIED.into(),
             host_port: 8080,
             inner_port: 8080,
         };
@@ -101,7 +105,8 @@ mod tests {
         let vch = VchId(uuid::Uuid::nil());
         let (a, b, inside) = (network(vch, "a", false), network(vch, "b", false), network(vch, "0", true));
         let last = |places: Vec<Endpoint>| {
-            target(places, vec![a.clone(), b.clone(), inside.clone()]).map(|target| target.octets()[3])
+            let target = target(places, vec![a.clone(), b.clone(), inside.clone()])?;
+            target.to_string().rsplit('.').next()?.parse::<u8>().ok()
         };
         assert_eq!(last(vec![place(&inside, 2, 0), place(&b, 3, 0), place(&a, 4, 0)]), Some(4));
         assert_eq!(last(vec![place(&b, 3, 1), place(&a, 4, 0)]), Some(3));

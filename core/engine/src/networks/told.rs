@@ -1,7 +1,8 @@
 //! What a guest is told of its networks.
 
 use crate::Engine;
-use bulkhead_guest_protocol::network::{Interface, Network, Resolver};
+use bulkhead_guest_protocol::network::{Interface, Interface6, Network, Resolver};
+use bulkhead_model::network::Lease;
 use bulkhead_model::{Container, Endpoint};
 
 impl Engine {
@@ -12,7 +13,7 @@ impl Engine {
             return Network::default();
         }
         let options = &container.spec.network;
-        let names = self.0.keeper.names_on(container.endpoints.iter().map(|endpoint| &endpoint.network));
+        let names = self.0.keeper.names_at(&container.endpoints);
         let host = self.back_end().networks.host_address(container.vch).await.map(Into::into);
         let address = |(name, address): &(String, Option<_>)| Some((name.clone(), address.or(host)?));
         Network {
@@ -34,5 +35,8 @@ impl Engine {
 
 fn interface(endpoint: &Endpoint) -> Option<Interface> {
     let lease = endpoint.lease?;
-    Some(Interface { mac: lease.mac.0, address: lease.address, prefix: lease.prefix, gateway: lease.gateway })
+    let six =
+        lease.six.map(|six| Interface6 { address: six.address, prefix: six.prefix, gateway: six.gateway });
+    let Lease { address, prefix, mac, gateway, .. } = lease;
+    Some(Interface { mac: mac.0, address, prefix, gateway, six })
 }

@@ -4,7 +4,7 @@
 use super::archive::Archive;
 use super::path::{clean, follow};
 use super::{At, Failed, Wrong, said};
-use crate::rootfs::OWN_FILES;
+use crate::own_files::OWN_FILES;
 use crate::sys;
 use bulkhead_guest_protocol::files::{Change, ChangeKind, encode_item};
 use std::collections::BTreeSet;

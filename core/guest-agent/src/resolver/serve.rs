@@ -1,13 +1,15 @@
 //! The resolver's process: threads that wait, each for one thing.
 
-use super::wire::{self, Data, NOT_IMPLEMENTED, Question, SERVER_FAILURE, TYPE_A, TYPE_PTR, UDP_BYTES_MAX};
+use super::wire::{
+    self, Data, NOT_IMPLEMENTED, Question, SERVER_FAILURE, TYPE_A, TYPE_AAAA, TYPE_PTR, UDP_BYTES_MAX,
+};
 use super::{BELL, NAMES, TCP, UDP};
 use crate::sys;
 use bulkhead_guest_protocol::frame::{self, Decoder};
 use bulkhead_guest_protocol::network::Resolver as Told;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -99,8 +101,13 @@ fn answer_of(told: &Told, query: &[u8], question: &Question) -> Option<Vec<u8>> 
         return Some(wire::answer(query, question, &[Data::Name(&named.name)]));
     }
     let named = told.names.iter().find(|one| one.name == question.name)?;
-    let addresses: &[Ipv4Addr] = if question.kind == TYPE_A { &named.addresses } else { &[] };
-    let data: Vec<_> = addresses.iter().map(|address| Data::Address(*address)).collect();
+    // Of the kind that was asked for. None of it is an answer, too: clients go on with what they have.
+    let wanted = |address: &&IpAddr| match question.kind {
+        TYPE_A => address.is_ipv4(),
+        TYPE_AAAA => address.is_ipv6(),
+        _ => false,
+    };
+    let data: Vec<_> = named.addresses.iter().filter(wanted).map(|address| Data::Address(*address)).collect();
     Some(wire::answer(query, question, &data))
 }
 
@@ -135,7 +142,11 @@ fn forward(shared: &Shared, query: &[u8]) -> Option<Vec<u8>> {
 fn ask(server: IpAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let mut asked = query.to_vec();
     File::open("/dev/urandom")?.read_exact(asked.get_mut(..2).unwrap_or_default())?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let any: IpAddr = match server {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.connect((server, super::PORT))?;
     socket.send(&asked)?;
     let until = Instant::now() + PATIENCE;
@@ -217,6 +228,7 @@ mod tests {
             Name { name: "web".into(), addresses: vec![[172, 18, 0, 2].into(), [172, 18, 0, 3].into()] },
             Name { name: "alone".into(), addresses: Vec::new() },
             Name { name: "0123456789ab".into(), addresses: vec![[172, 18, 0, 3].into()] },
+            Name { name: "both".into(), addresses: vec![[172, 18, 0, 4].into(), Ipv6Addr::LOCALHOST.into()] },
         ];
         let told = Told { names, upstream, ..Told::default() };
         Arc::new(Shared { told: RwLock::new(told), ..Shared::default() })
@@ -230,6 +242,9 @@ mod tests {
         // There is the name, and no address of the other kind: clients go on with what they have.
         let six = own_answer(&shared, &query("web", 28)).unwrap();
         assert_eq!((six[3] & 0xf, &six[6..8]), (0, &[0, 0][..]));
+        let both = own_answer(&shared, &query("both", TYPE_AAAA)).unwrap();
+        assert_eq!((&both[6..8], &both[both.len() - 16..]), (&[0, 1][..], &Ipv6Addr::LOCALHOST.octets()[..]));
+        assert_eq!(own_answer(&shared, &query("both", TYPE_A)).unwrap()[6..8], [0, 1]);
         let reverse = own_answer(&shared, &query("3.0.18.172.in-addr.arpa", TYPE_PTR)).unwrap();
         assert!(reverse.ends_with(&[3, b'w', b'e', b'b', 0]));
         assert_eq!(own_answer(&shared, &query("elsewhere.example", TYPE_A)), None);

@@ -3,7 +3,7 @@
 //! What arrives here was written by the container or by a server that it chose: lengths are checked, nothing is
 //! followed, and what is not understood is no question.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const HEADER_BYTES: usize = 12;
 /// Of one message over UDP with EDNS, as large as resolvers commonly ask for.
@@ -11,6 +11,7 @@ pub const UDP_BYTES_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 255;
 pub const TYPE_A: u16 = 1;
 pub const TYPE_PTR: u16 = 12;
+pub const TYPE_AAAA: u16 = 28;
 const CLASS_IN: u16 = 1;
 /// Names come and go with containers.
 const TTL_S: u32 = 5;
@@ -60,16 +61,23 @@ pub fn question(message: &[u8]) -> Option<Question> {
     (class == CLASS_IN).then_some(Question { name, kind, end: at + 4 })
 }
 
-/// The address that a name below `in-addr.arpa` asks about.
-pub fn reverse(name: &str) -> Option<Ipv4Addr> {
+/// The address that a name below `in-addr.arpa` or `ip6.arpa` asks about.
+pub fn reverse(name: &str) -> Option<IpAddr> {
+    if let Some(digits) = name.strip_suffix(".ip6.arpa") {
+        let digit = |text: &str| Some(text).filter(|text| text.len() == 1)?.chars().next()?.to_digit(16);
+        let digits: Option<Vec<u32>> = digits.split('.').rev().map(digit).collect();
+        let digits = digits.filter(|digits| digits.len() == 32)?;
+        let number = digits.into_iter().fold(0_u128, |number, digit| number << 4 | u128::from(digit));
+        return Some(Ipv6Addr::from(number).into());
+    }
     let mut octets = name.strip_suffix(".in-addr.arpa")?.split('.').rev().map(str::parse::<u8>);
     let mut next = || octets.next()?.ok();
     let address = Ipv4Addr::new(next()?, next()?, next()?, next()?);
-    octets.next().is_none().then_some(address)
+    octets.next().is_none().then_some(address.into())
 }
 
 pub enum Data<'a> {
-    Address(Ipv4Addr),
+    Address(IpAddr),
     Name(&'a str),
 }
 
@@ -80,7 +88,8 @@ pub fn answer(query: &[u8], question: &Question, data: &[Data<'_>]) -> Vec<u8> {
         // The name is the one at the place of the question.
         message.extend([0xc0, 12]);
         let (kind, bytes) = match data {
-            Data::Address(address) => (TYPE_A, address.octets().to_vec()),
+            Data::Address(IpAddr::V4(address)) => (TYPE_A, address.octets().to_vec()),
+            Data::Address(IpAddr::V6(address)) => (TYPE_AAAA, address.octets().to_vec()),
             Data::Name(name) => (TYPE_PTR, labels(name)),
         };
         message.extend(kind.to_be_bytes());
@@ -169,7 +178,7 @@ pub mod tests {
     fn an_answer_has_the_question_and_the_address() {
         let query = query("web", TYPE_A);
         let asked = question(&query).unwrap();
-        let message = answer(&query, &asked, &[Data::Address(Ipv4Addr::new(172, 17, 0, 2))]);
+        let message = answer(&query, &asked, &[Data::Address([172, 17, 0, 2].into())]);
         assert!(belongs(&query, &message));
         assert_eq!(message[..8], [0x12, 0x34, 0x81, 0x80, 0, 1, 0, 1]);
         assert_eq!(message[message.len() - 4..], [172, 17, 0, 2]);
@@ -181,7 +190,10 @@ pub mod tests {
 
     #[test]
     fn reverse_names() {
-        assert_eq!(reverse("2.0.17.172.in-addr.arpa"), Some(Ipv4Addr::new(172, 17, 0, 2)));
+        assert_eq!(reverse("2.0.17.172.in-addr.arpa"), Some([172, 17, 0, 2].into()));
+        let six = format!("2{}.d.f.ip6.arpa", ".0".repeat(29));
+        assert_eq!(reverse(&six), "fd00::2".parse().ok());
+        assert_eq!(reverse("2.0.ip6.arpa"), None);
         for odd in ["0.17.172.in-addr.arpa", "1.2.0.17.172.in-addr.arpa", "x.0.17.172.in-addr.arpa", "web"] {
             assert_eq!(reverse(odd), None);
         }

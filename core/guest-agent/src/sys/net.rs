@@ -2,8 +2,11 @@
 
 use super::{check, owned};
 use std::io::{Error, Result};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
+
+/// What the kernel gives routes for which none is said.
+const METRIC: u32 = 1024;
 
 /// A socket that such requests are made on.
 pub struct Interfaces(OwnedFd);
@@ -66,6 +69,92 @@ impl Interfaces {
         check(unsafe { libc::ioctl(self.0.as_raw_fd(), what, &raw mut *request) })?;
         Ok(())
     }
+}
+
+/// The same for IPv6, by the requests of ipv6(7).
+pub struct Interfaces6(OwnedFd);
+
+/// linux/ipv6.h
+#[repr(C)]
+struct In6Ifreq {
+    address: libc::in6_addr,
+    prefix: u32,
+    index: libc::c_int,
+}
+
+/// linux/ipv6_route.h
+#[repr(C)]
+struct In6Rtmsg {
+    destination: libc::in6_addr,
+    source: libc::in6_addr,
+    gateway: libc::in6_addr,
+    kind: u32,
+    destination_length: u16,
+    source_length: u16,
+    metric: u32,
+    info: libc::c_ulong,
+    flags: u32,
+    index: libc::c_int,
+}
+
+impl In6Rtmsg {
+    const ANY: libc::in6_addr = libc::in6_addr { s6_addr: [0; 16] };
+    const TO_EVERYWHERE: Self = Self {
+        destination: Self::ANY,
+        source: Self::ANY,
+        gateway: Self::ANY,
+        kind: 0,
+        destination_length: 0,
+        source_length: 0,
+        metric: 0,
+        info: 0,
+        flags: 0,
+        index: 0,
+    };
+}
+
+impl Interfaces6 {
+    pub fn open() -> Result<Self> {
+        // SAFETY: plain numbers.
+        owned(unsafe { libc::socket(libc::AF_INET6, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }).map(Self)
+    }
+
+    /// One more address; fine if it is there.
+    pub fn add_address(&self, name: &str, address: Ipv6Addr, prefix: u8) -> Result<()> {
+        let address = libc::in6_addr { s6_addr: address.octets() };
+        let request = In6Ifreq { address, prefix: prefix.into(), index: index(name)? };
+        // SAFETY: the structure that this request reads.
+        match check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCSIFADDR, &raw const request) }) {
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn add_default_route(&self, name: &str, gateway: Ipv6Addr) -> Result<()> {
+        self.route(libc::SIOCADDRT, name, gateway)
+    }
+
+    pub fn remove_default_route(&self, name: &str, gateway: Ipv6Addr) -> Result<()> {
+        self.route(libc::SIOCDELRT, name, gateway)
+    }
+
+    fn route(&self, what: libc::c_ulong, name: &str, gateway: Ipv6Addr) -> Result<()> {
+        let route = In6Rtmsg {
+            gateway: libc::in6_addr { s6_addr: gateway.octets() },
+            flags: u32::from(libc::RTF_UP | libc::RTF_GATEWAY),
+            metric: METRIC,
+            index: index(name)?,
+            ..In6Rtmsg::TO_EVERYWHERE
+        };
+        // SAFETY: the structure that these requests read.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), what, &raw const route) })?;
+        Ok(())
+    }
+}
+
+fn index(name: &str) -> Result<libc::c_int> {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))?;
+    text.trim().parse().map_err(Error::other)
 }
 
 fn request(name: &str) -> Result<libc::ifreq> {

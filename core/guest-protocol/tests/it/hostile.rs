@@ -121,6 +121,7 @@ fn requests() -> Vec<RequestBody> {
         address: [10, 0, 0, 2].into(),
         prefix: 16,
         gateway: Some([10, 0, 0, 1].into()),
+        six: None,
     };
     let network = Network {
         interfaces: vec![interface; 2],

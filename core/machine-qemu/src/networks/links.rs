@@ -2,14 +2,16 @@
 
 use super::names::{self, UPLINK};
 use super::namespace::{Namespace, output};
+use super::unmarked;
 use bulkhead_machine::networks::VchNetworks;
 use bulkhead_model::VchId;
+use bulkhead_model::ipv6::Subnet6;
 use bulkhead_model::network::{MacAddress, Subnet};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// Two ends of an uplink and the addresses around them.
@@ -17,11 +19,12 @@ const UPLINK_PREFIX: u8 = 30;
 /// Servers that choose subnets of uplinks on one host do it one after another.
 const LOCK: &str = "/run/bulkhead-uplinks.lock";
 
-/// Of a VCH's namespace. IPv6 is not there at all; what is bridged is not also routed.
-const INSIDE: [(&str, &str); 8] = [
+/// Of a VCH's namespace. IPv6 is only where a network has it; what is bridged is not also routed.
+const INSIDE: [(&str, &str); 9] = [
     ("net/ipv6/conf/all/disable_ipv6", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/ip_forward", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
     ("net/ipv4/conf/all/send_redirects", "0"),
     ("net/ipv4/conf/default/send_redirects", "0"),
     ("net/bridge/bridge-nf-call-iptables", "0"),
@@ -36,8 +39,13 @@ pub(crate) struct Ends {
     pub(crate) inner: Ipv4Addr,
 }
 
-/// Interfaces of a namespace by name, with their IPv4 addresses.
-fn addresses(links: &Value) -> BTreeMap<String, Vec<(Ipv4Addr, u8)>> {
+/// The address of the same end by IPv6.
+pub(crate) fn six(end: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::from(Subnet6::UPLINKS.first() | u128::from(u32::from(end)))
+}
+
+/// Interfaces of a namespace by name, with their addresses.
+fn addresses(links: &Value) -> BTreeMap<String, Vec<(IpAddr, u8)>> {
     let of = |link: &Value| {
         let name = link.get("ifname")?.as_str()?.to_owned();
         let listed = link.get("addr_info").and_then(Value::as_array).into_iter().flatten();
@@ -50,11 +58,13 @@ fn addresses(links: &Value) -> BTreeMap<String, Vec<(Ipv4Addr, u8)>> {
     links.as_array().into_iter().flatten().filter_map(of).collect()
 }
 
-/// All of the host's own addresses but loopback, which no packet from outside reaches.
-pub(crate) fn host_addresses() -> io::Result<BTreeSet<Ipv4Addr>> {
+/// All of the host's own addresses but loopback, which no packet from outside reaches, and those that are of one link
+/// only.
+pub(crate) fn host_addresses() -> io::Result<BTreeSet<IpAddr>> {
     let all = addresses(&Namespace::host().links()?);
     let all = all.into_values().flatten().map(|(address, _)| address);
-    Ok(all.filter(|address| !address.is_loopback()).collect())
+    let of_a_link = |address: &IpAddr| matches!(address, IpAddr::V6(six) if six.is_unicast_link_local());
+    Ok(all.filter(|address| !address.is_loopback() && !of_a_link(address)).collect())
 }
 
 /// The namespace with its uplink, made or found.
@@ -63,12 +73,15 @@ pub(crate) fn ensure_uplink(vch: VchId, uplinks: Subnet) -> io::Result<Ends> {
     if namespace.exists()
         && let Some(ends) = ends(&namespace, vch)?
     {
+        // Made by a release before this one, perhaps.
+        unmarked::ensure_rules(&namespace)?;
         return Ok(ends);
     }
     // One end is nothing without the other.
     remove(vch)?;
     namespace.ensure()?;
     namespace.set(&INSIDE)?;
+    unmarked::ensure_rules(&namespace)?;
     let _lock = lock()?;
     let ends = free_ends(uplinks)?;
     let (outer, prefix) = (names::uplink(vch), UPLINK_PREFIX);
@@ -95,6 +108,46 @@ pub(crate) fn ensure_uplink(vch: VchId, uplinks: Subnet) -> io::Result<Ends> {
     Ok(ends)
 }
 
+/// Gives the uplink of a VCH IPv6, too. Repeated, it changes nothing.
+pub(crate) fn ensure_six(vch: VchId, ends: Ends) -> io::Result<()> {
+    const PREFIX: u8 = 126;
+    let outer = names::uplink(vch);
+    let (host, inner) = (six(ends.host), six(ends.inner));
+    let (namespace, outside) = (Namespace::named(names::namespace(vch)), Namespace::host());
+    for (namespace, name, address) in [(&outside, outer.as_str(), host), (&namespace, UPLINK, inner)] {
+        if addresses(&namespace.links()?).get(name).is_some_and(|all| all.contains(&(address.into(), PREFIX)))
+        {
+            continue;
+        }
+        // Nobody on it says who is the router, and each end knows that its address is its own.
+        let conf = |setting: &str| format!("net/ipv6/conf/{name}/{setting}");
+        namespace.set(&[
+            (&conf("accept_ra"), "0"),
+            (&conf("accept_dad"), "0"),
+            (&conf("disable_ipv6"), "0"),
+        ])?;
+        namespace.change_links(&[format!("address add {address}/{PREFIX} dev {name} nodad")])?;
+    }
+    namespace.change_links(&[format!("route replace default via {host} dev {UPLINK}")])
+}
+
+/// The same for IPv6. A host that forwards takes no routes from routers, unless that is said of each interface.
+pub(crate) fn forward_six() -> io::Result<()> {
+    const SETTINGS: &str = "/proc/sys/net/ipv6/conf";
+    let forwarding = format!("{SETTINGS}/all/forwarding");
+    if std::fs::read_to_string(&forwarding)?.trim() != "0" {
+        return Ok(());
+    }
+    tracing::warn!("turns IPv6 forwarding on for this host: a network of a VCH has IPv6");
+    for interface in std::fs::read_dir(SETTINGS)? {
+        let setting = interface?.path().join("accept_ra");
+        if std::fs::read_to_string(&setting).is_ok_and(|value| value.trim() == "1") {
+            std::fs::write(&setting, "2")?;
+        }
+    }
+    std::fs::write(&forwarding, "1")
+}
+
 /// The host forwards between its interfaces from now on, as every router does.
 pub(crate) fn forward() -> io::Result<()> {
     const SETTING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -108,8 +161,12 @@ pub(crate) fn forward() -> io::Result<()> {
 fn ends(namespace: &Namespace, vch: VchId) -> io::Result<Option<Ends>> {
     let inside = addresses(&namespace.links()?);
     let outside = addresses(&Namespace::host().links()?);
-    let first =
-        |of: Option<&Vec<(Ipv4Addr, u8)>>| of.and_then(|all| all.first()).map(|(address, _)| *address);
+    let first = |of: Option<&Vec<(IpAddr, u8)>>| {
+        of?.iter().find_map(|(address, _)| match address {
+            IpAddr::V4(four) => Some(*four),
+            IpAddr::V6(_) => None,
+        })
+    };
     let (inner, host) = (first(inside.get(UPLINK)), first(outside.get(&names::uplink(vch))));
     Ok(inner.zip(host).map(|(inner, host)| Ends { host, inner }))
 }
@@ -118,7 +175,9 @@ fn ends(namespace: &Namespace, vch: VchId) -> io::Result<Option<Ends>> {
 fn free_ends(uplinks: Subnet) -> io::Result<Ends> {
     let mut used: Vec<Subnet> = Vec::new();
     for (address, prefix) in addresses(&Namespace::host().links()?).into_values().flatten() {
-        used.extend(Subnet::new(address, prefix));
+        if let IpAddr::V4(four) = address {
+            used.extend(Subnet::new(four, prefix));
+        }
     }
     let routes: Value = serde_json::from_slice(&output("ip", ["-json", "-4", "route", "show"])?)?;
     for route in routes.as_array().into_iter().flatten() {
@@ -144,12 +203,14 @@ fn lock() -> io::Result<nix::fcntl::Flock<File>> {
 /// Bridges of the segments, and no others.
 pub(crate) fn ensure_bridges(namespace: &Namespace, networks: &VchNetworks) -> io::Result<()> {
     let there = addresses(&namespace.links()?);
-    let mut lines = Vec::new();
+    let (mut lines, mut with_six, mut six_lines) = (Vec::new(), Vec::new(), Vec::new());
     let mut wanted = BTreeSet::new();
     for segment in &networks.segments {
         let name = names::bridge(&segment.network);
-        let address = (segment.gateway, segment.subnet.prefix());
-        if there.get(&name).is_none_or(|addresses| !addresses.contains(&address)) {
+        let address = (IpAddr::V4(segment.gateway), segment.subnet.prefix());
+        let six = segment.six.map(|(subnet, gateway)| (IpAddr::V6(gateway), subnet.prefix()));
+        let has = |address: &(IpAddr, u8)| there.get(&name).is_some_and(|all| all.contains(address));
+        if !has(&address) || six.as_ref().is_some_and(|six| !has(six)) {
             if there.contains_key(&name) {
                 lines.push(format!("address flush dev {name}"));
             } else {
@@ -160,14 +221,32 @@ pub(crate) fn ensure_bridges(namespace: &Namespace, networks: &VchNetworks) -> i
                 ));
             }
             lines.push(format!("address add {}/{} dev {name}", address.0, address.1));
+            if let Some((gateway, prefix)) = six {
+                with_six.push(name.clone());
+                six_lines.push(format!("address add {gateway}/{prefix} dev {name} nodad"));
+            }
             lines.push(format!("link set dev {name} up"));
+            // Somebody took the bridge away from under them.
+            let ports = segment.ports.iter().map(|port| names::port(&port.endpoint));
+            let left = ports.filter(|port| there.contains_key(port));
+            lines.extend(left.map(|port| format!("link set dev {port} master {name}")));
         }
         wanted.insert(name);
     }
     for name in there.keys().filter(|name| name.starts_with('b') && !wanted.contains(*name)) {
         lines.push(format!("link delete dev {name}"));
     }
-    namespace.change_links(&lines)
+    namespace.change_links(&lines)?;
+    for name in with_six {
+        let conf = |setting: &str| format!("net/ipv6/conf/{name}/{setting}");
+        namespace.set(&[(&conf("accept_dad"), "0"), (&conf("disable_ipv6"), "0")])?;
+    }
+    namespace.change_links(&six_lines)
+}
+
+/// Interfaces of a namespace.
+pub(crate) fn names(namespace: &Namespace) -> io::Result<Vec<String>> {
+    Ok(addresses(&namespace.links()?).into_keys().collect())
 }
 
 /// The namespace and its uplink. Fine if there is nothing.
@@ -184,6 +263,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_end_has_an_address_of_each_family() {
+        let end = six(Ipv4Addr::new(198, 18, 0, 2));
+        assert_eq!(end.to_string(), "fd62:6c6b:6864::c612:2");
+        assert!(Subnet6::UPLINKS.contains(end));
+    }
+
+    #[test]
     fn addresses_are_read_from_what_ip_says() {
         let said = serde_json::json!([
             {"ifname": "lo", "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]},
@@ -192,7 +278,8 @@ mod tests {
             {"ifname": "x", "addr_info": [{"local": "::1", "prefixlen": 128}]},
         ]);
         let read = addresses(&said);
-        assert_eq!(read["lo"], [(Ipv4Addr::LOCALHOST, 8)]);
-        assert!(read["b0"].is_empty() && read["x"].is_empty());
+        assert_eq!(read["lo"], [(Ipv4Addr::LOCALHOST.into(), 8)]);
+        assert_eq!(read["x"], [(Ipv6Addr::LOCALHOST.into(), 128)]);
+        assert!(read["b0"].is_empty());
     }
 }

@@ -3,13 +3,16 @@
 //! What was applied is remembered only so that what did not change is left alone. A new server applies everything once
 //! and finds it there.
 
+mod found;
 mod generation;
 mod links;
 mod names;
 pub(crate) mod namespace;
+mod present;
 mod probe;
 mod rules;
 pub(crate) mod tap;
+mod unmarked;
 
 pub use probe::probe_networks;
 
@@ -18,15 +21,20 @@ use bulkhead_machine::MachineError;
 use bulkhead_machine::networks::{Dropped, Networks, Nic, VchNetworks};
 use bulkhead_model::network::Subnet;
 use bulkhead_model::ports::Protocol;
-use bulkhead_model::{Published, ServerId, VchId};
+use bulkhead_model::{EndpointId, Published, ServerId, VchId};
 use generation::Counter;
 use links::Ends;
 use namespace::Namespace;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, socket, sockopt,
+};
+use present::Links;
 use rules::{Openings, Uplink};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +56,7 @@ struct Inner {
     uplinks: Subnet,
     unavailable: Option<String>,
     applied: Mutex<Applied>,
+    taps: Mutex<Taps>,
     disturbed: watch::Sender<u64>,
 }
 
@@ -64,6 +73,54 @@ struct VchApplied {
     ends: Ends,
     rules: Counted,
     openings: Openings,
+    links: Links,
+}
+
+impl VchApplied {
+    fn ports(&self) -> impl Iterator<Item = &EndpointId> {
+        self.networks.segments.iter().flat_map(|segment| &segment.ports).map(|port| &port.endpoint)
+    }
+
+    /// Bridges and the uplink; taps come and go with their machines.
+    fn has_links(&self) -> bool {
+        let mut bridges = self.networks.segments.iter().map(|segment| names::bridge(&segment.network));
+        self.links.has(names::UPLINK) && bridges.all(|bridge| self.links.has(&bridge))
+    }
+}
+
+/// Ends of machines' interfaces, by their places.
+#[derive(Debug, Default)]
+struct Taps {
+    /// Were there when it was last looked, or were made since.
+    there: BTreeSet<EndpointId>,
+    /// Somebody took them away from under a machine.
+    lost: BTreeSet<EndpointId>,
+}
+
+impl Taps {
+    /// Looks at those that should be there. Whether one was taken away since.
+    fn look<'a>(&mut self, wanted: impl Iterator<Item = (&'a EndpointId, bool)>) -> bool {
+        let mut all = BTreeSet::new();
+        let before = self.lost.len();
+        for (endpoint, is_there) in wanted {
+            all.insert(endpoint.clone());
+            match is_there {
+                true => drop(self.there.insert(endpoint.clone())),
+                false if self.there.remove(endpoint) => drop(self.lost.insert(endpoint.clone())),
+                // Its machine is on its way up.
+                false => {}
+            }
+        }
+        let grown = self.lost.len() > before;
+        self.there.retain(|endpoint| all.contains(endpoint));
+        self.lost.retain(|endpoint| all.contains(endpoint));
+        grown
+    }
+
+    fn made(&mut self, endpoint: &EndpointId) {
+        self.there.insert(endpoint.clone());
+        self.lost.remove(endpoint);
+    }
 }
 
 /// The server's table in the host's namespace, where many others have theirs.
@@ -106,6 +163,7 @@ impl QemuNetworks {
             uplinks,
             unavailable,
             applied: Mutex::default(),
+            taps: Mutex::default(),
             disturbed: watch::Sender::new(0),
         }))
     }
@@ -138,7 +196,14 @@ impl QemuNetworks {
         if let Some(why) = &self.0.unavailable {
             return Err(io::Error::other(why.clone()));
         }
-        tap::open(&Namespace::named(names::namespace(vch)), nic)
+        let tap = tap::open(&Namespace::named(names::namespace(vch)), nic)?;
+        self.0.taps().made(&nic.endpoint);
+        Ok(tap)
+    }
+
+    /// Whether its tap was taken away by somebody.
+    pub(crate) fn is_lost(&self, endpoint: &EndpointId) -> bool {
+        self.0.taps().lost.contains(endpoint)
     }
 }
 
@@ -146,6 +211,11 @@ impl Inner {
     fn lock(&self) -> std::sync::MutexGuard<'_, Applied> {
         // What is remembered is written after it was carried out; at worst it is carried out again.
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn taps(&self) -> std::sync::MutexGuard<'_, Taps> {
+        // Whole after every statement.
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what others changed, so that it is applied anew. Whether there was any of it.
@@ -162,7 +232,10 @@ impl Inner {
         }
         let gone = |id: &VchId| !Namespace::named(names::namespace(*id)).exists();
         let before = applied.vchs.len();
-        applied.vchs.retain(|id, vch| !vch.rules.is_disturbed() && !gone(id));
+        let places = applied.vchs.values().flat_map(|vch| vch.ports().map(move |port| (vch, port)));
+        let seen = places.map(|(vch, port)| (port, vch.links.has(&names::port(port))));
+        changed |= self.taps().look(seen);
+        applied.vchs.retain(|id, vch| !vch.rules.is_disturbed() && !gone(id) && vch.has_links());
         changed |= applied.vchs.len() != before;
         if !applied.vchs.is_empty() {
             let host = links::host_addresses()?;
@@ -229,18 +302,25 @@ impl Inner {
         // Before there is anything that they are for.
         change(
             &namespace,
-            &["bridge bulkhead", "ip bulkhead"],
+            &["bridge bulkhead", "ip bulkhead", "ip6 bulkhead"],
             &rules::inside(networks, self.uplinks, openings),
         )?;
         let bridges = |networks: &VchNetworks| {
-            let of = networks.segments.iter().map(|one| (one.network.clone(), one.gateway, one.subnet));
+            let of = networks.segments.iter();
+            let of = of.map(|one| (one.network.clone(), one.gateway, one.subnet, one.six));
             of.collect::<Vec<_>>()
         };
         if known.is_none_or(|known| bridges(&known.networks) != bridges(networks)) {
             links::ensure_bridges(&namespace, networks)?;
+            if has_six(networks) {
+                links::forward_six()?;
+                links::ensure_six(vch, ends)?;
+            }
         }
         let rules = Counted::now(&namespace)?;
-        Ok(VchApplied { networks: networks.clone(), ends, rules, openings: openings.clone() })
+        let (networks, openings) = (networks.clone(), openings.clone());
+        let links = Links::open(&namespace)?;
+        Ok(VchApplied { networks, ends, rules, openings, links })
     }
 
     fn apply_host(&self, applied: &mut Applied) -> io::Result<()> {
@@ -250,6 +330,7 @@ impl Inner {
             .map(|(vch, one)| Uplink {
                 interface: names::uplink(*vch),
                 inner: one.ends.inner,
+                inner6: has_six(&one.networks).then(|| links::six(one.ends.inner)),
                 published: one.networks.published.clone(),
             })
             .collect();
@@ -260,12 +341,21 @@ impl Inner {
             Some(_) | None => {}
         }
         let namespace = Namespace::host();
+        let (four, six) = (format!("ip {table}"), format!("ip6 {table}"));
+        let delete =
+            |table: &str| namespace.change_rules(&format!("add table {table}\ndelete table {table}\n"));
+        if uplinks.iter().all(|uplink| uplink.inner6.is_none()) {
+            // A kernel without IPv6 has no such table, either.
+            if let Err(error) = delete(&six) {
+                tracing::debug!(%error, "rules of IPv6 are not taken away");
+            }
+        }
         if uplinks.is_empty() {
-            namespace.change_rules(&format!("add table ip {table}\ndelete table ip {table}\n"))?;
+            delete(&four)?;
             applied.host = None;
             return Ok(());
         }
-        change(&namespace, &[&format!("ip {table}")], &text)?;
+        change(&namespace, &[&four, &six], &text)?;
         let rules = Counted::now(&namespace)?;
         applied.host = Some(Host { text, listed: self.list_host()?, rules });
         Ok(())
@@ -273,26 +363,22 @@ impl Inner {
 
     /// Without counters.
     fn list_host(&self) -> io::Result<Vec<u8>> {
-        namespace::output("nft", ["-s", "list", "table", "ip", &names::host_table(self.server)])
+        let table = names::host_table(self.server);
+        let mut all = namespace::output("nft", ["-s", "list", "table", "ip", &table])?;
+        // Only where a network has it.
+        all.extend(namespace::output("nft", ["-s", "list", "table", "ip6", &table]).unwrap_or_default());
+        Ok(all)
     }
 
     /// What belongs to VCHs that are no more.
     fn remove_others(&self, applied: &mut Applied, all: &[VchNetworks]) -> io::Result<()> {
-        let entries = match std::fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let Some(vch) = entry.file_name().to_str().and_then(|name| name.parse::<VchId>().ok()) else {
-                continue;
-            };
+        for vch in self.vchs()? {
             if all.iter().any(|networks| networks.vch == vch) {
                 continue;
             }
             links::remove(vch)?;
             applied.vchs.remove(&vch);
-            std::fs::remove_file(entry.path())?;
+            std::fs::remove_file(self.folder.join(vch.to_string()))?;
         }
         Ok(())
     }
@@ -355,12 +441,16 @@ impl Networks for QemuNetworks {
     }
 }
 
+fn has_six(networks: &VchNetworks) -> bool {
+    networks.segments.iter().any(|segment| segment.six.is_some())
+}
+
 /// What another release left may not go together with what is to hold: then all of it is made anew.
 fn change(namespace: &Namespace, tables: &[&str], text: &str) -> io::Result<()> {
     let Err(error) = namespace.change_rules(text) else { return Ok(()) };
     tracing::warn!(%error, namespace = namespace.name(), "rules are made anew, with counters at zero");
-    let without: String =
-        tables.iter().map(|table| format!("add table {table}\ndelete table {table}\n")).collect();
+    let there = tables.iter().filter(|table| text.contains(&format!("add table {table}\n")));
+    let without: String = there.map(|table| format!("add table {table}\ndelete table {table}\n")).collect();
     namespace.change_rules(&(without + text))
 }
 
@@ -374,10 +464,54 @@ async fn blocking<T: Send + 'static>(
 
 /// What listens there would be cut off, and would cut off who it is published for.
 fn is_free(port: &Published) -> bool {
-    let address = SocketAddrV4::new(port.host_address, port.host_port);
     let taken = |error: io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    !bind(port).is_err_and(taken)
+}
+
+/// Of one family alone, as a port is published.
+fn bind(port: &Published) -> io::Result<()> {
+    let address = SocketAddr::new(port.host_address, port.host_port);
+    let IpAddr::V6(_) = port.host_address else {
+        return match port.protocol {
+            Protocol::Tcp => TcpListener::bind(address).map(drop),
+            Protocol::Udp => UdpSocket::bind(address).map(drop),
+        };
+    };
+    let kind = match port.protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+    };
+    let socket = socket(AddressFamily::Inet6, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    if port.protocol == Protocol::Tcp {
+        // As std does: what lingers of a connection that ended uses nothing.
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     match port.protocol {
-        Protocol::Tcp => !TcpListener::bind(address).is_err_and(taken),
-        Protocol::Udp => !UdpSocket::bind(address).is_err_and(taken),
+        Protocol::Tcp => Ok(nix::sys::socket::listen(&socket, Backlog::new(1)?)?),
+        Protocol::Udp => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tap_is_lost_once_it_was_there() {
+        let (one, other) = (EndpointId::from_random([1; 32]), EndpointId::from_random([2; 32]));
+        let mut taps = Taps::default();
+        // On its way up, it is not missed.
+        assert!(!taps.look([(&one, false), (&other, true)].into_iter()));
+        taps.made(&one);
+        assert!(taps.look([(&one, false), (&other, true)].into_iter()));
+        assert!(!taps.look([(&one, false), (&other, true)].into_iter()), "told once");
+        assert!(taps.lost.contains(&one));
+        taps.made(&one);
+        assert!(taps.lost.is_empty());
+        // One that gave its place up is nobody's to miss.
+        assert!(!taps.look([(&one, true)].into_iter()));
+        assert!(!taps.there.contains(&other));
     }
 }

@@ -88,8 +88,16 @@ impl Namespace {
         self.enter(|| run("ip", ["-batch", "-"], &(lines.join("\n") + "\n")))
     }
 
+    /// Lines about choices of routes, which say nothing of their family: `-4`, `-6`.
+    pub(crate) fn change_routing(&self, family: &str, lines: &[String]) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.enter(|| run("ip", [family, "-batch", "-"], &(lines.join("\n") + "\n")))
+    }
+
     pub(crate) fn links(&self) -> io::Result<serde_json::Value> {
-        let text = self.enter(|| output("ip", ["-json", "-4", "address", "show"]))?;
+        let text = self.enter(|| output("ip", ["-json", "address", "show"]))?;
         Ok(serde_json::from_slice(&text)?)
     }
 

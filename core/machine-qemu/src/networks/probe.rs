@@ -7,7 +7,7 @@ use bulkhead_model::network::{MacAddress, Network, Subnet};
 use bulkhead_model::{EndpointId, NetworkId, VchId};
 use serde_json::Value;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Fails with what is missing. Some programs are run: it takes a tenth of a second.
 pub fn probe_networks() -> Result<(), String> {
@@ -26,9 +26,11 @@ fn try_out(namespace: &Namespace) -> io::Result<()> {
     let default = Network::default_of(vch, chrono::DateTime::UNIX_EPOCH);
     let address = Ipv4Addr::new(172, 17, 0, 2);
     let mac = MacAddress::of(address);
-    let port = Port { endpoint: endpoint.clone(), mac, address };
+    let address6 = Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
+    let port = Port { endpoint: endpoint.clone(), mac, address, address6 };
     let (subnet, gateway) = (default.spec.subnet, default.spec.gateway);
-    let segment = Segment { network: network.clone(), subnet, gateway, internal: false, ports: vec![port] };
+    let (internal, ports) = (false, vec![port]);
+    let segment = Segment { network: network.clone(), subnet, gateway, six: None, internal, ports };
     let networks = VchNetworks { vch, segments: vec![segment], published: Vec::new() };
     namespace.change_links(&[
         "link add name uplink type veth peer name other".into(),

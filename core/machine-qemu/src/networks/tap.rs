@@ -1,8 +1,8 @@
 //! Taps: a machine's end of a segment, as a descriptor that QEMU inherits. It is gone when the last one who holds it is:
 //! nothing of a machine that ended is left on its bridge.
 
-use super::names;
 use super::namespace::Namespace;
+use super::{names, unmarked};
 use bulkhead_machine::networks::Nic;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -33,9 +33,11 @@ pub(crate) fn open(namespace: &Namespace, nic: &Nic) -> io::Result<File> {
         // SAFETY: the descriptor is new and belongs to nobody else.
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
         let mut join = named(&bridge)?;
-        join.ifr_ifru.ifru_ifindex =
-            i32::try_from(nix::net::if_::if_nametoindex(name.as_str())?).map_err(io::Error::other)?;
+        let index = nix::net::if_::if_nametoindex(name.as_str())?;
+        join.ifr_ifru.ifru_ifindex = i32::try_from(index).map_err(io::Error::other)?;
         control(socket.as_raw_fd(), SIOCBRADDIF, &mut join)?;
+        // Before anything can come that way.
+        unmarked::close(index)?;
         let mut up = named(&name)?;
         up.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(io::Error::other)?;
         control(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &mut up)?;
@@ -43,7 +45,7 @@ pub(crate) fn open(namespace: &Namespace, nic: &Nic) -> io::Result<File> {
     })
 }
 
-fn named(name: &str) -> io::Result<libc::ifreq> {
+pub(super) fn named(name: &str) -> io::Result<libc::ifreq> {
     // SAFETY: all zeros is a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= request.ifr_name.len() {

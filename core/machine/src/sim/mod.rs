@@ -7,6 +7,7 @@
 mod agent;
 mod disks;
 mod facts;
+mod inventory;
 mod journals;
 mod machines;
 mod networks;
@@ -162,7 +163,13 @@ impl Sim {
 
     pub fn back_end(&self) -> BackEnd {
         let this = Arc::new(self.clone());
-        BackEnd { machines: this.clone(), journals: this.clone(), disks: this.clone(), networks: this }
+        BackEnd {
+            machines: this.clone(),
+            journals: this.clone(),
+            disks: this.clone(),
+            networks: this.clone(),
+            inventory: this,
+        }
     }
 
     /// The next call of `verb` fails with this text; may be queued.

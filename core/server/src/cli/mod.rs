@@ -5,6 +5,7 @@
 
 mod client;
 mod context;
+mod debug;
 mod decision;
 mod failure;
 mod output;
@@ -75,6 +76,9 @@ enum Command {
     Policy(policy::Command),
     /// Check this machine, with a remedy for each thing that is missing
     Doctor(ConfigArgs),
+    /// Look into a running server
+    #[command(subcommand)]
+    Debug(debug::Command),
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -128,6 +132,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Decision(command) => decision::run(command, &client()?, format)?,
         Command::Policy(policy::Command::Check { dir }) => policy::check(&dir)?,
         Command::Policy(policy::Command::Status) => policy::status(&client()?, format)?,
+        Command::Debug(command) => return debug::run(&command, &client()?, format),
         Command::Doctor(args) => return doctor::run(&args.load()?, format),
         Command::Config(ConfigCommand::Example) => output::text(EXAMPLE),
         Command::Config(ConfigCommand::Check(args)) => {

@@ -82,7 +82,7 @@ pub struct Create {
     insecure_tcp: Option<String>,
     /// An address of the host that containers may be published on (all, unless given); may be given several times
     #[arg(long, value_name = "ADDR")]
-    publish_address: Vec<std::net::Ipv4Addr>,
+    publish_address: Vec<std::net::IpAddr>,
     /// Ports of the host that containers may be published on (all but 22 and 443, unless given)
     #[arg(long, value_name = "FIRST-LAST")]
     publish_ports: Vec<bulkhead_model::ports::PortRange>,

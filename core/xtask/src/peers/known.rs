@@ -6,12 +6,12 @@ use super::table::Compared;
 const SLOW: &str = "it waits for a time, not for what it wants to see; an emulated machine takes longer";
 const LITTER: &str =
     "its suite takes a connection that another test left open for a failure of whichever test runs then";
-const LINKS: &str = "links are refused: containers on a network of their own find each other by name";
+const LINKS: &str = "links are names: their environment variables are not set, and `rm --link` is refused";
 const WORDS: &str = "the refusal is in the words of newer engines: `container is running: stop the container before removing`";
 const BINDS: &str = "a container has no files of the host: binds are refused";
 const STATS: &str = "figures of networks are not in `docker stats` yet";
 const PIECES: &str = "what a terminal writes comes in pieces, and nobody promises which";
-const IPV6: &str = "networks have no IPv6 yet";
+const IPV6: &str = "an IPv6 subnet without EnableIPv6 is refused, where the engine leaves it out";
 const SWARM: &str = "swarm is not there";
 const BUILD: &str = "`docker build` is not there yet";
 

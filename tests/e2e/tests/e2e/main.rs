@@ -6,11 +6,15 @@
 //! It is driven like other test programs: `cargo test -p bulkhead-e2e -- FILTER`.
 
 mod api;
+mod busy;
+mod closed;
 mod deny;
 mod files;
+mod fsck;
 mod harness;
 mod image_commands;
 mod images;
+mod ipv6;
 mod isolation;
 mod life;
 mod lifecycle;
@@ -50,10 +54,15 @@ fn main() -> ExitCode {
         refused::CASES,
         isolation::CASES,
         network::CASES,
+        ipv6::CASES,
+        closed::CASES,
+        busy::CASES,
         api::CASES,
         own_database::CASES,
-        // The last one: it kills the server.
+        // It kills the server.
         survival::CASES,
+        // The last one: nothing may be left by then.
+        fsck::CASES,
     ];
     harness::main(&groups.concat())
 }

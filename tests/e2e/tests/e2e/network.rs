@@ -16,10 +16,13 @@ use crate::world::{World, has, same};
 
 pub const CASES: &[Case] = &[("network::who_reaches_whom", who_reaches_whom)];
 
-const WITHIN: Duration = Duration::from_secs(60);
+pub const WITHIN: Duration = Duration::from_secs(60);
 /// The host's end of the way outside (RFC 5737, for documentation).
 const HOST: &str = "203.0.113.1";
 const OUTSIDE: &str = "203.0.113.2";
+/// The same by IPv6 (RFC 3849).
+pub const HOST_6: &str = "2001:db8::1";
+pub const OUTSIDE_6: &str = "2001:db8::2";
 const GET: &str = "GET / HTTP/1.0\r\n\r\n";
 
 /// Sends frames as its words say, and tells when all are out.
@@ -47,14 +50,14 @@ print "sent\n";
 "#;
 
 /// A namespace beside the host, with a page at port 80.
-struct Outside {
-    name: String,
+pub struct Outside {
+    pub name: String,
     server: std::process::Child,
     _page: tempfile::TempDir,
 }
 
 impl Outside {
-    fn make() -> Result<Self> {
+    pub fn make() -> Result<Self> {
         let (name, end) = (format!("bh-test-{}", std::process::id()), format!("bt{}", std::process::id()));
         let page = tempfile::tempdir()?;
         std::fs::write(page.path().join("index.html"), "from outside\n")?;
@@ -65,6 +68,8 @@ impl Outside {
         // It knows no way back to anybody but the host: what answers it went through NAT.
         ip(&["-n", &name, "address", "add", &format!("{OUTSIDE}/30"), "dev", "eth0"])?;
         ip(&["-n", &name, "link", "set", "eth0", "up"])?;
+        ip(&["address", "add", &format!("{HOST_6}/126"), "dev", &end, "nodad"])?;
+        ip(&["-n", &name, "address", "add", &format!("{OUTSIDE_6}/126"), "dev", "eth0", "nodad"])?;
         let mut command = inside(&name, &["busybox", "httpd", "-f", "-p", "80", "-h"]);
         let server = command.arg(page.path()).spawn().context("a server outside")?;
         Ok(Self { name, server, _page: page })
@@ -80,17 +85,17 @@ impl Drop for Outside {
     }
 }
 
-fn ip(words: &[&str]) -> Result<()> {
+pub fn ip(words: &[&str]) -> Result<()> {
     run(Command::new("ip").args(words), WITHIN)?.ok().map(drop)
 }
 
-fn inside(namespace: &str, words: &[&str]) -> Command {
+pub fn inside(namespace: &str, words: &[&str]) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace]).args(words);
     command
 }
 
-fn fetch(address: &str) -> Result<String> {
+pub fn fetch(address: &str) -> Result<String> {
     let address: SocketAddr = address.parse()?;
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -101,18 +106,18 @@ fn fetch(address: &str) -> Result<String> {
 }
 
 /// What a container is answered from there; an error, if it is not.
-fn from(docker: &Docker, container: &str, host: &str, port: u16) -> Result<String> {
+pub fn from(docker: &Docker, container: &str, host: &str, port: u16) -> Result<String> {
     let ask =
         format!("printf '{}' | busybox nc -w 5 {host} {port}", GET.replace('\r', "\\r").replace('\n', "\\n"));
     docker.ok(&["exec", container, "sh", "-c", &ask])
 }
 
-fn address_of(docker: &Docker, container: &str) -> Result<String> {
+pub fn address_of(docker: &Docker, container: &str) -> Result<String> {
     docker.ok(&["inspect", "--format", "{{.NetworkSettings.Networks.bridge.IPAddress}}", container])
 }
 
 /// Asks again until the answer has that in it: a server may still be on its way up, and a way may just be made.
-fn soon(what: &str, part: &str, mut ask: impl FnMut() -> Result<String>) -> Result<()> {
+pub fn soon(what: &str, part: &str, mut ask: impl FnMut() -> Result<String>) -> Result<()> {
     let mut last = String::new();
     let answered = wait_for(what, WITHIN, || {
         last = ask().unwrap_or_else(|error| format!("{error:#}"));
@@ -122,7 +127,7 @@ fn soon(what: &str, part: &str, mut ask: impl FnMut() -> Result<String>) -> Resu
 }
 
 /// The namespace of a VCH.
-fn namespace(world: &World, vch: &str) -> Result<String> {
+pub fn namespace(world: &World, vch: &str) -> Result<String> {
     let text = world.server.bulkhead(&["vch", "inspect", vch, "-o", "json"])?.ok()?;
     let shown: serde_json::Value = serde_json::from_str(&text)?;
     let id = shown.get("id").and_then(|id| id.as_str()).context("no id")?.replace('-', "");
@@ -156,7 +161,7 @@ fn who_reaches_whom(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-fn published(dev: &Docker) -> Result<(u16, u16)> {
+pub fn published(dev: &Docker) -> Result<(u16, u16)> {
     let text = dev.ok(&["port", "web", "80"])?;
     let port = |address: &str| -> Result<u16> {
         let line = text.lines().find_map(|line| line.strip_prefix(address)?.strip_prefix(':'));
@@ -203,12 +208,12 @@ fn reach(world: &World, dev: &Docker, other: &Docker, outside: &Outside) -> Resu
     Ok(())
 }
 
-fn by_bash(host: &str, port: u16) -> String {
+pub fn by_bash(host: &str, port: u16) -> String {
     format!("exec 3<>/dev/tcp/{host}/{port} && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3")
 }
 
 /// Frames that were dropped, of all ports of a VCH together, by reason.
-fn dropped(namespace: &str) -> Result<BTreeMap<String, u64>> {
+pub fn dropped(namespace: &str) -> Result<BTreeMap<String, u64>> {
     let listed =
         run(&mut inside(namespace, &["nft", "-j", "list", "table", "bridge", "bulkhead"]), WITHIN)?.ok()?;
     let listed: serde_json::Value = serde_json::from_str(&listed)?;
@@ -243,6 +248,10 @@ fn lies(world: &World, dev: &Docker) -> Result<()> {
 fn comes_and_goes(dev: &Docker) -> Result<()> {
     dev.ok(&["network", "create", "--internal", "--subnet", "10.77.0.0/24", "extra"])?;
     dev.ok(&["network", "connect", "--ip", "10.77.0.9", "extra", "web"])?;
+    has(&dev.ok(&["exec", "web", "cat", "/etc/hosts"])?, "10.77.0.9\t")?;
+    // From one network of a VCH to another there is no way.
+    let ask = dev.run(&["exec", "client", "timeout", "3", "bash", "-c", &by_bash("10.77.0.9", 80)])?;
+    ensure!(ask.code != Some(0), "another network of the VCH was reached: {ask}");
     dev.ok(&["network", "connect", "--alias", "asker", "extra", "client"])?;
     let links = dev.ok(&["exec", "web", "ip", "address", "show"])?;
     has(&links, "10.77.0.9/24")?;
@@ -253,6 +262,8 @@ fn comes_and_goes(dev: &Docker) -> Result<()> {
     dev.ok(&["network", "disconnect", "extra", "client"])?;
     let links = dev.ok(&["exec", "web", "ip", "address", "show"])?;
     ensure!(!links.contains("10.77.0.9"), "the interface is still there: {links}");
+    let hosts = dev.ok(&["exec", "web", "cat", "/etc/hosts"])?;
+    ensure!(!hosts.contains("10.77.0.9"), "its name is still there: {hosts}");
     dev.ok(&["network", "rm", "extra"])?;
     // The first one is as it was.
     soon("the first network", "from web", || dev.ok(&["exec", "client", "bash", "-c", &by_bash("web", 80)]))

@@ -11,7 +11,9 @@ pub const CASES: &[Case] = &[
         by_name(world, &["--mount", "type=bind,source=/srv,destination=/x"], "--mount type=bind")
     }),
     ("refused::devices", |world| by_name(world, &["--device", "/dev/null"], "evice")),
-    ("refused::host_network", |world| by_name(world, &["--network", "host"], "host")),
+    ("refused::network_of_another", |world| {
+        by_name(world, &["--network", "container:x"], "put both on a user-defined network")
+    }),
     ("refused::processes_of_another", |world| by_name(world, &["--pid", "container:x"], "PidMode")),
     ("refused::profiles", |world| by_name(world, &["--security-opt", "apparmor=mine"], "apparmor=mine")),
 ];

@@ -75,7 +75,8 @@ async fn every_flag_of_create_does_what_coverage_says() {
         let said = String::from_utf8(output.stderr).unwrap();
         (output.status.success(), said, request(&sent.lock().unwrap()))
     };
-    vch.docker_ok(&["network", "create", "--subnet", "10.0.0.0/24", "mine"]).await;
+    let six = ["--ipv6", "--subnet", "fd00::/64"];
+    vch.docker_ok(&[&["network", "create", "--subnet", "10.0.0.0/24"], &six[..], &["mine"]].concat()).await;
     vch.docker_ok(&["create", "--name", "there", IMAGE, "sim"]).await;
     let (_, _, (plain_query, plain)) = create(&[IMAGE, "sim"]).await;
     let mut wrong = Vec::new();

@@ -14,7 +14,11 @@ mod health;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod ipv6;
+#[cfg(test)]
 mod life;
+#[cfg(test)]
+mod links;
 #[cfg(test)]
 mod networks;
 #[cfg(test)]

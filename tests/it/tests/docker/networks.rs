@@ -6,12 +6,12 @@ use bulkhead_model::ports::Protocol;
 use bulkhead_model::{ContainerId, VchId};
 use serde_json::{Value, json};
 
-async fn inspect(vch: &Endpoint, what: &[&str]) -> Value {
+pub async fn inspect(vch: &Endpoint, what: &[&str]) -> Value {
     let text = vch.docker_ok(&[&["inspect"], what].concat()).await;
     serde_json::from_str::<Value>(&text).unwrap()[0].take()
 }
 
-async fn run(vch: &Endpoint, name: &str, options: &[&str]) -> ContainerId {
+pub async fn run(vch: &Endpoint, name: &str, options: &[&str]) -> ContainerId {
     let fixed = ["run", "-d", "--name", name];
     let sim = [IMAGE, "sim", "sleep"];
     vch.docker_ok(&[&fixed, options, &sim].concat()).await.parse().unwrap()
@@ -30,7 +30,7 @@ fn leading(vch: &Endpoint) -> Vec<String> {
 }
 
 /// Names that a container's guest knows, with addresses.
-fn names(vch: &Endpoint, id: &ContainerId) -> Vec<String> {
+pub fn names(vch: &Endpoint, id: &ContainerId) -> Vec<String> {
     let told = vch.world.sim.told_network(id).unwrap_or_default();
     let is_short_id = |name: &str| name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     let named = told.resolver.names.into_iter().filter(|one| !is_short_id(&one.name));
@@ -93,7 +93,7 @@ async fn a_network_from_create_to_rm() {
         (&["--subnet", "198.18.4.0/24", "x"], "Pool overlaps"),
         (&["bridge"], "operation is not permitted on predefined bridge network"),
         (&["--driver", "overlay", "x"], "plugin \"overlay\" not found"),
-        (&["--ipv6", "x"], "IPv6 is not supported yet"),
+        (&["--subnet", "fd00::/64", "x"], "EnableIPv6 (--ipv6) is not set"),
     ] {
         let refused = vch.docker_fails(&[&["network", "create"], args].concat()).await;
         assert!(refused.contains(text), "{args:?}: {refused}");
@@ -122,7 +122,8 @@ async fn a_network_from_create_to_rm() {
     assert_eq!(network["IPAM"]["Config"][0]["IPRange"], "10.5.0.64/26");
     assert!(vch.docker_fails(&["network", "rm", "mine"]).await.contains("has active endpoints"));
     vch.docker_ok(&["rm", "-f", "web", "db"]).await;
-    let event = ["--filter", "type=network", "--format", "{{.Action}} {{.Actor.Attributes.name}}"];
+    let event = ["--filter", "event=create", "--filter", "event=destroy", "--filter", "type=network"];
+    let event = [&event[..], &["--format", "{{.Action}} {{.Actor.Attributes.name}}"]].concat();
     let pruned = vch.docker_ok(&["network", "prune", "-f", "--filter", "label=a"]).await;
     assert!(pruned.contains("mine") && !pruned.contains("inside"), "{pruned}");
     vch.docker_ok(&["network", "rm", "inside"]).await;

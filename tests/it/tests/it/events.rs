@@ -20,7 +20,7 @@ async fn events_are_numbered_without_gaps_while_many_write() {
         }
     }));
     let ids = lives.await;
-    let heard: Vec<_> = within("events", live.take(6 * 4).map(Result::unwrap).collect()).await;
+    let heard: Vec<_> = within("events", live.take(6 * 6).map(Result::unwrap).collect()).await;
     let first = heard[0].seq;
     assert!(heard.iter().zip(first..).all(|(event, seq)| event.seq == seq), "a gap");
     assert!(heard.windows(2).all(|pair| pair[0].at <= pair[1].at), "not in order of time");
@@ -33,7 +33,7 @@ async fn events_are_numbered_without_gaps_while_many_write() {
     }
     assert_eq!(
         world.events().await.iter().map(|event| event.seq).collect::<Vec<_>>(),
-        (1..=24).collect::<Vec<_>>()
+        (1..=36).collect::<Vec<_>>()
     );
 }
 

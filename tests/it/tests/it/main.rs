@@ -8,6 +8,8 @@ mod faults;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod fsck;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod journey;

@@ -1,0 +1,112 @@
+//! What this server has on the host: folders and files below its data folder, processes that hold such files, and what
+//! is in the namespaces of its VCHs.
+
+use crate::networks::QemuNetworks;
+use crate::record::MachineFolder;
+use crate::shared::Shared;
+use async_trait::async_trait;
+use bulkhead_machine::MachineError;
+use bulkhead_machine::inventory::{Found, Inventory, Kind};
+use bulkhead_model::{ContainerId, VolumeId};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+pub(crate) struct QemuInventory {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) networks: QemuNetworks,
+}
+
+#[async_trait]
+impl Inventory for QemuInventory {
+    async fn found(&self) -> Result<Vec<Found>, MachineError> {
+        let own = self.clone();
+        let done = tokio::task::spawn_blocking(move || own.look()).await;
+        done.map_err(io::Error::other).flatten().map_err(MachineError::io("looking over the host"))
+    }
+}
+
+impl QemuInventory {
+    fn look(&self) -> io::Result<Vec<Found>> {
+        let data = &self.shared.data_dir;
+        let mut all = Vec::new();
+        for (id, folder) in MachineFolder::all(&self.shared.machines_folder())? {
+            all.push(found(Kind::Machine, id.as_str(), &folder.path().display().to_string()));
+        }
+        for name in names(&data.join("journals"))? {
+            all.push(found(Kind::Journal, &name, &format!("journals/{name}")));
+        }
+        for vch in names(&data.join("vchs"))? {
+            for (folder, kind) in [("disks", Kind::Disk), ("volumes", Kind::Volume)] {
+                for file in names(&data.join("vchs").join(&vch).join(folder))? {
+                    let id = file.strip_suffix(".ext4").unwrap_or(&file);
+                    // As ids are told: without hyphens.
+                    let id = id.parse::<VolumeId>().map_or(id.to_owned(), |id| id.0.simple().to_string());
+                    all.push(found(kind, &id, &format!("vchs/{vch}/{folder}/{file}")));
+                }
+            }
+        }
+        all.extend(processes(data)?);
+        all.extend(self.networks.found()?);
+        Ok(all)
+    }
+}
+
+pub(crate) fn found(kind: Kind, of: &str, name: &str) -> Found {
+    Found { kind, of: of.to_owned(), name: name.to_owned() }
+}
+
+/// What is in a folder; nothing, where there is none.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Machines of this server: they hold files below its data folder, and are called by their container's id.
+fn processes(data: &Path) -> io::Result<Vec<Found>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
+            continue;
+        };
+        // One that ends while it is looked at is none any more.
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+        let Some(id) = named(&line) else { continue };
+        let open = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+        let mut files = open.filter_map(|fd| fs::read_link(fd.path()).ok());
+        if files.any(|file| file.starts_with(data)) {
+            all.push(found(Kind::Process, id.as_str(), pid));
+        }
+    }
+    Ok(all)
+}
+
+/// `qemu-system-x86_64 … -name ID …`
+fn named(command_line: &[u8]) -> Option<ContainerId> {
+    let mut words = command_line.split(|byte| *byte == 0).map(|word| std::str::from_utf8(word).unwrap_or(""));
+    let program = words.next()?.rsplit('/').next()?;
+    program.starts_with("qemu").then_some(())?;
+    words.find(|word| *word == "-name")?;
+    words.next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_known_by_their_command_line() {
+        let id = "ab".repeat(32);
+        let line = format!("/usr/bin/qemu-system-x86_64\0-M\0q35\0-name\0{id}\0-m\0128\0");
+        assert_eq!(named(line.as_bytes()).unwrap().as_str(), id);
+        for other in ["bash\0-name\0x", "qemu-system-x86_64\0-name\0x\0", "qemu-img\0", ""] {
+            assert_eq!(named(other.as_bytes()), None, "{other}");
+        }
+    }
+}
