@@ -35,7 +35,8 @@ impl Engine {
         client_view: serde_json::Value,
     ) -> Result<Created, EngineError> {
         for _ in 1..volumes::TRIES {
-            match self.create_once(session, name.clone(), ask.clone(), client_view.clone()).await {
+            let once = self.create_once(session, name.clone(), ask.clone(), client_view.clone());
+            match Box::pin(once).await {
                 // One of its volumes was made or removed meanwhile.
                 Err(EngineError::Store(
                     StoreError::NameTaken { kind: "volume", .. }
@@ -44,7 +45,7 @@ impl Engine {
                 other => return other,
             }
         }
-        self.create_once(session, name, ask, client_view).await
+        Box::pin(self.create_once(session, name, ask, client_view)).await
     }
 
     async fn create_once(

@@ -53,7 +53,8 @@ impl Engine {
         if !container.spec.auto_remove || container.status != Status::Created {
             return;
         }
-        if let Err(error) = self.remove(session, container.id.as_str(), false, true).await {
+        // Boxed: a removal keeps much, and a start that is refused is already far down.
+        if let Err(error) = Box::pin(self.remove(session, container.id.as_str(), false, true)).await {
             tracing::debug!(%error, "a container that may not start stays");
         }
     }

@@ -31,7 +31,7 @@ impl Engine {
         for mut wish in wishes {
             let network = pick(networks.clone(), &wish.network)?;
             check(&network, &wish)?;
-            self.find_links(container.vch, &network, &mut wish).await?;
+            Box::pin(self.find_links(container.vch, &network, &mut wish)).await?;
             if container.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
                 let why = "it is named twice".to_owned();
                 return Err(EngineError::Invalid { what: "network", value: network.name, why });
