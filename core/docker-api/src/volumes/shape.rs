@@ -33,6 +33,8 @@ pub fn volume(volume: &Volume) -> Value {
         "Name": volume.name,
         "Options": or_null(volume.options.clone()),
         "Scope": "local",
+        // Texts: the CLI's templates show large numbers as `6.7e+07`.
+        "Status": { "SizeBytes": volume.size_bytes.to_string(), "VolumeStore": volume.store },
     })
 }
 

@@ -16,7 +16,7 @@ use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start
 use bulkhead_machine::{Condition, MachineSpec};
 use bulkhead_model::event::NewEvent;
 use bulkhead_model::lifecycle::{Act, Desired, Exit, Goal, GuestFact, Status};
-use bulkhead_model::volume::disks;
+use bulkhead_model::volume::uses;
 use bulkhead_model::{Container, Mount};
 use bulkhead_store::Record;
 use std::time::Duration;
@@ -126,7 +126,7 @@ impl Driver {
 
     async fn start_machine(&mut self, container: &Container) -> Result<(), EngineError> {
         let mut gate = None;
-        if !disks(&container.spec.mounts).is_empty() {
+        if !uses(&container.spec.mounts).is_empty() {
             let held = self.gate().await;
             match self.ready_volumes(container).await? {
                 Readiness::Ready => gate = Some(held),
@@ -203,7 +203,7 @@ impl Driver {
             vcpus: resources.vcpus(),
             memory_bytes: resources.memory_bytes.max(MACHINE_BYTES_MIN).next_multiple_of(1 << 20),
             layers: container.layers.clone(),
-            volumes: disks(&container.spec.mounts),
+            volumes: self.run_disks(container).await?,
             token: random()?,
             run: run_of(&container.status),
             journal_bytes_max: 2 * self.log_bytes(container).await?,

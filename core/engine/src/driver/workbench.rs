@@ -16,6 +16,7 @@ use bulkhead_guest_protocol::message::{AgentState, RequestBody};
 use bulkhead_machine::{MachineError, MachineSpec};
 use bulkhead_model::Container;
 use bulkhead_model::lifecycle::{Act, Facts, GuestFact, MachineFact, Status, Step, next};
+use bulkhead_model::volume::VolumeUse;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -128,10 +129,12 @@ impl Driver {
         if state != AgentState::Ready {
             return Err(self.broken(&GuestError::Protocol(format!("{state:?} at its start"))));
         }
+        let volumes: Vec<_> =
+            spec.volumes.iter().map(|disk| VolumeUse { id: disk.at.id, read_only: disk.read_only }).collect();
         let assemble = Assemble {
             unix_ns: u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0),
             layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
-            volumes: told(&container.spec.mounts, &spec.volumes),
+            volumes: told(&container.spec.mounts, &volumes),
         };
         let done = link.call(RequestBody::Assemble(assemble), Self::start_deadline(container)).await;
         done.map_err(|error| self.broken(&error))?;

@@ -16,8 +16,9 @@ pub mod script;
 use crate::state::{MachineEvent, MachineState};
 use crate::{BackEnd, Capabilities, MachineError, MachineSpec};
 use bulkhead_model::ports::Protocol;
-use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use bulkhead_model::{ContainerId, Digest, VchId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -93,7 +94,9 @@ struct World {
     disks: HashSet<(VchId, ContainerId)>,
     layers: BTreeMap<(VchId, Digest), Arc<disks::LayerFile>>,
     /// With their sizes.
-    volumes: BTreeMap<(VchId, VolumeId), u64>,
+    volumes: BTreeMap<disks::VolumeKey, u64>,
+    /// Folders of the host that are ready for volumes.
+    folders: BTreeSet<(VchId, PathBuf)>,
     faults: HashMap<Verb, VecDeque<String>>,
     calls: BTreeMap<Verb, u64>,
     hook: Option<Hook>,
@@ -199,6 +202,16 @@ impl Sim {
     /// Sizes of all disks of volumes.
     pub fn volume_sizes(&self) -> Vec<u64> {
         self.lock().volumes.values().copied().collect()
+    }
+
+    /// The folders of the host in which there are volumes, each as often as there are.
+    pub fn volume_folders(&self) -> Vec<Option<PathBuf>> {
+        self.lock().volumes.keys().map(|(_, folder, _)| folder.clone()).collect()
+    }
+
+    /// What a folder for volumes lies on is not mounted any more; [`crate::Disks::open_folder`] brings it back.
+    pub fn unmount(&self, vch: VchId, folder: &Path) {
+        self.lock().folders.remove(&(vch, folder.to_owned()));
     }
 
     /// The volumes that a machine has, and whether it can only read each.

@@ -5,7 +5,7 @@ use bulkhead_engine::EngineError;
 use bulkhead_machine::Disks as _;
 use bulkhead_machine::sim::Verb;
 use bulkhead_model::reason::Rule;
-use bulkhead_model::volume::{MountAsk, MountsFrom, VolumeAsk};
+use bulkhead_model::volume::{MountAsk, MountsFrom, VolumeAsk, VolumePlace};
 use bulkhead_model::{ContainerAsk, ContainerId, VchSettings, VolumeId};
 
 fn named(name: &str) -> VolumeAsk {
@@ -128,7 +128,8 @@ async fn disks_and_rows_agree_after_a_crash() {
     let volume = world.engine.create_volume(&world.session, &named("data")).await.unwrap();
     // One was made, and its server died before it was written down.
     let orphan = VolumeId(uuid::Uuid::new_v4());
-    world.sim.create_volume(world.vch.id, orphan, 1 << 30).await.unwrap();
+    let stray = VolumePlace { id: orphan, folder: None };
+    world.sim.create_volume(world.vch.id, &stray, 1 << 30).await.unwrap();
     // One was removed, and its server died before its disk was.
     let gone = world.engine.create_volume(&world.session, &named("gone")).await.unwrap();
     world.sim.fail_next(Verb::DeleteVolume, "cut");
@@ -139,7 +140,7 @@ async fn disks_and_rows_agree_after_a_crash() {
     let again = world.engine.create_volume(&world.session, &named("gone")).await.unwrap();
     assert_ne!(again.id, gone.id);
     world.restart().await;
-    let mut left = world.sim.volumes(world.vch.id).await.unwrap();
+    let mut left = world.sim.volumes(world.vch.id, None).await.unwrap();
     left.sort_unstable();
     let mut expect = [volume.id, again.id];
     expect.sort_unstable();
