@@ -87,7 +87,7 @@ impl Driver {
                     self.await_power_off().await?;
                 }
                 if !over && (matches!(container.desired.goal, Goal::Stop { .. }) || leaves) {
-                    self.kill_from_within().await?;
+                    self.kill_from_within(container).await?;
                 }
                 self.link = None;
                 Ok(back_end.machines.kill(&self.id).await?)
@@ -304,11 +304,22 @@ impl Driver {
             journal_offset,
             journal_limit,
         };
-        let Some(link) = self.link.as_mut() else {
+        let Some(link) = &self.link else {
             self.guest = GuestFact::Unknown;
             return Ok(());
         };
-        match link.call(RequestBody::Start(Box::new(start)), Self::start_deadline(container)).await {
+        let (agent, deadline) = (link.agent().clone(), Self::start_deadline(container));
+        let body = RequestBody::Start(Box::new(start));
+        let answer = match self.call_while(Self::check_starts, &agent, body, deadline).await {
+            // Somebody wants something else of it.
+            Err(EngineError::Conflict(_)) => {
+                self.link = None;
+                self.guest = GuestFact::Unknown;
+                return Ok(());
+            }
+            other => other?,
+        };
+        match answer {
             Ok(ReplyBody::Started { unix_ns, .. }) => {
                 self.journal.limit = journal_limit;
                 self.told_network = Some(network);

@@ -101,12 +101,14 @@ impl Driver {
 
     async fn settle_in_machine(&mut self, container: &Container, gate: Gate) -> Result<(), EngineError> {
         let link = self.set_up(container, SETTLING_RUN, gate, Self::check_starts).await?;
-        let released = link.call(RequestBody::ReleaseVolumes, Self::start_deadline(container)).await;
+        let deadline = Self::start_deadline(container);
+        let release = RequestBody::ReleaseVolumes;
+        let released = self.call_while(Self::check_starts, link.agent(), release, deadline).await?;
         released.map_err(|error| self.broken(&error))?;
         Ok(())
     }
 
-    fn check_starts(&self, container: &Container) -> Result<(), EngineError> {
+    pub(super) fn check_starts(&self, container: &Container) -> Result<(), EngineError> {
         match (&container.desired.goal, &container.status) {
             (Goal::Run, Status::Starting { .. }) => Ok(()),
             _ => Err(EngineError::Conflict(format!("container {} is not to start", self.id.short()))),

@@ -6,6 +6,7 @@
 //! next driver ends or pauses as any such.
 
 use super::acts::{CALL_DEADLINE, GREET_SLICE};
+use super::patience::Wanted;
 use super::volumes::{Gate, told};
 use super::{Command, Driver, Handle, run_of};
 use crate::EngineError;
@@ -104,7 +105,7 @@ impl Driver {
         container: &Container,
         run: u32,
         gate: Gate,
-        wanted: fn(&Self, &Container) -> Result<(), EngineError>,
+        wanted: Wanted,
     ) -> Result<Link, EngineError> {
         let back_end = self.engine.back_end().clone();
         if !back_end.disks.has_disk(self.vch, &self.id).await? {
@@ -136,7 +137,8 @@ impl Driver {
             layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
             volumes: told(&container.spec.mounts, &volumes),
         };
-        let done = link.call(RequestBody::Assemble(assemble), Self::start_deadline(container)).await;
+        let (body, deadline) = (RequestBody::Assemble(assemble), Self::start_deadline(container));
+        let done = self.call_while(wanted, link.agent(), body, deadline).await?;
         done.map_err(|error| self.broken(&error))?;
         Ok(link)
     }

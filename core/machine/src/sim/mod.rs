@@ -101,6 +101,8 @@ struct World {
     calls: BTreeMap<Verb, u64>,
     hook: Option<Hook>,
     hold_boot: bool,
+    hold_start: bool,
+    held: HashSet<ContainerId>,
     silent: HashSet<ContainerId>,
     networks: Vec<crate::networks::VchNetworks>,
     used_ports: HashSet<(Protocol, u16)>,
@@ -277,6 +279,16 @@ impl Sim {
     /// While held, agents do not come up.
     pub fn hold_boot(&self, hold: bool) {
         self.lock().hold_boot = hold;
+    }
+
+    /// Agents that are told to assemble disks or to start a process do not get done with it, as with a large copy.
+    pub fn hold_start(&self, hold: bool) {
+        self.lock().hold_start = hold;
+    }
+
+    /// Whether the agent of a machine is at what [`Self::hold_start`] holds up, or was.
+    pub fn is_held(&self, id: &ContainerId) -> bool {
+        self.lock().held.contains(id)
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {
