@@ -32,6 +32,7 @@ mod output;
 mod pull;
 mod recovery;
 mod system;
+mod templates;
 mod vchs;
 mod volumes;
 mod wait;
@@ -63,6 +64,7 @@ pub use bulkhead_guest_protocol::files::PathStat;
 pub use bulkhead_guest_protocol::watch::{DeviceUsage, Process, Processes, Usage};
 pub use bulkhead_image::registry::Credentials;
 pub use bulkhead_image::{ImageError, PullProgress, Stage};
+pub use bulkhead_machine::templates::{TemplateFacts, TemplateState};
 
 use bulkhead_image::convert::Converter;
 use bulkhead_image::registry::Registries;

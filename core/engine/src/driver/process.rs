@@ -42,6 +42,7 @@ pub(crate) fn interior(spec: &ContainerSpec) -> Interior {
         sysctls: options.all_sysctls().into_iter().collect(),
         masked_paths: options.masked(spec.privileged),
         read_only_paths: options.unwritable(spec.privileged),
+        memory_bytes: resources.memory_bytes,
         pids_max: options.pids_max.unwrap_or(0),
         cpu_quota_milli: if is_part { resources.cpu_milli } else { 0 },
         init: options.init,

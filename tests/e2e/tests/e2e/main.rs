@@ -26,6 +26,7 @@ mod sdk;
 mod services;
 mod streams;
 mod survival;
+mod templates;
 mod volumes;
 mod watch;
 mod world;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         output::CASES,
         streams::CASES,
         files::CASES,
+        templates::CASES,
         volumes::CASES,
         watch::CASES,
         sdk::CASES,

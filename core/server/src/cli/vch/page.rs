@@ -48,6 +48,7 @@ pub fn of(vch: &VchView) -> String {
         ),
         ("container disk", output::bytes(settings.disk_bytes)),
         ("container log", output::bytes(settings.log_bytes)),
+        ("boot", settings.boot.to_string()),
         (
             "socket users",
             if uids.is_empty() {

@@ -1,8 +1,8 @@
 //! What can be set of a VCH, when it is made and later.
 
 use super::super::size;
-use bulkhead_model::VolumeStoreName;
 use bulkhead_model::ports::PortRange;
+use bulkhead_model::{Boot, VolumeStoreName};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::net::Ipv4Addr;
@@ -55,6 +55,9 @@ pub struct Settings {
     /// Ports of the host that containers may be published on (all but 22 and 443, unless given)
     #[arg(long, value_name = "FIRST-LAST")]
     publish_ports: Vec<PortRange>,
+    /// `cold`: its machines share no memory with others and start slowly; `clone` otherwise
+    #[arg(long, value_name = "HOW")]
+    boot: Option<Boot>,
 }
 
 /// A limit, or none.
@@ -110,6 +113,7 @@ impl Settings {
         set("socket_uids", list(self.socket_uid.into_iter().map(Value::from).collect()));
         set("tls_listen", self.tls.map(listen));
         set("insecure_listen", self.insecure_tcp.map(listen));
+        set("boot", self.boot.map(|boot| json!(boot)));
         let mut publish = Map::new();
         let addresses = self.publish_address.into_iter().map(|address| json!(address)).collect();
         publish.extend(list(addresses).map(|addresses| ("addresses".to_owned(), addresses)));
