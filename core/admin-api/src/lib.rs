@@ -4,9 +4,9 @@
 //!   GET    /v1/vchs                              GET  /v1/vchs/{name}/decisions
 //!   POST   /v1/vchs                              POST /v1/vchs/{name}/client-certificates
 //!   GET    /v1/vchs/{name}                       GET  /v1/decisions/{id}
-//!   DELETE /v1/vchs/{name}?force=true            GET  /v1/policies/status
-//!   GET    /v1/templates                         POST /v1/templates
-//!   DELETE /v1/templates/{name}
+//!   PATCH  /v1/vchs/{name}                       GET  /v1/policies/status
+//!   DELETE /v1/vchs/{name}?force=true            GET  /v1/templates
+//!   DELETE /v1/templates/{name}                  POST /v1/templates
 //! ```
 //!
 //! **Invariants:** every request carries a [`bulkhead_model::Caller`] that the listener put there; nothing here decides,
@@ -35,7 +35,10 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/v1/vchs", get(vchs::list::handle).post(vchs::create::handle))
-        .route("/v1/vchs/{name}", get(vchs::inspect::handle).delete(vchs::remove::handle))
+        .route(
+            "/v1/vchs/{name}",
+            get(vchs::inspect::handle).patch(vchs::update::handle).delete(vchs::remove::handle),
+        )
         .route("/v1/vchs/{name}/decisions", get(vchs::decisions::handle))
         .route("/v1/vchs/{name}/client-certificates", post(vchs::certificates::handle))
         .route("/v1/decisions/{id}", get(decisions::handle))

@@ -55,7 +55,7 @@ pub use output::{Output, OutputStream};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
 pub use vchs::{NewVch, VchUsage};
-pub use volumes::{PrunedVolumes, VolumeFacts};
+pub use volumes::{PrunedVolumes, VolumeFacts, VolumeStoreFacts};
 pub use wait::{WaitFor, Waiting};
 pub use watch::{Sample, Stats};
 

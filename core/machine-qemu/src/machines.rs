@@ -541,7 +541,8 @@ impl Machines for QemuMachines {
     async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError> {
         let looked = id.clone();
         let (_, record) = self.blocking("looking at the machine", move |inner| inner.state(&looked)).await?;
-        let place = record.and_then(|record| record.spec.volumes.iter().position(|disk| disk.id == volume));
+        let place =
+            record.and_then(|record| record.spec.volumes.iter().position(|disk| disk.at.id == volume));
         let grow = lock(&self.0.live).get(id).map(|live| live.grow.clone());
         let (Some(place), Some(grow)) = (place, grow) else { return Ok(()) };
         let told = tokio::time::timeout(FREEZE_DEADLINE, grow.send((place, bytes))).await;

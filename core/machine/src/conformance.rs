@@ -4,11 +4,13 @@
 //! becomes a test of its own, on an installation of its own.
 
 use crate::agent::{AgentClient, AgentError};
-use crate::{BackEnd, Condition, Extent, JournalChunk, MachineError, MachineFacts, MachineSpec};
+use crate::{
+    BackEnd, Condition, Disks, Extent, JournalChunk, MachineError, MachineFacts, MachineSpec, VolumeDisk,
+};
 use async_trait::async_trait;
 use bulkhead_guest_protocol::journal::{Body, Exited, Reader, Record};
 use bulkhead_guest_protocol::message::{AgentState, Interior, Process, ReplyBody, RequestBody, Start, Stdio};
-use bulkhead_model::volume::VolumeDisk;
+use bulkhead_model::volume::VolumePlace;
 use bulkhead_model::{Boot, ContainerId, Digest, ServerId, VchId, VolumeId};
 use std::error::Error;
 use std::io::{Read, Write};
@@ -96,6 +98,7 @@ macro_rules! conformance {
             disks_are_made_once_and_deleted_once,
             layers_are_whole_or_not_there,
             volumes_are_made_grow_and_go,
+            volumes_are_in_folders_that_were_made_ready,
         );
     };
     ($fixture:expr; $($behaviour:ident,)+) => {

@@ -19,12 +19,13 @@ pub mod state;
 pub mod templates;
 
 use async_trait::async_trait;
-use bulkhead_model::volume::VolumeDisk;
+use bulkhead_model::volume::VolumePlace;
 use bulkhead_model::{Boot, ContainerId, Digest, EndpointId, ServerId, VchId, VolumeId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -53,6 +54,15 @@ pub struct Capabilities {
     pub volumes_max: u32,
     /// How CPU and memory of a machine are limited on the host: `cgroup-v2`, `cgroup-v1`, `none`.
     pub limits: String,
+}
+
+/// The disk of a volume as a machine gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeDisk {
+    #[serde(flatten)]
+    pub at: VolumePlace,
+    /// The machine cannot write it.
+    pub read_only: bool,
 }
 
 /// Everything a machine is made of. Equal specs give equal machines.
@@ -124,6 +134,11 @@ pub enum MachineError {
     NoSuchLayer(Digest),
     #[error("the disk of volume {0} is not on the datastore")]
     NoSuchVolume(VolumeId),
+    /// Where volumes of the VCH are, or are to be. Tenants read this: it does not tell them where that is.
+    #[error("the volume store has no place for this VCH: is what it lies on mounted?")]
+    NoFolder { folder: PathBuf },
+    #[error("the folder `{}` cannot hold volumes: {why}", folder.display())]
+    BadFolder { folder: PathBuf, why: String },
     #[error("machine {id} could not be started: {why}")]
     Start { id: ContainerId, why: String },
     #[error("the agent of machine {id} cannot be reached: {why}")]
@@ -282,19 +297,26 @@ pub trait Disks: Send + Sync + fmt::Debug {
     async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError>;
 
     /// The disk of a volume with an empty file system, made or found.
-    async fn create_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError>;
+    async fn create_volume(&self, vch: VchId, at: &VolumePlace, bytes: u64) -> Result<(), MachineError>;
 
-    /// All that there are.
-    async fn volumes(&self, vch: VchId) -> Result<Vec<VolumeId>, MachineError>;
+    /// All that there are in a folder for volumes, `None` being the data folder; none if the VCH has nothing there.
+    async fn volumes(&self, vch: VchId, folder: Option<&Path>) -> Result<Vec<VolumeId>, MachineError>;
 
     /// Bytes that it takes on the datastore; 0 if it is not there.
-    async fn volume_used(&self, vch: VchId, id: VolumeId) -> Result<u64, MachineError>;
+    async fn volume_used(&self, vch: VchId, at: &VolumePlace) -> Result<u64, MachineError>;
 
     /// Makes the disk larger, for the next machine that gets it; fine if it is as large.
-    async fn grow_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError>;
+    async fn grow_volume(&self, vch: VchId, at: &VolumePlace, bytes: u64) -> Result<(), MachineError>;
 
     /// Fine if it is not there.
-    async fn delete_volume(&self, vch: VchId, id: VolumeId) -> Result<(), MachineError>;
+    async fn delete_volume(&self, vch: VchId, at: &VolumePlace) -> Result<(), MachineError>;
+
+    /// Makes a folder of the host ready for volumes of a VCH; fine if it is. It must be there, and nobody but the server
+    /// be able to change what is in it.
+    async fn open_folder(&self, vch: VchId, folder: &Path) -> Result<(), MachineError>;
+
+    /// Leaves such a folder. Fails if a volume is left in it; fine if it was left.
+    async fn leave_folder(&self, vch: VchId, folder: &Path) -> Result<(), MachineError>;
 
     /// Removes the folder of a VCH that is gone. Fails if a layer, a disk or a volume is left in it.
     async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError>;

@@ -65,6 +65,7 @@ actions! {
     VchCreate = "vch.create",
     VchList = "vch.list",
     VchInspect = "vch.inspect",
+    VchUpdate = "vch.update",
     VchDelete = "vch.delete",
     DecisionRead = "decision.read",
     TemplateList = "template.list",
@@ -126,6 +127,7 @@ impl Action {
             | Action::NetworkConnect
             | Action::NetworkDisconnect
             | Action::VchCreate
+            | Action::VchUpdate
             | Action::VchDelete
             | Action::TemplateBuild
             | Action::TemplateRemove => false,

@@ -43,5 +43,5 @@ pub use process::ProcessOptions;
 pub use reason::Reason;
 pub use reference::Reference;
 pub use restart::{RestartPolicy, Restarts};
-pub use vch::{Class, Vch, VchSettings};
+pub use vch::{Class, Vch, VchSettings, VolumeStore, VolumeStoreName};
 pub use volume::{Mount, Volume, VolumeName};

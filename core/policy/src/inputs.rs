@@ -65,6 +65,7 @@ fn context(query: &Query<'_>, settings: &Settings) -> Facts {
         let usage = Facts::from([
             ("volumes", Fact::Long(query.usage_after.volumes.into())),
             ("sizeMib", mebibytes(query.usage_after.volumes_bytes)),
+            ("storeSizeMib", mebibytes(query.usage_after.store_bytes)),
         ]);
         context.insert("usageAfter", Fact::Record(usage));
     }
@@ -257,6 +258,7 @@ fn add_volume(things: &mut Vec<Thing>, vch: &Vch, volume: &Volume) -> Uid {
         .fact("owner", Fact::Text(volume.owner.clone()))
         .fact("sizeMib", mebibytes(volume.size_bytes))
         .fact("anonymous", Fact::Bool(volume.anonymous))
+        .fact("store", Fact::Text(volume.store.to_string()))
         .parent("Vch", vch.id.to_string());
     thing.tags = volume.labels.clone();
     add(things, thing)

@@ -10,6 +10,7 @@ mod facts;
 mod figures;
 mod measure;
 mod report;
+mod volumes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,8 @@ fn compare(
     let mut rows = timed.rows;
     rows.extend(bench.in_a_running_container()?);
     rows.extend(bench.logs()?);
+    rows.extend(bench.volume_io(folder)?);
+    rows.extend(bench.many_volumes()?);
     let layout = bulkhead.layout();
     let log = fs::read_to_string(&layout.log).with_context(|| format!("`{}`", layout.log.display()))?;
     Ok(Report {

@@ -33,10 +33,11 @@ impl Engine {
     ) -> Result<Created, EngineError> {
         for _ in 1..volumes::TRIES {
             match self.create_once(session, name.clone(), ask.clone(), client_view.clone()).await {
-                // One of its volumes was made or removed meanwhile.
+                // One of its volumes was made or removed meanwhile, or the store of one changed.
                 Err(EngineError::Store(
                     StoreError::NameTaken { kind: "volume", .. }
-                    | StoreError::NotFound { kind: "volume", .. },
+                    | StoreError::NotFound { kind: "volume", .. }
+                    | StoreError::Conflict { kind: "volume store", .. },
                 )) => {}
                 other => return other,
             }
@@ -83,8 +84,8 @@ impl Engine {
             })
             .await?;
 
-        let usage = self.volumes_after(vch.id, &new).await?;
         for volume in &new {
+            let usage = self.volumes_after(volume, &new).await?;
             self.admit_volume(session, &vch, Action::VolumeCreate, volume, usage).await?;
         }
         let made = self.create_disks(&new).await;

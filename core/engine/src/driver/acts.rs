@@ -16,7 +16,7 @@ use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start
 use bulkhead_machine::{Condition, MachineSpec};
 use bulkhead_model::event::NewEvent;
 use bulkhead_model::lifecycle::{Act, Desired, Exit, Goal, GuestFact, Status};
-use bulkhead_model::volume::disks;
+use bulkhead_model::volume::uses;
 use bulkhead_model::{Container, Mount};
 use bulkhead_store::Record;
 use std::time::Duration;
@@ -85,7 +85,7 @@ impl Driver {
                     self.await_power_off().await?;
                 }
                 if !over && (matches!(container.desired.goal, Goal::Stop { .. }) || leaves) {
-                    self.kill_from_within().await?;
+                    self.kill_from_within(container).await?;
                 }
                 self.link = None;
                 Ok(back_end.machines.kill(&self.id).await?)
@@ -124,7 +124,7 @@ impl Driver {
 
     async fn start_machine(&mut self, container: &Container) -> Result<(), EngineError> {
         let mut gate = None;
-        if !disks(&container.spec.mounts).is_empty() {
+        if !uses(&container.spec.mounts).is_empty() {
             let held = self.gate().await;
             match self.ready_volumes(container).await? {
                 Readiness::Ready => gate = Some(held),
@@ -215,7 +215,7 @@ impl Driver {
             vcpus: resources.vcpus(),
             memory_bytes: resources.memory_bytes,
             layers: container.layers.clone(),
-            volumes: disks(&container.spec.mounts),
+            volumes: self.run_disks(container).await?,
             token: random()?,
             run: run_of(&container.status),
             journal_bytes_max: 2 * self.log_bytes(container).await?,
@@ -318,11 +318,22 @@ impl Driver {
             journal_offset,
             journal_limit,
         };
-        let Some(link) = self.link.as_mut() else {
+        let Some(link) = &self.link else {
             self.guest = GuestFact::Unknown;
             return Ok(());
         };
-        match link.call(RequestBody::Start(Box::new(start)), Self::start_deadline(container)).await {
+        let (agent, deadline) = (link.agent().clone(), Self::start_deadline(container));
+        let body = RequestBody::Start(Box::new(start));
+        let answer = match self.call_while(Self::check_starts, &agent, body, deadline).await {
+            // Somebody wants something else of it.
+            Err(EngineError::Conflict(_)) => {
+                self.link = None;
+                self.guest = GuestFact::Unknown;
+                return Ok(());
+            }
+            other => other?,
+        };
+        match answer {
             Ok(ReplyBody::Started { unix_ns, .. }) => {
                 self.journal.limit = journal_limit;
                 self.told_network = Some(network);

@@ -12,6 +12,7 @@ mod acts;
 mod again;
 mod journal;
 mod network;
+mod patience;
 mod pause;
 mod process;
 mod signal;

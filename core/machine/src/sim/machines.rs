@@ -37,17 +37,18 @@ impl Machines for Sim {
             return Err(refuse("its disk is not there".into()));
         }
         for disk in &spec.volumes {
-            if !world.volumes.contains_key(&(spec.vch, disk.id)) {
-                return Err(MachineError::NoSuchVolume(disk.id));
+            world.check_folder(spec.vch, &disk.at)?;
+            if !world.volumes.contains_key(&super::disks::key(spec.vch, &disk.at)) {
+                return Err(MachineError::NoSuchVolume(disk.at.id));
             }
             let holds = |machine: &Machine| {
                 let mut disks = machine.spec.volumes.iter();
                 machine.spec.id != spec.id
                     && matches!(machine.state, MachineState::Running { .. })
-                    && disks.any(|held| held.id == disk.id && !(held.read_only && disk.read_only))
+                    && disks.any(|held| held.at.id == disk.at.id && !(held.read_only && disk.read_only))
             };
             if world.machines.values().any(holds) {
-                return Err(refuse(format!("volume {} is in another machine", disk.id)));
+                return Err(refuse(format!("volume {} is in another machine", disk.at.id)));
             }
         }
         let state =

@@ -4,7 +4,7 @@ use bulkhead_model::caller::Via;
 use bulkhead_model::container::{Resources, Signal};
 use bulkhead_model::{
     Action, Boot, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Network, Origin, Vch,
-    VchId, VchSettings, Volume, VolumeId,
+    VchId, VchSettings, Volume, VolumeId, VolumeStoreName,
 };
 use bulkhead_policy::{ContainerFacts, HostFacts, ImageFacts, Query, Subject, Usage};
 use chrono::{DateTime, Utc};
@@ -120,12 +120,20 @@ impl World {
                 anonymous: false,
                 created_at: DateTime::UNIX_EPOCH,
                 settled: false,
+                store: VolumeStoreName::default(),
+                folder: None,
             },
             asked: "nginx".into(),
             image: Some(image(&["docker.io/library/nginx"])),
             accelerator: "kvm".into(),
             hardware_isolation: true,
-            usage: Usage { containers: 1, memory_bytes: 512 << 20, volumes: 1, volumes_bytes: 16 << 30 },
+            usage: Usage {
+                containers: 1,
+                memory_bytes: 512 << 20,
+                volumes: 1,
+                volumes_bytes: 16 << 30,
+                store_bytes: 16 << 30,
+            },
             now: DateTime::from_timestamp(1_764_000_000, 0).unwrap(),
         }
     }
@@ -193,6 +201,7 @@ impl World {
             | Action::NetworkList
             | Action::VolumeList
             | Action::VchCreate
+            | Action::VchUpdate
             | Action::VchInspect
             | Action::VchDelete
             | Action::DecisionRead => Subject::Vch(vch),

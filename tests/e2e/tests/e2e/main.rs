@@ -23,6 +23,7 @@ mod refused;
 mod registry;
 mod run;
 mod sdk;
+mod services;
 mod streams;
 mod survival;
 mod templates;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         refused::CASES,
         isolation::CASES,
         network::CASES,
+        services::CASES,
         api::CASES,
         own_database::CASES,
         // The last one: it kills the server.
