@@ -4,7 +4,9 @@
 //!   GET    /v1/vchs                              GET  /v1/vchs/{name}/decisions
 //!   POST   /v1/vchs                              POST /v1/vchs/{name}/client-certificates
 //!   GET    /v1/vchs/{name}                       GET  /v1/decisions/{id}
-//!   DELETE /v1/vchs/{name}?force=true            GET  /v1/policies/status
+//!   PATCH  /v1/vchs/{name}                       GET  /v1/policies/status
+//!   DELETE /v1/vchs/{name}?force=true            GET  /v1/templates
+//!   DELETE /v1/templates/{name}                  POST /v1/templates
 //!   GET    /v1/fsck
 //! ```
 //!
@@ -18,6 +20,7 @@ mod extract;
 mod fsck;
 mod policies;
 mod state;
+mod templates;
 mod vchs;
 pub mod view;
 
@@ -26,7 +29,7 @@ pub use state::{AdminState, CertificateIssuer, Endpoints, PolicyStatus};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 /// No request of this API is larger.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -34,12 +37,17 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/v1/vchs", get(vchs::list::handle).post(vchs::create::handle))
-        .route("/v1/vchs/{name}", get(vchs::inspect::handle).delete(vchs::remove::handle))
+        .route(
+            "/v1/vchs/{name}",
+            get(vchs::inspect::handle).patch(vchs::update::handle).delete(vchs::remove::handle),
+        )
         .route("/v1/vchs/{name}/decisions", get(vchs::decisions::handle))
         .route("/v1/vchs/{name}/client-certificates", post(vchs::certificates::handle))
         .route("/v1/decisions/{id}", get(decisions::handle))
         .route("/v1/policies/status", get(policies::handle))
         .route("/v1/fsck", get(fsck::handle))
+        .route("/v1/templates", get(templates::list).post(templates::build))
+        .route("/v1/templates/{name}", delete(templates::remove))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -41,6 +41,20 @@ impl AdminState {
         self.endpoints.borrow().get(&vch).cloned().unwrap_or_default()
     }
 
+    /// To wait with [`Self::endpoints_changed`] for what comes after now.
+    pub(crate) fn endpoints_now(&self) -> Endpoints {
+        let mut endpoints = self.endpoints.clone();
+        endpoints.mark_unchanged();
+        endpoints
+    }
+
+    /// Waits until the listeners were looked at again, for a while.
+    pub(crate) async fn endpoints_changed(mut endpoints: Endpoints) {
+        if tokio::time::timeout(FOLLOW_TIMEOUT, endpoints.changed()).await.is_err() {
+            tracing::warn!("the listeners did not follow a change in time");
+        }
+    }
+
     /// Waits until the listeners of a VCH are there (or gone), so that the client's next command finds it so. Gives up
     /// after a while: a listener that cannot be opened tells its own story in `inspect`.
     pub(crate) async fn endpoints_follow(&self, vch: VchId, present: bool) {

@@ -1,8 +1,10 @@
 //! The JSON of this API; also what the CLI reads and writes.
 
-use bulkhead_model::{Class, Reason, VchSettings};
+use bulkhead_engine::{TemplateFacts, TemplateState};
+use bulkhead_model::{Class, Reason, VchSettings, VolumeStoreName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Asks for a VCH. What is left out of `settings` has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +15,40 @@ pub struct VchAsk {
     pub tenant: String,
     #[serde(default)]
     pub settings: VchSettings,
+}
+
+/// Changes of settings, as a JSON merge patch (RFC 7396): what is not named stays, `null` has its default again or goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VchPatch {
+    pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+impl VchPatch {
+    /// The settings as they would be.
+    pub fn applied(self, settings: &VchSettings) -> Result<VchSettings, serde_json::Error> {
+        let mut changed = serde_json::to_value(settings)?;
+        merge(&mut changed, self.settings.into());
+        serde_json::from_value(changed)
+    }
+}
+
+fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
+    let serde_json::Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = serde_json::json!({});
+    }
+    for (key, value) in patch {
+        let Some(map) = target.as_object_mut() else { return };
+        if value.is_null() {
+            map.remove(&key);
+        } else {
+            merge(map.entry(key).or_insert(serde_json::Value::Null), value);
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +65,7 @@ pub struct VchView {
     pub endpoints: Vec<Endpoint>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageView {
     pub containers: u64,
     pub running: u64,
@@ -38,6 +74,15 @@ pub struct UsageView {
     pub images: u64,
     pub volumes: u64,
     /// Sizes of all volumes together.
+    pub volumes_bytes: u64,
+    pub volume_stores: BTreeMap<VolumeStoreName, VolumeStoreUsageView>,
+}
+
+/// What is in a volume store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeStoreUsageView {
+    pub volumes: u64,
+    /// Sizes of its volumes together.
     pub volumes_bytes: u64,
 }
 
@@ -117,4 +162,106 @@ pub struct FindingView {
     /// Whose it is, or was: an id, or the beginning of one.
     pub of: String,
     pub what: String,
+}
+
+/// Body of `POST /v1/templates`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateAsk {
+    pub vcpus: u32,
+    /// What the containers of its clones may take, at most.
+    pub memory_bytes: u64,
+}
+
+/// A machine that has booted and waits, kept to be cloned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateView {
+    pub name: String,
+    pub vcpus: u32,
+    /// Of each clone; a container may take less.
+    pub memory_bytes: u64,
+    /// `making`, `loaded`, `on-disk` or `failed`.
+    pub state: String,
+    /// Why machines of this class boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// On this host, once for all clones.
+    pub memory_used_bytes: u64,
+    pub disk_used_bytes: u64,
+    pub made_at: Option<DateTime<Utc>>,
+    /// Machines that run and were cloned from it.
+    pub clones: u32,
+}
+
+impl From<TemplateFacts> for TemplateView {
+    fn from(facts: TemplateFacts) -> Self {
+        let (state, failure) = match facts.state {
+            TemplateState::Making => ("making", None),
+            TemplateState::Loaded => ("loaded", None),
+            TemplateState::OnDisk => ("on-disk", None),
+            TemplateState::Failed { why } => ("failed", Some(why)),
+        };
+        Self {
+            name: facts.name,
+            vcpus: facts.vcpus,
+            memory_bytes: facts.memory_bytes,
+            state: state.into(),
+            failure,
+            memory_used_bytes: facts.memory_used_bytes,
+            disk_used_bytes: facts.disk_used_bytes,
+            made_at: facts.made_at,
+            clones: facts.clones,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_model::VolumeStore;
+    use serde_json::json;
+
+    #[test]
+    fn a_patch_changes_what_it_names() {
+        let fast = VolumeStore { folder: Some("/mnt/fast".into()), bytes_max: Some(1 << 30) };
+        let mut settings = VchSettings {
+            containers_max: 7,
+            memory_bytes_max: Some(1 << 30),
+            socket_uids: vec![1000, 1001],
+            ..VchSettings::default()
+        };
+        settings.volume_stores.insert("fast".parse().unwrap(), fast.clone());
+        let patched = |patch: serde_json::Value| {
+            VchPatch { settings: patch.as_object().unwrap().clone() }.applied(&settings)
+        };
+        assert_eq!(patched(json!({})).unwrap(), settings);
+        let changed = patched(json!({
+            "containers_max": null,
+            "memory_bytes_max": null,
+            "socket_uids": [1002],
+            "volume_stores": { "fast": { "bytes_max": 5 }, "default": null, "slow": { "folder": "/mnt/slow" } },
+        }))
+        .unwrap();
+        let stores = [
+            ("fast".parse().unwrap(), VolumeStore { bytes_max: Some(5), ..fast }),
+            ("slow".parse().unwrap(), VolumeStore { folder: Some("/mnt/slow".into()), bytes_max: None }),
+        ];
+        let expect = VchSettings {
+            containers_max: VchSettings::default().containers_max,
+            memory_bytes_max: None,
+            socket_uids: vec![1002],
+            volume_stores: BTreeMap::from(stores),
+            ..settings.clone()
+        };
+        assert_eq!(changed, expect);
+        let wrong = [
+            json!({ "containers": 1 }),
+            json!({ "containers_max": "many" }),
+            json!({ "volume_stores": { "Not A Name": {} } }),
+            json!({ "volume_stores": { "fast": { "size": 1 } } }),
+        ];
+        for wrong in wrong {
+            assert!(patched(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
 }

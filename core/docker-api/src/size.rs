@@ -27,9 +27,30 @@ pub fn parse(text: &str, step: f64) -> Option<u64> {
     Some(bytes as u64)
 }
 
+/// For people: `8GiB`, `1.5MiB`.
+pub fn human(bytes: u64) -> String {
+    let (mut whole, mut tenths, mut unit) = (bytes, 0, "B");
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        if whole < 1024 {
+            break;
+        }
+        tenths = (whole % 1024) * 10 / 1024;
+        whole /= 1024;
+        unit = next;
+    }
+    if tenths == 0 { format!("{whole}{unit}") } else { format!("{whole}.{tenths}{unit}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_told() {
+        for (bytes, text) in [(0, "0B"), (16 << 30, "16GiB"), (3 << 19, "1.5MiB"), (1 << 50, "1024TiB")] {
+            assert_eq!(human(bytes), text);
+        }
+    }
 
     #[test]
     fn sizes_are_read() {

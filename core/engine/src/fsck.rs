@@ -3,11 +3,12 @@
 //! Much of it is so for a moment while something starts or ends. So what is found is looked at again a little later, and
 //! only what was there both times is told.
 
+use crate::volumes::stores;
 use crate::{Engine, EngineError};
 use bulkhead_machine::Condition;
 use bulkhead_machine::inventory::{Found, Kind};
 use bulkhead_model::lifecycle::Status;
-use bulkhead_model::{Action, Caller, Container};
+use bulkhead_model::{Action, Caller, Container, Vch};
 use bulkhead_policy::Subject;
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -48,9 +49,9 @@ impl Engine {
         let of = |kind: Kind| -> HashSet<&str> {
             found.iter().filter(|one| one.kind == kind).map(|one| one.of.as_str()).collect()
         };
-        let (volumes, disks) = (of(Kind::Volume), of(Kind::Disk));
-        for id in owners.volumes.iter().filter(|id| !volumes.contains(id.as_str())) {
-            misfits.insert(finding("volume", id, "its disk is not there"));
+        let disks = of(Kind::Disk);
+        for vch in self.store().vchs().await? {
+            self.volumes_that_misfit(&vch, &mut misfits).await?;
         }
         for container in &owners.rows {
             let id = container.id.as_str();
@@ -76,6 +77,27 @@ impl Engine {
         Ok(misfits)
     }
 
+    /// Disks without a volume, and volumes without a disk, wherever the VCH has places for them.
+    async fn volumes_that_misfit(
+        &self,
+        vch: &Vch,
+        misfits: &mut BTreeSet<Finding>,
+    ) -> Result<(), EngineError> {
+        let mut found = HashSet::new();
+        for folder in std::iter::once(None).chain(stores::folders(&vch.settings).into_iter().map(Some)) {
+            found.extend(self.back_end().disks.volumes(vch.id, folder).await?);
+        }
+        let kept = self.store().kept_volumes(vch.id).await?;
+        for id in found.iter().filter(|id| !kept.iter().any(|at| at.id == **id)) {
+            misfits.insert(finding("volume", &id.to_string(), "a disk that nobody in the database has"));
+        }
+        for volume in self.store().volumes(vch.id).await?.iter().filter(|one| !found.contains(&one.id)) {
+            let text = format!("volume {}: its disk is not there", volume.name);
+            misfits.insert(finding("volume", &volume.id.to_string(), &text));
+        }
+        Ok(())
+    }
+
     async fn has_machine(&self, container: &Container) -> Result<bool, EngineError> {
         let found = self.back_end().machines.observe(&container.id).await?;
         Ok(found.is_some_and(|found| matches!(found.condition, Condition::Running { .. })))
@@ -85,8 +107,6 @@ impl Engine {
         let mut owners = Owners::default();
         for vch in self.store().vchs().await? {
             owners.vchs.push(vch.id.0.simple().to_string());
-            let volumes = self.store().volumes(vch.id).await?;
-            owners.volumes.extend(volumes.iter().map(|volume| volume.id.0.simple().to_string()));
             let networks = self.store().networks(vch.id).await?;
             owners.networks.extend(networks.iter().map(|network| network.id.to_string()));
         }
@@ -100,7 +120,6 @@ impl Engine {
 struct Owners {
     vchs: Vec<String>,
     networks: Vec<String>,
-    volumes: Vec<String>,
     rows: Vec<Container>,
 }
 
@@ -111,7 +130,6 @@ impl Owners {
             Kind::Machine | Kind::Process | Kind::Disk | Kind::Journal => {
                 self.rows.iter().any(|container| container.id.as_str() == found.of)
             }
-            Kind::Volume => any(&self.volumes),
             Kind::Namespace | Kind::Uplink => any(&self.vchs),
             Kind::Bridge => any(&self.networks),
             Kind::Tap | Kind::Rule => {

@@ -33,6 +33,7 @@ mod output;
 mod pull;
 mod recovery;
 mod system;
+mod templates;
 mod vchs;
 mod volumes;
 mod wait;
@@ -56,7 +57,7 @@ pub use output::{Output, OutputStream};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
 pub use vchs::{NewVch, VchUsage};
-pub use volumes::{PrunedVolumes, VolumeFacts};
+pub use volumes::{PrunedVolumes, VolumeFacts, VolumeStoreFacts};
 pub use wait::{WaitFor, Waiting};
 pub use watch::{Sample, Stats};
 
@@ -65,6 +66,7 @@ pub use bulkhead_guest_protocol::files::PathStat;
 pub use bulkhead_guest_protocol::watch::{DeviceUsage, Process, Processes, Usage};
 pub use bulkhead_image::registry::Credentials;
 pub use bulkhead_image::{ImageError, PullProgress, Stage};
+pub use bulkhead_machine::templates::{TemplateFacts, TemplateState};
 
 use bulkhead_image::convert::Converter;
 use bulkhead_image::registry::Registries;

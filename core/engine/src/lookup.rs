@@ -21,6 +21,23 @@ impl From<StoreError> for EngineError {
                         .number("requested", signed(requested), unit),
                 ))
             }
+            StoreError::VolumeStoreFull { store, limit, used, requested } => {
+                let name = format!("volume_stores.{store}.bytes_max");
+                let text = format!(
+                    "volumes in store {store} have {used} bytes, {requested} more would pass its {limit}"
+                );
+                let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+                EngineError::Limit(Box::new(
+                    Reason::new(Rule::Limit(name.clone()), name, text)
+                        .number("limit", signed(limit), "bytes")
+                        .number("used", signed(used), "bytes")
+                        .number("requested", signed(requested), "bytes"),
+                ))
+            }
+            StoreError::VolumeStoreInUse { store, volumes } => EngineError::Conflict(format!(
+                "volume store {store} has {volumes} volumes, and they are where they are: it cannot go or get another \
+                 folder before they are removed"
+            )),
             other => EngineError::Store(other),
         }
     }

@@ -41,7 +41,7 @@ impl Engine {
             self.clear_condemned(vch.id).await?;
             self.clear_unrecorded(vch.id).await?;
             self.clear_condemned_volumes(vch.id).await?;
-            self.clear_unrecorded_volumes(vch.id).await?;
+            self.clear_unrecorded_volumes(&vch).await?;
             if vch.deleting {
                 let engine = self.clone();
                 self.0.tasks.spawn(async move {

@@ -1,5 +1,6 @@
 //! What the VCH is and what it has, for `info`, `version` and disk usage.
 
+use crate::volumes::VolumeStoreFacts;
 use crate::{Engine, EngineError, Session};
 use bulkhead_machine::Capabilities;
 use bulkhead_model::{Action, Vch};
@@ -16,6 +17,7 @@ pub struct SystemFacts {
     /// Of those that run, the ones that stand still.
     pub paused: u64,
     pub images: u64,
+    pub volume_stores: Vec<VolumeStoreFacts>,
     pub accept_emulation: bool,
     /// Digest of the policy set in force.
     pub policy_set: String,
@@ -29,7 +31,7 @@ impl Engine {
     pub async fn system(&self, session: &Session) -> Result<SystemFacts, EngineError> {
         let vch = self.vch_of(session).await?;
         self.admit_vch(session, &vch, Action::SystemRead).await?;
-        let usage = self.vch_usage(vch.id).await?;
+        let usage = self.vch_usage(&vch).await?;
         let layers = self.store().layers(vch.id).await?;
         Ok(SystemFacts {
             capabilities: self.back_end().machines.capabilities().clone(),
@@ -38,6 +40,7 @@ impl Engine {
             running: usage.running,
             paused: usage.paused,
             images: usage.images,
+            volume_stores: usage.volume_stores,
             accept_emulation: self.0.policies.settings().accepts_emulation,
             policy_set: self.0.policies.status().policy_set,
             without_networks: self.back_end().networks.unavailable().map(str::to_owned),

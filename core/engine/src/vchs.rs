@@ -1,6 +1,7 @@
 //! Use cases of operators: virtual container hosts and decisions.
 
 use crate::admission::{Admitted, Ask, random};
+use crate::volumes::{self, VolumeStoreFacts};
 use crate::{Engine, EngineError};
 use bulkhead_model::event::{EventKind, NewEvent};
 use bulkhead_model::lifecycle::Status;
@@ -21,7 +22,7 @@ pub struct NewVch {
 }
 
 /// What a VCH uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VchUsage {
     pub containers: u64,
     pub running: u64,
@@ -33,6 +34,7 @@ pub struct VchUsage {
     pub volumes: u64,
     /// Sizes of all volumes together, in bytes.
     pub volumes_bytes: u64,
+    pub volume_stores: Vec<VolumeStoreFacts>,
 }
 
 impl Engine {
@@ -59,10 +61,20 @@ impl Engine {
         };
         let admitted = self.admit_operator(caller, Action::VchCreate, Subject::Vch(&vch)).await?;
         let record = Record::at(vch.created_at).audit(admitted.audit).event(vch_event(&vch, "create"));
-        match self.store().create_vch(&vch, &record).await {
-            Err(StoreError::NameTaken { name, .. }) => return Err(EngineError::VchNameInUse(name)),
-            other => other?,
+        let created = async {
+            self.open_stores(vch.id, &vch.settings).await?;
+            match self.store().create_vch(&vch, &record).await {
+                Err(StoreError::NameTaken { name, .. }) => Err(EngineError::VchNameInUse(name)),
+                other => Ok(other?),
+            }
         };
+        if let Err(error) = created.await {
+            // Where that is not known, folders that nobody uses may stay.
+            if !matches!(error, EngineError::Store(StoreError::OutcomeUnknown(_))) {
+                self.leave_stores(vch.id, &vch.settings, None).await;
+            }
+            return Err(error);
+        }
         self.0.feed.wake();
         self.vchs_were_changed();
         self.networks_changed();
@@ -73,7 +85,7 @@ impl Engine {
         self.admit_operator(caller, Action::VchList, Subject::Platform).await?;
         let mut all = Vec::new();
         for vch in self.store().vchs().await? {
-            let usage = self.vch_usage(vch.id).await?;
+            let usage = self.vch_usage(&vch).await?;
             all.push((vch, usage));
         }
         Ok(all)
@@ -82,8 +94,38 @@ impl Engine {
     pub async fn vch(&self, caller: &Caller, name: &str) -> Result<(Vch, VchUsage), EngineError> {
         let vch = self.vch_named(name).await?;
         self.admit_operator(caller, Action::VchInspect, Subject::Vch(&vch)).await?;
-        let usage = self.vch_usage(vch.id).await?;
+        let usage = self.vch_usage(&vch).await?;
         Ok((vch, usage))
+    }
+
+    /// Sets a VCH to something else; all of it holds from now on. `before`: what the caller saw of it.
+    pub async fn vch_update(
+        &self,
+        caller: &Caller,
+        before: &Vch,
+        settings: VchSettings,
+    ) -> Result<Vch, EngineError> {
+        let vch = Vch { settings, ..before.clone() };
+        let admitted = self.admit_operator(caller, Action::VchUpdate, Subject::Vch(&vch)).await?;
+        let record = Record::at(self.now()).audit(admitted.audit).event(vch_event(&vch, "update"));
+        self.open_stores(vch.id, &vch.settings).await?;
+        let updated = self.store().update_settings(vch.id, &before.settings, &vch.settings, &record).await;
+        match updated {
+            Ok(_) => self.leave_stores(vch.id, &before.settings, Some(&vch.settings)).await,
+            Err(StoreError::Conflict { .. }) => {
+                return Err(EngineError::Conflict(format!("VCH {} changed meanwhile; try again", vch.name)));
+            }
+            Err(error) => {
+                if !matches!(error, StoreError::OutcomeUnknown(_)) {
+                    self.leave_stores(vch.id, &vch.settings, Some(&before.settings)).await;
+                }
+                return Err(error.into());
+            }
+        }
+        self.0.feed.wake();
+        self.vchs_were_changed();
+        self.networks_changed();
+        Ok(vch)
     }
 
     /// Removes a VCH with its images. With containers or volumes in it only by `force`, which ends and removes them.
@@ -130,7 +172,9 @@ impl Engine {
             self.store().remove_volume(vch.id, volume.id, &record).await?;
         }
         self.clear_condemned_volumes(vch.id).await?;
+        self.give_up_volumes(vch.id).await?;
         self.back_end().disks.forget_vch(vch.id).await?;
+        self.leave_stores(vch.id, &vch.settings, None).await;
         self.store().delete_vch(vch.id, &Record::at(self.now()).audit(audit(Action::VchDelete))).await?;
         self.keep_networks(None).await?;
         self.vchs_were_changed();
@@ -189,10 +233,10 @@ impl Engine {
         self.admit(Ask { action, caller, endpoint: None, subject, usage_after: Usage::default() }).await
     }
 
-    pub(crate) async fn vch_usage(&self, vch: VchId) -> Result<VchUsage, EngineError> {
-        let containers = self.store().containers(vch).await?;
-        let images = self.store().images(vch).await?.len();
-        let volumes = self.store().volumes(vch).await?;
+    pub(crate) async fn vch_usage(&self, vch: &Vch) -> Result<VchUsage, EngineError> {
+        let containers = self.store().containers(vch.id).await?;
+        let images = self.store().images(vch.id).await?.len();
+        let volumes = self.store().volumes(vch.id).await?;
         let live = containers
             .iter()
             .filter(|container| matches!(container.status, Status::Starting { .. } | Status::Running { .. }));
@@ -211,6 +255,7 @@ impl Engine {
             images: count(images),
             volumes: count(volumes.len()),
             volumes_bytes: volumes.iter().map(|volume| volume.size_bytes).sum(),
+            volume_stores: volumes::store_facts(&vch.settings, &volumes),
         })
     }
 

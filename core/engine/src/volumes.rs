@@ -6,19 +6,24 @@
 //! ```
 
 mod plan;
+pub(crate) mod stores;
 
 pub(crate) use plan::Planned;
+pub use stores::VolumeStoreFacts;
+pub(crate) use stores::facts as store_facts;
 
 use crate::admission::{Admitted, Ask, random};
 use crate::{Engine, EngineError, Session};
 use bulkhead_guest_protocol::message::RequestBody;
+use bulkhead_machine::MachineError;
 use bulkhead_model::event::{EventKind, NewEvent};
 use bulkhead_model::lifecycle::Status;
-use bulkhead_model::volume::{VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VolumeAsk, disks};
+use bulkhead_model::volume::{VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VolumeAsk, VolumePlace, uses};
 use bulkhead_model::{Action, ContainerId, Vch, VchId, Volume, VolumeId, VolumeName};
 use bulkhead_policy::{Subject, Usage};
 use bulkhead_store::{Record, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 /// A volume and who has it.
@@ -75,40 +80,41 @@ impl Engine {
         Ok(volume)
     }
 
-    /// Bytes that its disk takes on the datastore.
-    pub async fn volume_used(&self, volume: &Volume) -> Result<u64, EngineError> {
-        Ok(self.back_end().disks.volume_used(volume.vch, volume.id).await?)
+    /// Bytes that its disk takes. `None`: what its volume store lies on is not there now.
+    pub async fn volume_used(&self, volume: &Volume) -> Result<Option<u64>, EngineError> {
+        match self.back_end().disks.volume_used(volume.vch, &volume.place()).await {
+            Err(MachineError::NoFolder { .. }) => Ok(None),
+            other => Ok(Some(other?)),
+        }
     }
 
     /// Makes a volume, or finds the one of that name. One that is there is made as large as is asked for.
     pub async fn create_volume(&self, session: &Session, ask: &VolumeAsk) -> Result<Volume, EngineError> {
-        let vch = self.vch_of(session).await?;
         for _ in 1..TRIES {
-            match self.create_volume_once(session, &vch, ask).await {
+            match self.create_volume_once(session, ask).await {
                 Err(EngineError::Store(StoreError::NameTaken { .. } | StoreError::Conflict { .. })) => {}
                 other => return other,
             }
         }
-        self.create_volume_once(session, &vch, ask).await
+        self.create_volume_once(session, ask).await
     }
 
-    async fn create_volume_once(
-        &self,
-        session: &Session,
-        vch: &Vch,
-        ask: &VolumeAsk,
-    ) -> Result<Volume, EngineError> {
+    async fn create_volume_once(&self, session: &Session, ask: &VolumeAsk) -> Result<Volume, EngineError> {
+        let vch = &self.vch_of(session).await?;
         if let Some(name) = &ask.name {
             match self.find_volume(vch.id, name.as_str()).await {
-                Ok(found) => return self.grown(session, vch, found, ask.size_bytes).await,
+                Ok(found) => {
+                    stores::check_same(&found, ask)?;
+                    return self.grown(session, vch, found, ask.size_bytes).await;
+                }
                 Err(EngineError::NoSuchVolume(_)) => {}
                 Err(other) => return Err(other),
             }
         }
         let volume = self.new_volume(session, vch, ask)?;
-        let usage = self.volumes_after(vch.id, std::slice::from_ref(&volume)).await?;
+        let usage = self.volumes_after(&volume, std::slice::from_ref(&volume)).await?;
         let admitted = self.admit_volume(session, vch, Action::VolumeCreate, &volume, usage).await?;
-        self.back_end().disks.create_volume(vch.id, volume.id, volume.size_bytes).await?;
+        self.back_end().disks.create_volume(vch.id, &volume.place(), volume.size_bytes).await?;
         let record = Record::at(volume.created_at).audit(admitted.audit).event(volume_event(
             &volume.name,
             "create",
@@ -132,6 +138,7 @@ impl Engine {
     ) -> Result<Volume, EngineError> {
         let size_bytes = ask.size_bytes.unwrap_or(vch.settings.volume_bytes);
         check_size(size_bytes)?;
+        let (store, folder) = stores::of(vch, ask)?;
         Ok(Volume {
             vch: vch.id,
             id: VolumeId(uuid::Builder::from_random_bytes(random()?).into_uuid()),
@@ -146,6 +153,8 @@ impl Engine {
             anonymous: ask.name.is_none(),
             created_at: self.now(),
             settled: false,
+            store,
+            folder,
         })
     }
 
@@ -166,15 +175,19 @@ impl Engine {
             )));
         }
         check_size(size_bytes)?;
-        let usage = self.volumes_after(vch.id, &[]).await?;
-        let volumes_bytes = usage.volumes_bytes.saturating_add(size_bytes - volume.size_bytes);
-        let usage = Usage { volumes_bytes, ..usage };
+        let usage = self.volumes_after(&volume, &[]).await?;
+        let more = size_bytes - volume.size_bytes;
+        let usage = Usage {
+            volumes_bytes: usage.volumes_bytes.saturating_add(more),
+            store_bytes: usage.store_bytes.saturating_add(more),
+            ..usage
+        };
         let admitted = self.admit_volume(session, vch, Action::VolumeCreate, &larger, usage).await?;
         if size_bytes > volume.size_bytes {
             let record = Record::at(self.now()).audit(admitted.audit);
             self.store().grow_volume(&volume, size_bytes, &record).await?;
             // Before a machine gets it, this is done again.
-            self.back_end().disks.grow_volume(vch.id, volume.id, size_bytes).await?;
+            self.back_end().disks.grow_volume(vch.id, &volume.place(), size_bytes).await?;
         }
         self.show_growth(&larger).await?;
         Ok(larger)
@@ -185,8 +198,8 @@ impl Engine {
         let mut users = self.store().volume_users(volume.vch).await?;
         for id in users.remove(&volume.id).unwrap_or_default() {
             let Ok(container) = self.store().container(volume.vch, &id).await else { continue };
-            let disks = disks(&container.spec.mounts);
-            let place = disks.iter().position(|disk| disk.id == volume.id && !disk.read_only);
+            let uses = uses(&container.spec.mounts);
+            let place = uses.iter().position(|found| found.id == volume.id && !found.read_only);
             let (Some(place), Status::Running { .. }) = (place, &container.status) else { continue };
             let (disk, bytes) = (u32::try_from(place).unwrap_or(u32::MAX), volume.size_bytes);
             self.back_end().machines.volume_grown(&id, volume.id, bytes).await?;
@@ -229,17 +242,18 @@ impl Engine {
             if users.contains_key(&volume.id) || !wanted(&volume) {
                 continue;
             }
-            let used = self.volume_used(&volume).await.unwrap_or(0);
+            let used = self.volume_used(&volume).await.ok().flatten().unwrap_or(0);
             match self.remove_one_volume(session, &vch, &volume).await {
                 Ok(()) => {
                     pruned.names.push(volume.name);
                     pruned.reclaimed_bytes = pruned.reclaimed_bytes.saturating_add(used);
                 }
-                // Protected, or in use or gone by now.
+                // Protected, in use or gone by now, or not to be reached.
                 Err(
                     error @ (EngineError::Denied { .. }
                     | EngineError::VolumeInUse { .. }
-                    | EngineError::NoSuchVolume(_)),
+                    | EngineError::NoSuchVolume(_)
+                    | EngineError::Machine(MachineError::NoFolder { .. })),
                 ) => tracing::info!(volume.name = %volume.name, %error, "not pruned"),
                 Err(error) => return Err(error),
             }
@@ -263,6 +277,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let Admitted { audit } =
             self.admit_volume(session, vch, Action::VolumeRemove, volume, Usage::default()).await?;
+        // What cannot be deleted now is not removed.
+        self.back_end().disks.volume_used(vch.id, &volume.place()).await?;
         let record = Record::at(self.now()).audit(audit).event(volume_event(&volume.name, "destroy", &[]));
         match self.store().remove_volume(vch.id, volume.id, &record).await {
             Err(StoreError::VolumeInUse { containers }) => {
@@ -296,17 +312,20 @@ impl Engine {
         self.admit(Ask { action, caller: &session.caller, endpoint: Some(vch), subject, usage_after }).await
     }
 
-    /// What the VCH would use with these, too.
-    pub(crate) async fn volumes_after(&self, vch: VchId, new: &[Volume]) -> Result<Usage, EngineError> {
-        let there = self.store().volumes(vch).await?;
-        let volumes_bytes = there.iter().chain(new).map(|volume| volume.size_bytes).sum();
+    /// What the VCH, and the volume store of one of them, would use with these, too.
+    pub(crate) async fn volumes_after(&self, one: &Volume, new: &[Volume]) -> Result<Usage, EngineError> {
+        let there = self.store().volumes(one.vch).await?;
+        let all = there.iter().chain(new);
+        let volumes_bytes = all.clone().map(|volume| volume.size_bytes).sum();
+        let beside = all.filter(|volume| volume.store == one.store);
+        let store_bytes = beside.map(|volume| volume.size_bytes).sum();
         let volumes = u32::try_from(there.len() + new.len()).unwrap_or(u32::MAX);
-        Ok(Usage { volumes, volumes_bytes, ..Usage::default() })
+        Ok(Usage { volumes, volumes_bytes, store_bytes, ..Usage::default() })
     }
 
     pub(crate) async fn create_disks(&self, volumes: &[Volume]) -> Result<(), EngineError> {
         for volume in volumes {
-            self.back_end().disks.create_volume(volume.vch, volume.id, volume.size_bytes).await?;
+            self.back_end().disks.create_volume(volume.vch, &volume.place(), volume.size_bytes).await?;
         }
         Ok(())
     }
@@ -317,7 +336,7 @@ impl Engine {
             return;
         }
         for volume in volumes {
-            if let Err(error) = self.back_end().disks.delete_volume(volume.vch, volume.id).await {
+            if let Err(error) = self.back_end().disks.delete_volume(volume.vch, &volume.place()).await {
                 tracing::warn!(volume.name = %volume.name, %error, "the disk of a volume that was not made stays");
             }
         }
@@ -325,24 +344,54 @@ impl Engine {
 
     /// Deletes the disks of volumes that were removed; picked up again after a crash.
     pub(crate) async fn clear_condemned_volumes(&self, vch: VchId) -> Result<(), EngineError> {
-        let condemned = self.store().condemned_volumes(vch).await?;
-        for id in &condemned {
-            self.back_end().disks.delete_volume(vch, *id).await?;
+        let mut deleted = Vec::new();
+        for volume in self.store().condemned_volumes(vch).await? {
+            match self.back_end().disks.delete_volume(vch, &volume).await {
+                // Later: it keeps no other waiting.
+                Err(MachineError::NoFolder { folder }) => {
+                    tracing::warn!(volume.id = %volume.id, folder = %folder.display(), "the disk of a volume that was removed is out of reach");
+                }
+                other => {
+                    other?;
+                    deleted.push(volume.id);
+                }
+            }
         }
-        if !condemned.is_empty() {
-            self.store().forget_volumes(vch, &condemned).await?;
+        if !deleted.is_empty() {
+            self.store().forget_volumes(vch, &deleted).await?;
         }
         Ok(())
     }
 
+    /// Forgets volumes that were removed and whose disks are out of reach, with their VCH: an operator may have lost for
+    /// good what they lie on.
+    pub(crate) async fn give_up_volumes(&self, vch: VchId) -> Result<(), EngineError> {
+        let lost = self.store().condemned_volumes(vch).await?;
+        for volume in &lost {
+            tracing::warn!(volume.id = %volume.id, folder = ?volume.folder, "the disk of a volume stays where it is");
+        }
+        let ids: Vec<_> = lost.iter().map(|volume| volume.id).collect();
+        Ok(self.store().forget_volumes(vch, &ids).await?)
+    }
+
     /// Deletes disks whose volumes did not come to be. At start only: while volumes are being made, such disks are
     /// theirs.
-    pub(crate) async fn clear_unrecorded_volumes(&self, vch: VchId) -> Result<(), EngineError> {
-        let kept: BTreeSet<_> = self.store().kept_volumes(vch).await?.into_iter().collect();
-        for id in self.back_end().disks.volumes(vch).await? {
+    pub(crate) async fn clear_unrecorded_volumes(&self, vch: &Vch) -> Result<(), EngineError> {
+        self.clear_folder(vch.id, None).await?;
+        for folder in stores::folders(&vch.settings) {
+            self.clear_folder(vch.id, Some(folder)).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the disks in a folder for volumes that belong to no volume.
+    async fn clear_folder(&self, vch: VchId, folder: Option<&Path>) -> Result<(), EngineError> {
+        let disks = &self.back_end().disks;
+        let kept: BTreeSet<_> = self.store().kept_volumes(vch).await?.into_iter().map(|at| at.id).collect();
+        for id in disks.volumes(vch, folder).await? {
             if !kept.contains(&id) {
                 tracing::info!(volume.id = %id, "deletes a disk that belongs to no volume");
-                self.back_end().disks.delete_volume(vch, id).await?;
+                disks.delete_volume(vch, &VolumePlace { id, folder: folder.map(Path::to_owned) }).await?;
             }
         }
         Ok(())

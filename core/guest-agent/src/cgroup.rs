@@ -16,7 +16,8 @@ const WORKLOAD: &str = "/cgroup/unified/container";
 const DEVICES: &str = "/cgroup/devices/container";
 /// For the kernel and the agent beside the container.
 const MEMORY_RESERVE_BYTES: u64 = 8 << 20;
-const MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// Docker's least.
+const MEMORY_BYTES_MIN: u64 = 6 << 20;
 const PERIOD_US: u64 = 100_000;
 const FREEZE_MAX: Duration = Duration::from_secs(5);
 
@@ -47,8 +48,9 @@ pub fn prepare(interior: &Interior) -> Result<Entrances, Failure> {
     fs::create_dir_all(WORKLOAD).doing("make the container's group")?;
     let available =
         meminfo_bytes(&fs::read_to_string("/proc/meminfo").doing("read the memory's size")?, "MemAvailable:");
-    let limit = available.saturating_sub(MEMORY_RESERVE_BYTES).max(MEMORY_BYTES_MIN);
-    set("memory.max", &limit.to_string())?;
+    let most = available.saturating_sub(MEMORY_RESERVE_BYTES);
+    let asked = if interior.memory_bytes == 0 { most } else { interior.memory_bytes };
+    set("memory.max", &asked.min(most).max(MEMORY_BYTES_MIN).to_string())?;
     if interior.pids_max > 0 {
         set("pids.max", &interior.pids_max.to_string())?;
     }

@@ -58,8 +58,7 @@ fn serve() -> Result<(), Failure> {
     boot::mount_basics()?;
     boot::load_modules()?;
     boot::leave_initramfs()?;
-    let token = boot::take_token()?;
     let channel = ports::open(CHANNEL_PORT)?;
     let journal = ports::open(JOURNAL_PORT)?;
-    agent::Agent::new(token, channel, journal)?.run()
+    agent::Agent::new(channel, journal)?.run()
 }

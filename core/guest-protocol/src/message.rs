@@ -152,6 +152,8 @@ pub struct TerminalSize {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     pub run: u32,
+    /// Whose machine this is from now on: what [`Hello::token`] proves.
+    pub token: [u8; 32],
     /// Fresh entropy from the host.
     pub entropy: [u8; 32],
     pub unix_ns: u64,
@@ -212,6 +214,8 @@ pub struct Interior {
     pub sysctls: Vec<(String, String)>,
     pub masked_paths: Vec<String>,
     pub read_only_paths: Vec<String>,
+    /// What the container may take; less where the machine has less. 0: all that there is.
+    pub memory_bytes: u64,
     /// 0: no limit.
     pub pids_max: u32,
     /// Quota in thousandths of a vCPU, where it is less than the machine has; 0: none.
@@ -285,8 +289,8 @@ pub struct Hello {
     /// Package version of the agent.
     pub agent: String,
     pub kernel: String,
-    /// The token that the back end put into this machine.
-    pub token: [u8; 32],
+    /// As [`Start`] or [`Assemble`] brought it. `None`: this machine is nobody's yet, and nothing foreign ever ran in it.
+    pub token: Option<[u8; 32]>,
     pub state: AgentState,
 }
 

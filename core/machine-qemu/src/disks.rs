@@ -5,22 +5,25 @@
 //!   DATA/vchs/<vch id>/layers/<hex>.erofs   0444
 //!   DATA/vchs/<vch id>/disks/<container id>.ext4
 //!   DATA/vchs/<vch id>/volumes/<volume id>.ext4
+//!   FOLDER/<vch id>/<volume id>.ext4        volumes of a store that has a folder
 //! ```
 //!
 //! Machines get descriptors, so nobody else ever needs a way to these files. A file has its name only once it is
-//! whole and on the disk: until then it has none (O_TMPFILE), and a crash leaves nothing.
+//! whole and on the disk: until then it has none (O_TMPFILE), and a crash leaves nothing. `FOLDER/<vch id>` is made when
+//! the store is set up and never later: where it is missing, what belongs there is not mounted.
 
 mod file;
+mod folder;
 mod prepared;
 
 use async_trait::async_trait;
-use bulkhead_machine::{Disks, MachineError, StagedLayer};
-use bulkhead_model::volume::VolumeDisk;
+use bulkhead_machine::{Disks, MachineError, StagedLayer, VolumeDisk};
+use bulkhead_model::volume::VolumePlace;
 use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -51,20 +54,27 @@ impl DiskStore {
         self.vch(vch).join("disks").join(format!("{id}.ext4"))
     }
 
-    fn volumes(&self, vch: VchId) -> PathBuf {
-        self.vch(vch).join("volumes")
+    fn volumes(&self, vch: VchId, folder: Option<&Path>) -> PathBuf {
+        match folder {
+            None => self.vch(vch).join("volumes"),
+            Some(folder) => folder::of(vch, folder),
+        }
     }
 
-    fn volume_path(&self, vch: VchId, id: VolumeId) -> PathBuf {
-        self.volumes(vch).join(format!("{id}.ext4"))
+    /// Where the disk of a volume is, or would be.
+    fn volume_path(&self, vch: VchId, at: &VolumePlace) -> Result<PathBuf, MachineError> {
+        if let Some(folder) = &at.folder {
+            folder::check(vch, folder)?;
+        }
+        Ok(self.volumes(vch, at.folder.as_deref()).join(format!("{}.ext4", at.id)))
     }
 
     /// The disk of a volume, to hand to a machine.
     pub(crate) fn open_volume(&self, vch: VchId, disk: &VolumeDisk) -> Result<File, MachineError> {
-        let path = self.volume_path(vch, disk.id);
+        let path = self.volume_path(vch, &disk.at)?;
         match open_regular(OpenOptions::new().read(true).write(!disk.read_only), &path) {
             Ok(Some(file)) => Ok(file),
-            Ok(None) => Err(MachineError::NoSuchVolume(disk.id)),
+            Ok(None) => Err(MachineError::NoSuchVolume(disk.at.id)),
             Err(error) => Err(MachineError::io("opening the disk of a volume")(error)),
         }
     }
@@ -181,12 +191,14 @@ impl Disks for DiskStore {
         self.blocking("removing the container's disk", move |_| file::remove(&path)).await
     }
 
-    async fn create_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError> {
-        let path = self.volume_path(vch, id);
-        let folder = self.volumes(vch);
+    async fn create_volume(&self, vch: VchId, at: &VolumePlace, bytes: u64) -> Result<(), MachineError> {
+        let path = self.volume_path(vch, at)?;
+        let (folder, ours) = (self.volumes(vch, at.folder.as_deref()), at.folder.is_none());
         let disk = self
             .blocking("making the disk of a volume", move |_| {
-                file::make_folder(&folder)?;
+                if ours {
+                    file::make_folder(&folder)?;
+                }
                 file::unnamed(&folder, 0o600)
             })
             .await?;
@@ -197,21 +209,22 @@ impl Disks for DiskStore {
         self.blocking("making the disk of a volume", move |_| file::name(&disk, &path)).await
     }
 
-    async fn volumes(&self, vch: VchId) -> Result<Vec<VolumeId>, MachineError> {
-        self.blocking("listing volumes", move |store| {
-            let names = file::names(&store.volumes(vch))?;
+    async fn volumes(&self, vch: VchId, folder: Option<&Path>) -> Result<Vec<VolumeId>, MachineError> {
+        let folder = self.volumes(vch, folder);
+        self.blocking("listing volumes", move |_| {
+            let names = file::names(&folder)?;
             Ok(names.iter().filter_map(|name| name.strip_suffix(".ext4")?.parse().ok()).collect())
         })
         .await
     }
 
-    async fn volume_used(&self, vch: VchId, id: VolumeId) -> Result<u64, MachineError> {
-        let path = self.volume_path(vch, id);
+    async fn volume_used(&self, vch: VchId, at: &VolumePlace) -> Result<u64, MachineError> {
+        let path = self.volume_path(vch, at)?;
         self.blocking("measuring a volume", move |_| file::used(&path)).await
     }
 
-    async fn grow_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError> {
-        let file = self.open_volume(vch, &VolumeDisk { id, read_only: false })?;
+    async fn grow_volume(&self, vch: VchId, at: &VolumePlace, bytes: u64) -> Result<(), MachineError> {
+        let file = self.open_volume(vch, &VolumeDisk { at: at.clone(), read_only: false })?;
         self.blocking("making a volume larger", move |_| {
             if file.metadata()?.len() < bytes {
                 file.set_len(bytes)?;
@@ -222,9 +235,24 @@ impl Disks for DiskStore {
         .await
     }
 
-    async fn delete_volume(&self, vch: VchId, id: VolumeId) -> Result<(), MachineError> {
-        let path = self.volume_path(vch, id);
+    async fn delete_volume(&self, vch: VchId, at: &VolumePlace) -> Result<(), MachineError> {
+        let path = self.volume_path(vch, at)?;
         self.blocking("removing a volume", move |_| file::remove(&path)).await
+    }
+
+    async fn open_folder(&self, vch: VchId, folder: &Path) -> Result<(), MachineError> {
+        let folder = folder.to_owned();
+        let made = tokio::task::spawn_blocking(move || folder::open(vch, &folder)).await;
+        made.map_err(|error| MachineError::io("making a folder for volumes")(io::Error::other(error)))?
+    }
+
+    async fn leave_folder(&self, vch: VchId, folder: &Path) -> Result<(), MachineError> {
+        let ours = folder::of(vch, folder);
+        self.blocking("leaving a folder for volumes", move |_| match fs::remove_dir(ours) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await
     }
 
     async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError> {

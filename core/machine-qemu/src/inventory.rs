@@ -7,7 +7,7 @@ use crate::shared::Shared;
 use async_trait::async_trait;
 use bulkhead_machine::MachineError;
 use bulkhead_machine::inventory::{Found, Inventory, Kind};
-use bulkhead_model::{ContainerId, VolumeId};
+use bulkhead_model::ContainerId;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -39,13 +39,9 @@ impl QemuInventory {
             all.push(found(Kind::Journal, &name, &format!("journals/{name}")));
         }
         for vch in names(&data.join("vchs"))? {
-            for (folder, kind) in [("disks", Kind::Disk), ("volumes", Kind::Volume)] {
-                for file in names(&data.join("vchs").join(&vch).join(folder))? {
-                    let id = file.strip_suffix(".ext4").unwrap_or(&file);
-                    // As ids are told: without hyphens.
-                    let id = id.parse::<VolumeId>().map_or(id.to_owned(), |id| id.0.simple().to_string());
-                    all.push(found(kind, &id, &format!("vchs/{vch}/{folder}/{file}")));
-                }
+            for file in names(&data.join("vchs").join(&vch).join("disks"))? {
+                let id = file.strip_suffix(".ext4").unwrap_or(&file);
+                all.push(found(Kind::Disk, id, &format!("vchs/{vch}/disks/{file}")));
             }
         }
         all.extend(processes(data)?);

@@ -27,6 +27,7 @@ mod journals;
 mod kvm;
 mod launch;
 mod machines;
+mod memfd;
 mod networks;
 mod plan;
 mod process;
@@ -35,6 +36,7 @@ mod record;
 mod root;
 mod shared;
 mod spawn;
+mod templates;
 mod watch;
 
 pub use kvm::{probe_kvm, probe_kvm_blocking};
@@ -50,7 +52,7 @@ use inventory::QemuInventory;
 use journals::QemuJournals;
 use machines::QemuMachines;
 use networks::QemuNetworks;
-use shared::Shared;
+use shared::{Shared, Uids};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -169,8 +171,7 @@ impl QemuBackEnd {
             cgroups: cgroups::Cgroups::detect(Path::new("/sys/fs/cgroup")),
             disks: disks.clone(),
             networks: networks.clone(),
-            uid_base: config.uid_base,
-            uid_count: config.uid_count,
+            uids: Uids::new(config.uid_base, config.uid_count),
         });
         let capabilities = capabilities(&shared, version).map_err(failed("looking at this host"))?;
         let machines =
@@ -199,7 +200,7 @@ impl QemuBackEnd {
 }
 
 fn make_folders(data_dir: &Path) -> io::Result<()> {
-    for folder in ["machines", "journals", "prepared", "vchs"] {
+    for folder in ["machines", "journals", "prepared", "templates", "vchs"] {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir.join(folder))?;
     }
     Ok(())

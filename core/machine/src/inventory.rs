@@ -17,7 +17,6 @@ pub enum Kind {
     Disk,
     /// Of a container.
     Journal,
-    Volume,
     /// Of a VCH.
     Namespace,
     /// Of a VCH.
@@ -37,7 +36,6 @@ impl Kind {
             Kind::Process => "process",
             Kind::Disk => "disk",
             Kind::Journal => "journal",
-            Kind::Volume => "volume",
             Kind::Namespace => "namespace",
             Kind::Uplink => "uplink",
             Kind::Bridge => "bridge",

@@ -17,15 +17,18 @@ pub mod inventory;
 pub mod networks;
 pub mod sim;
 pub mod state;
+pub mod templates;
 
 use async_trait::async_trait;
-use bulkhead_model::volume::VolumeDisk;
-use bulkhead_model::{ContainerId, Digest, EndpointId, ServerId, VchId, VolumeId};
+use bulkhead_model::volume::VolumePlace;
+use bulkhead_model::{Boot, ContainerId, Digest, EndpointId, ServerId, VchId, VolumeId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 
@@ -54,6 +57,15 @@ pub struct Capabilities {
     pub limits: String,
 }
 
+/// The disk of a volume as a machine gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeDisk {
+    #[serde(flatten)]
+    pub at: VolumePlace,
+    /// The machine cannot write it.
+    pub read_only: bool,
+}
+
 /// Everything a machine is made of. Equal specs give equal machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSpec {
@@ -70,7 +82,7 @@ pub struct MachineSpec {
     /// Disks of volumes. Each is one machine's at a time, unless all of them only read it.
     #[serde(default)]
     pub volumes: Vec<VolumeDisk>,
-    /// Proves to the server that the agent on the channel is the one of this machine. Used once.
+    /// The agent is told, and proves by it to the next server that it is the one of this machine. Used once.
     pub token: [u8; 32],
     /// Which run of the container this is; kept on the machine.
     pub run: u32,
@@ -79,6 +91,8 @@ pub struct MachineSpec {
     /// At most as many as [`bulkhead_model::network::NETWORKS_PER_CONTAINER_MAX`]; their networks were applied.
     #[serde(default)]
     pub nics: Vec<networks::Nic>,
+    #[serde(default)]
+    pub boot: Boot,
 }
 
 /// A machine, as it was found.
@@ -91,6 +105,8 @@ pub struct MachineFacts {
     /// It was started with; it has no more.
     pub vcpus: u32,
     pub token: [u8; 32],
+    /// How it came to life; a back end that has nothing to clone from boots.
+    pub boot: Boot,
     /// Of its interfaces.
     pub nics: Vec<EndpointId>,
     pub condition: Condition,
@@ -119,10 +135,17 @@ pub enum MachineError {
     NoSuchLayer(Digest),
     #[error("the disk of volume {0} is not on the datastore")]
     NoSuchVolume(VolumeId),
+    /// Where volumes of the VCH are, or are to be. Tenants read this: it does not tell them where that is.
+    #[error("the volume store has no place for this VCH: is what it lies on mounted?")]
+    NoFolder { folder: PathBuf },
+    #[error("the folder `{}` cannot hold volumes: {why}", folder.display())]
+    BadFolder { folder: PathBuf, why: String },
     #[error("machine {id} could not be started: {why}")]
     Start { id: ContainerId, why: String },
     #[error("the agent of machine {id} cannot be reached: {why}")]
     Channel { id: ContainerId, why: String },
+    #[error("no template can be made: {0}")]
+    Template(String),
     #[error("the datastore is full: {0}")]
     Full(String),
     #[error("{doing}: {source}")]
@@ -154,6 +177,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Channel for T {}
 #[async_trait]
 pub trait Machines: Send + Sync + fmt::Debug {
     fn capabilities(&self) -> &Capabilities;
+
+    /// Makes what a machine like this one is cloned from, where that is not there yet. Comes back after `patience` at the
+    /// latest: `false` means that it is not ready. A start does not need it, it may only take longer.
+    async fn prepare(&self, spec: &MachineSpec, patience: Duration) -> Result<bool, MachineError>;
 
     /// Starts the machine, or finds it running already. Its layers must be on the datastore, its own disk made, and its
     /// volumes made and free.
@@ -194,6 +221,16 @@ pub trait Machines: Send + Sync + fmt::Debug {
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;
 
     async fn channel(&self, id: &ContainerId) -> Result<Box<dyn Channel>, MachineError>;
+
+    /// What machines are cloned from; nothing, where they are not.
+    async fn templates(&self) -> Result<Vec<templates::TemplateFacts>, MachineError>;
+
+    /// Makes the template of machines like that, or finds it, and returns its name.
+    async fn build_template(&self, vcpus: u32, memory_bytes: u64) -> Result<String, MachineError>;
+
+    /// Throws a template away; the next machine of its class has a new one made. `false`: there was none. Machines that
+    /// were cloned from it go on.
+    async fn remove_template(&self, name: &str) -> Result<bool, MachineError>;
 
     /// Wakes when a machine may have changed; lagging behind loses nothing but wake-ups.
     fn changes(&self) -> broadcast::Receiver<ContainerId>;
@@ -261,19 +298,26 @@ pub trait Disks: Send + Sync + fmt::Debug {
     async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError>;
 
     /// The disk of a volume with an empty file system, made or found.
-    async fn create_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError>;
+    async fn create_volume(&self, vch: VchId, at: &VolumePlace, bytes: u64) -> Result<(), MachineError>;
 
-    /// All that there are.
-    async fn volumes(&self, vch: VchId) -> Result<Vec<VolumeId>, MachineError>;
+    /// All that there are in a folder for volumes, `None` being the data folder; none if the VCH has nothing there.
+    async fn volumes(&self, vch: VchId, folder: Option<&Path>) -> Result<Vec<VolumeId>, MachineError>;
 
     /// Bytes that it takes on the datastore; 0 if it is not there.
-    async fn volume_used(&self, vch: VchId, id: VolumeId) -> Result<u64, MachineError>;
+    async fn volume_used(&self, vch: VchId, at: &VolumePlace) -> Result<u64, MachineError>;
 
     /// Makes the disk larger, for the next machine that gets it; fine if it is as large.
-    async fn grow_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError>;
+    async fn grow_volume(&self, vch: VchId, at: &VolumePlace, bytes: u64) -> Result<(), MachineError>;
 
     /// Fine if it is not there.
-    async fn delete_volume(&self, vch: VchId, id: VolumeId) -> Result<(), MachineError>;
+    async fn delete_volume(&self, vch: VchId, at: &VolumePlace) -> Result<(), MachineError>;
+
+    /// Makes a folder of the host ready for volumes of a VCH; fine if it is. It must be there, and nobody but the server
+    /// be able to change what is in it.
+    async fn open_folder(&self, vch: VchId, folder: &Path) -> Result<(), MachineError>;
+
+    /// Leaves such a folder. Fails if a volume is left in it; fine if it was left.
+    async fn leave_folder(&self, vch: VchId, folder: &Path) -> Result<(), MachineError>;
 
     /// Removes the folder of a VCH that is gone. Fails if a layer, a disk or a volume is left in it.
     async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError>;

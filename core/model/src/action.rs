@@ -65,8 +65,12 @@ actions! {
     VchCreate = "vch.create",
     VchList = "vch.list",
     VchInspect = "vch.inspect",
+    VchUpdate = "vch.update",
     VchDelete = "vch.delete",
     DecisionRead = "decision.read",
+    TemplateList = "template.list",
+    TemplateBuild = "template.build",
+    TemplateRemove = "template.remove",
 }
 
 impl Action {
@@ -89,7 +93,8 @@ impl Action {
             | Action::VolumeInspect
             | Action::VchList
             | Action::VchInspect
-            | Action::DecisionRead => true,
+            | Action::DecisionRead
+            | Action::TemplateList => true,
             Action::RegistryLogin
             | Action::ContainerAttach
             | Action::ContainerExec
@@ -122,7 +127,10 @@ impl Action {
             | Action::NetworkConnect
             | Action::NetworkDisconnect
             | Action::VchCreate
-            | Action::VchDelete => false,
+            | Action::VchUpdate
+            | Action::VchDelete
+            | Action::TemplateBuild
+            | Action::TemplateRemove => false,
         }
     }
 }

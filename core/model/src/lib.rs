@@ -4,6 +4,7 @@
 //! Everything here can be tested by calling it.
 
 pub mod action;
+pub mod boot;
 pub mod caller;
 pub mod capability;
 pub mod clock;
@@ -27,6 +28,7 @@ pub mod vch;
 pub mod volume;
 
 pub use action::Action;
+pub use boot::Boot;
 pub use caller::Caller;
 pub use clock::Clock;
 pub use container::{Container, ContainerAsk, ContainerSpec, Resources, StdioOptions};
@@ -42,5 +44,5 @@ pub use process::ProcessOptions;
 pub use reason::Reason;
 pub use reference::Reference;
 pub use restart::{RestartPolicy, Restarts};
-pub use vch::{Class, Vch, VchSettings};
+pub use vch::{Class, Vch, VchSettings, VolumeStore, VolumeStoreName};
 pub use volume::{Mount, Volume, VolumeName};

@@ -1,10 +1,13 @@
 //! Virtual container hosts: what they are and what they are set to.
 
+use crate::boot::Boot;
 use crate::ids::VchId;
 use crate::ports::PublishGrant;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// One Docker API endpoint of one tenant.
@@ -75,6 +78,31 @@ macro_rules! strict_name {
 }
 strict_name!(Class, "class");
 strict_name!(VchName, "VCH name");
+strict_name!(VolumeStoreName, "volume store name");
+
+/// The volume store of volumes that name none.
+pub const DEFAULT_VOLUME_STORE: &str = "default";
+
+/// Name of a volume store, unique in its VCH.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VolumeStoreName(String);
+
+impl Default for VolumeStoreName {
+    fn default() -> Self {
+        Self(DEFAULT_VOLUME_STORE.into())
+    }
+}
+
+/// A place for volumes' disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VolumeStore {
+    /// A folder of the host, an absolute path; `None`: the server's data folder.
+    pub folder: Option<PathBuf>,
+    /// Most that the sizes of its volumes may add up to, in bytes.
+    pub bytes_max: Option<u64>,
+}
 
 /// What an operator sets on a VCH. Every field is live: it holds for the next container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +126,8 @@ pub struct VchSettings {
     pub volumes_max: u32,
     /// Most that the sizes of all volumes may add up to, in bytes.
     pub volumes_bytes_max: Option<u64>,
+    /// Where volumes can be. One that has volumes stays, in its folder.
+    pub volume_stores: BTreeMap<VolumeStoreName, VolumeStore>,
     /// Uids that may use the unix socket, besides root.
     pub socket_uids: Vec<u32>,
     /// TCP listener with TLS: `ADDRESS:PORT`.
@@ -106,6 +136,8 @@ pub struct VchSettings {
     pub insecure_listen: Option<String>,
     /// Addresses and ports of the host that containers may be published on.
     pub publish: PublishGrant,
+    /// [`Boot::Cold`]: machines of this VCH share no memory with others, whatever containers ask for.
+    pub boot: Boot,
 }
 
 impl Default for VchSettings {
@@ -120,10 +152,12 @@ impl Default for VchSettings {
             volume_bytes: 16 << 30,
             volumes_max: 1000,
             volumes_bytes_max: None,
+            volume_stores: BTreeMap::from([(VolumeStoreName::default(), VolumeStore::default())]),
             socket_uids: Vec::new(),
             tls_listen: None,
             insecure_listen: None,
             publish: PublishGrant::default(),
+            boot: Boot::default(),
         }
     }
 }

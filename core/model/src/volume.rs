@@ -2,10 +2,12 @@
 
 use crate::container::SpecError;
 use crate::ids::{VchId, VolumeId};
+use crate::vch::VolumeStoreName;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Smallest disk that a file system is made on, in bytes.
@@ -16,7 +18,7 @@ pub const VOLUME_BYTES_MAX: u64 = 16 << 40;
 pub const MOUNTS_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 255;
 
-/// A volume of a VCH: a disk file on its datastore, with an ext4 that only guests ever read.
+/// A volume of a VCH: a disk file in one of its volume stores, with an ext4 that only guests ever read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     pub vch: VchId,
@@ -33,6 +35,24 @@ pub struct Volume {
     pub created_at: DateTime<Utc>,
     /// Its file system is complete and was left clean: nothing has to be written before it can be read.
     pub settled: bool,
+    pub store: VolumeStoreName,
+    /// Of its store; `None`: the server's data folder.
+    pub folder: Option<PathBuf>,
+}
+
+impl Volume {
+    pub fn place(&self) -> VolumePlace {
+        VolumePlace { id: self.id, folder: self.folder.clone() }
+    }
+}
+
+/// Where the disk of a volume is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumePlace {
+    pub id: VolumeId,
+    /// Of its store; `None`: the server's data folder.
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
 }
 
 /// A volume's name, unique in its VCH.
@@ -108,6 +128,8 @@ pub struct VolumeAsk {
     pub options: BTreeMap<String, String>,
     /// Size of its disk; `None`: what the VCH is set to.
     pub size_bytes: Option<u64>,
+    /// `None`: the default one, or where the volume is.
+    pub store: Option<VolumeStoreName>,
 }
 
 /// A mount as asked for.
@@ -146,24 +168,24 @@ pub struct Mount {
     pub subpath: String,
 }
 
-/// The disk of a volume as a machine gets it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VolumeDisk {
+/// A volume as a container has it, through all of its mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeUse {
     pub id: VolumeId,
-    /// The machine cannot write it.
+    /// No mount of it can be written.
     pub read_only: bool,
 }
 
-/// The disks behind mounts, each once; one can be written if a mount of it can.
-pub fn disks(mounts: &[Mount]) -> Vec<VolumeDisk> {
-    let mut disks: Vec<VolumeDisk> = Vec::new();
+/// The volumes behind mounts, each once; one can be written if a mount of it can.
+pub fn uses(mounts: &[Mount]) -> Vec<VolumeUse> {
+    let mut uses: Vec<VolumeUse> = Vec::new();
     for mount in mounts {
-        match disks.iter_mut().find(|disk| disk.id == mount.volume) {
-            Some(disk) => disk.read_only &= mount.read_only,
-            None => disks.push(VolumeDisk { id: mount.volume, read_only: mount.read_only }),
+        match uses.iter_mut().find(|found| found.id == mount.volume) {
+            Some(found) => found.read_only &= mount.read_only,
+            None => uses.push(VolumeUse { id: mount.volume, read_only: mount.read_only }),
         }
     }
-    disks
+    uses
 }
 
 /// A path in a container where something can be mounted, without needless parts.
@@ -294,9 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_comes_once_and_is_written_if_any_mount_is() {
+    fn a_volume_comes_once_and_is_written_if_any_mount_is() {
         let mounts = [inherited("/a", 1, true), inherited("/b", 2, true), inherited("/c", 1, false)];
-        let disks: Vec<_> = disks(&mounts).iter().map(|disk| (disk.id.0.as_u128(), disk.read_only)).collect();
-        assert_eq!(disks, [(1, false), (2, true)]);
+        let uses: Vec<_> =
+            uses(&mounts).iter().map(|found| (found.id.0.as_u128(), found.read_only)).collect();
+        assert_eq!(uses, [(1, false), (2, true)]);
     }
 }

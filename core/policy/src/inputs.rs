@@ -67,6 +67,7 @@ fn context(query: &Query<'_>, settings: &Settings) -> Facts {
         let usage = Facts::from([
             ("volumes", Fact::Long(query.usage_after.volumes.into())),
             ("sizeMib", mebibytes(query.usage_after.volumes_bytes)),
+            ("storeSizeMib", mebibytes(query.usage_after.store_bytes)),
         ]);
         context.insert("usageAfter", Fact::Record(usage));
     }
@@ -172,6 +173,7 @@ fn add_container(
         mounts,
         process,
         network,
+        boot,
     } = container.spec;
     // Where it is not in the schema, it takes something away, or bounds what the memory's size bounds already.
     let ProcessOptions {
@@ -237,6 +239,7 @@ fn add_container(
         .fact("privileged", Fact::Bool(*privileged))
         .fact("runAsRoot", Fact::Bool(is_root(user)))
         .fact("autoRemove", Fact::Bool(*auto_remove))
+        .fact("boot", Fact::Text(boot.to_string()))
         .fact("readOnly", Fact::Bool(*read_only))
         .fact("capAdd", Fact::Texts(cap_add.names()))
         .fact("capDrop", Fact::Texts(cap_drop.names()))
@@ -264,6 +267,7 @@ fn add_volume(things: &mut Vec<Thing>, vch: &Vch, volume: &Volume) -> Uid {
         .fact("owner", Fact::Text(volume.owner.clone()))
         .fact("sizeMib", mebibytes(volume.size_bytes))
         .fact("anonymous", Fact::Bool(volume.anonymous))
+        .fact("store", Fact::Text(volume.store.to_string()))
         .parent("Vch", vch.id.to_string());
     thing.tags = volume.labels.clone();
     add(things, thing)

@@ -26,7 +26,7 @@ pub struct Query<'a> {
 pub enum Subject<'a> {
     /// The installation as a whole: `vch.list`, and `decision.read` where the decision's VCH is gone.
     Platform,
-    /// `system.*`, `registry.login`, `*.list`, `image.load`, `network.prune`, `vch.create|inspect|delete`, `decision.read`.
+    /// `system.*`, `registry.login`, `*.list`, `image.load`, `network.prune`, `vch.create|inspect|update|delete`, `decision.read`.
     Vch(&'a Vch),
     /// `container.*` but `list`. On create it is the container that would be made, decided spec and all.
     Container { vch: &'a Vch, container: ContainerFacts<'a> },
@@ -76,6 +76,8 @@ pub struct Usage {
     pub volumes: u32,
     /// Sizes of all volumes together, in bytes.
     pub volumes_bytes: u64,
+    /// Of those in the same volume store.
+    pub store_bytes: u64,
 }
 
 /// What the operator's configuration adds to the facts that policies see.

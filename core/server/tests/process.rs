@@ -98,6 +98,45 @@ fn vchs_come_and_go_with_their_endpoints() {
 }
 
 #[test]
+fn a_vch_is_set_to_something_else_while_it_is_used() {
+    let server = start();
+    let bulkhead = |args: &[&str]| server.bulkhead(args).unwrap();
+    bulkhead(&["vch", "create", "dev", "--memory-max", "8g", "--volumes-max", "9"]).ok().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let update =
+        ["vch", "update", "dev", "--containers-max", "5", "--memory-max", "none", "--insecure-tcp", &free];
+    let stores = ["--volume-store", "fast,size=1g", "--volume-store", "default,size=2g"];
+    let page = bulkhead(&[&update[..], &stores].concat()).ok().unwrap();
+    assert!(page.contains("at most 5\n") && page.contains(&format!("tcp://{free}")), "{page}");
+    let settings = || {
+        let shown = bulkhead(&["vch", "inspect", "dev", "-o", "json"]).ok().unwrap();
+        serde_json::from_str::<serde_json::Value>(&shown).unwrap()["settings"].clone()
+    };
+    let now = settings();
+    assert_eq!((&now["containers_max"], &now["volumes_max"]), (&5.into(), &9.into()));
+    assert!(now["memory_bytes_max"].is_null());
+    assert_eq!(now["volume_stores"]["fast"]["bytes_max"], 1 << 30);
+    std::net::TcpStream::connect(&free).expect("it listens when update returns");
+
+    let rest = ["--insecure-tcp", "none", "--volume-store", "default,size=none", "--volume-store-rm", "fast"];
+    bulkhead(&[&["vch", "update", "dev"], &rest[..]].concat()).ok().unwrap();
+    assert!(std::net::TcpStream::connect(&free).is_err(), "it is closed when update returns");
+    assert!(settings()["insecure_listen"].is_null());
+    assert_eq!(
+        settings()["volume_stores"],
+        serde_json::json!({ "default": { "folder": null, "bytes_max": null } })
+    );
+    // Refused, and nothing of it done.
+    let before = settings();
+    for (wrong, status) in [("--containers-max=0", 2), ("--insecure-tcp=0.0.0.0:80", 2)] {
+        let refused = bulkhead(&["vch", "update", "dev", "--volumes-max", "3", wrong]);
+        assert_eq!(refused.code, Some(status), "{refused}");
+    }
+    assert_eq!(bulkhead(&["vch", "update", "nobody", "--volumes-max", "3"]).code, Some(4));
+    assert_eq!(settings(), before);
+}
+
+#[test]
 fn clients_come_in_over_tls_with_a_certificate_of_their_vch() {
     let server = start();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -33,6 +33,14 @@ pub enum StoreError {
     #[error("limit `{name}` is {limit} {unit}: {used} used, {requested} more requested")]
     Limit { name: &'static str, unit: &'static str, limit: u64, used: u64, requested: u64 },
 
+    /// The sizes of a store's volumes would add up to more than it may have. All figures in bytes.
+    #[error("volume store `{store}` is limited to {limit} bytes: {used} used, {requested} more requested")]
+    VolumeStoreFull { store: String, limit: u64, used: u64, requested: u64 },
+
+    /// A volume store that would go, or be elsewhere, has volumes.
+    #[error("volume store `{store}` has {volumes} volumes")]
+    VolumeStoreInUse { store: String, volumes: i64 },
+
     #[error("VCH `{name}` is being deleted")]
     VchDeleting { name: String },
 

@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::row::{Row, to_json, to_micros};
 use crate::transaction::work;
+use crate::volumes::check_stores_kept;
 use crate::{Record, Store, networks};
 use bulkhead_model::event::Event;
 use bulkhead_model::vch::VchName;
@@ -107,19 +108,28 @@ impl Store {
         .await
     }
 
+    /// `before`: what they were when the caller read them; if they are something else by now, nothing is changed. A
+    /// volume store that has volumes must stay, in its folder.
     pub async fn update_settings(
         &self,
         id: VchId,
+        before: &VchSettings,
         settings: &VchSettings,
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
         let update = work!(|tx| {
-            let done = sqlx::query("update vchs set settings = $2::text::json where id = $1")
+            let vch = lock(tx, id).await?;
+            vch.check_stays()?;
+            if vch.settings != *before {
+                return Err(StoreError::Conflict { kind: "VCH", id: vch.name });
+            }
+            check_stores_kept(tx, id, settings).await?;
+            sqlx::query("update vchs set settings = $2::text::json where id = $1")
                 .bind(id.0)
                 .bind(to_json(settings)?)
                 .execute(tx)
                 .await?;
-            if done.rows_affected() == 0 { Err(StoreError::not_found("VCH", id)) } else { Ok(()) }
+            Ok(())
         });
         Ok(self.write(Some(id), record, update).await?.1)
     }

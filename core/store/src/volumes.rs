@@ -5,6 +5,7 @@
 //! nothing can come to use its disk again.
 
 mod claims;
+mod stores;
 
 use crate::error::StoreError;
 use crate::row::{Row, parse_all, to_i64, to_json, to_micros};
@@ -13,6 +14,7 @@ use crate::transaction::work;
 use crate::vchs::LockedVch;
 use crate::{Record, Store, vchs};
 use bulkhead_model::event::Event;
+use bulkhead_model::volume::VolumePlace;
 use bulkhead_model::{Container, ContainerId, VchId, Volume, VolumeId};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
@@ -20,6 +22,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 pub(crate) use claims::check_free;
+pub(crate) use stores::check_kept as check_stores_kept;
 
 impl Store {
     /// A new volume, whose disk is there. Checks, in one transaction: the VCH stays, the name is free, its limits hold.
@@ -139,7 +142,9 @@ impl Store {
         let grow = work!(|tx| {
             let vch = vchs::lock(tx, volume.vch).await?;
             vch.check_stays()?;
-            check_bytes(tx, &vch, volume.vch, size_bytes.saturating_sub(volume.size_bytes)).await?;
+            let more = size_bytes.saturating_sub(volume.size_bytes);
+            check_bytes(tx, &vch, volume.vch, more).await?;
+            stores::check_bytes(tx, &vch, volume, more).await?;
             let done = sqlx::query(
                 "update volumes set size_bytes = $2 where id = $1 and size_bytes = $3 and not condemned",
             )
@@ -178,24 +183,29 @@ impl Store {
     }
 
     /// Volumes whose disks are still to be deleted: what a start has to finish.
-    pub async fn condemned_volumes(&self, vch: VchId) -> Result<Vec<VolumeId>, StoreError> {
-        self.volume_ids(vch, true).await
+    pub async fn condemned_volumes(&self, vch: VchId) -> Result<Vec<VolumePlace>, StoreError> {
+        self.volume_places(vch, true).await
     }
 
-    /// Of all volumes whose disks belong there.
-    pub async fn kept_volumes(&self, vch: VchId) -> Result<Vec<VolumeId>, StoreError> {
-        self.volume_ids(vch, false).await
+    /// Where the disks of volumes are that stay.
+    pub async fn kept_volumes(&self, vch: VchId) -> Result<Vec<VolumePlace>, StoreError> {
+        self.volume_places(vch, false).await
     }
 
-    async fn volume_ids(&self, vch: VchId, condemned: bool) -> Result<Vec<VolumeId>, StoreError> {
+    async fn volume_places(&self, vch: VchId, condemned: bool) -> Result<Vec<VolumePlace>, StoreError> {
         self.read("volumes", async {
-            let ids: Vec<Uuid> =
-                sqlx::query_scalar("select id from volumes where vch_id = $1 and condemned = $2 order by id")
-                    .bind(vch.0)
-                    .bind(condemned)
-                    .fetch_all(&self.pool)
-                    .await?;
-            Ok(ids.into_iter().map(VolumeId).collect())
+            let rows: Vec<(Uuid, Option<String>)> = sqlx::query_as(
+                "select id, folder from volumes where vch_id = $1 and condemned = $2 order by id",
+            )
+            .bind(vch.0)
+            .bind(condemned)
+            .fetch_all(&self.pool)
+            .await?;
+            let place = |(id, folder): (_, Option<_>)| VolumePlace {
+                id: VolumeId(id),
+                folder: folder.map(Into::into),
+            };
+            Ok(rows.into_iter().map(place).collect())
         })
         .await
     }
@@ -223,7 +233,9 @@ pub(crate) async fn insert(
 ) -> Result<(), StoreError> {
     for volume in volumes {
         check_count(tx, locked, volume.vch).await?;
+        stores::check_there(locked, volume)?;
         check_bytes(tx, locked, volume.vch, volume.size_bytes).await?;
+        stores::check_bytes(tx, locked, volume, volume.size_bytes).await?;
         let holder: Option<Uuid> =
             sqlx::query_scalar("select id from volumes where vch_id = $1 and name = $2 and not condemned")
                 .bind(volume.vch.0)
@@ -238,8 +250,9 @@ pub(crate) async fn insert(
             });
         }
         sqlx::query(
-            "insert into volumes (id, vch_id, name, labels, options, size_bytes, owner, created_at, settled, anonymous)
-             values ($1, $2, $3, $4::text::json, $5::text::json, $6, $7, $8, $9, $10)",
+            "insert into volumes
+                 (id, vch_id, name, labels, options, size_bytes, owner, created_at, settled, anonymous, store, folder)
+             values ($1, $2, $3, $4::text::json, $5::text::json, $6, $7, $8, $9, $10, $11, $12)",
         )
         .bind(volume.id.0)
         .bind(volume.vch.0)
@@ -251,6 +264,8 @@ pub(crate) async fn insert(
         .bind(to_micros(volume.created_at))
         .bind(volume.settled)
         .bind(volume.anonymous)
+        .bind(volume.store.as_str())
+        .bind(volume.folder.as_deref().map(stores::folder_text).transpose()?)
         .execute(&mut *tx)
         .await?;
     }
@@ -260,19 +275,19 @@ pub(crate) async fn insert(
 /// Writes down what volumes a container has, with the VCH locked. One that is not there any more is
 /// [`StoreError::NotFound`].
 pub(crate) async fn attach(tx: &mut PgConnection, container: &Container) -> Result<(), StoreError> {
-    for disk in bulkhead_model::volume::disks(&container.spec.mounts) {
+    for volume in bulkhead_model::volume::uses(&container.spec.mounts) {
         let done = sqlx::query(
             "insert into container_volumes (vch_id, container_id, volume_id, writable)
              select vch_id, $2, id, $4 from volumes where vch_id = $1 and id = $3 and not condemned",
         )
         .bind(container.vch.0)
         .bind(container.id.as_str())
-        .bind(disk.id.0)
-        .bind(!disk.read_only)
+        .bind(volume.id.0)
+        .bind(!volume.read_only)
         .execute(&mut *tx)
         .await?;
         if done.rows_affected() == 0 {
-            return Err(StoreError::not_found("volume", disk.id));
+            return Err(StoreError::not_found("volume", volume.id));
         }
     }
     Ok(())
@@ -312,6 +327,7 @@ async fn check_bytes(
 
 fn decode(row: &PgRow) -> Result<Volume, StoreError> {
     let row = Row::new(row, "volumes", "name");
+    let folder: Option<String> = row.get("folder")?;
     Ok(Volume {
         vch: row.vch("vch_id")?,
         id: VolumeId(row.get("id")?),
@@ -323,5 +339,7 @@ fn decode(row: &PgRow) -> Result<Volume, StoreError> {
         created_at: row.get("created_at")?,
         settled: row.get("settled")?,
         anonymous: row.get("anonymous")?,
+        store: row.parse("store")?,
+        folder: folder.map(Into::into),
     })
 }

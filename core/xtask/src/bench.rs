@@ -11,6 +11,7 @@ mod figures;
 mod measure;
 mod networks;
 mod report;
+mod volumes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -73,6 +74,8 @@ fn compare(
     rows.extend(bench.in_a_running_container()?);
     rows.extend(bench.logs()?);
     rows.extend(bench.networks()?);
+    rows.extend(bench.volume_io(folder)?);
+    rows.extend(bench.many_volumes()?);
     let layout = bulkhead.layout();
     let log = fs::read_to_string(&layout.log).with_context(|| format!("`{}`", layout.log.display()))?;
     Ok(Report {

@@ -6,10 +6,17 @@ pub(crate) mod decisions;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod remove;
+mod settings;
+pub(crate) mod update;
 
-use crate::view::{Endpoint, UsageView, VchView};
-use bulkhead_engine::VchUsage;
-use bulkhead_model::Vch;
+use crate::view::{Endpoint, UsageView, VchView, VolumeStoreUsageView};
+use bulkhead_engine::{VchUsage, VolumeStoreFacts};
+use bulkhead_model::{Vch, VolumeStoreName};
+
+fn store(facts: &VolumeStoreFacts) -> (VolumeStoreName, VolumeStoreUsageView) {
+    let VolumeStoreFacts { name, volumes, volumes_bytes, .. } = facts;
+    (name.clone(), VolumeStoreUsageView { volumes: *volumes, volumes_bytes: *volumes_bytes })
+}
 
 fn view(vch: Vch, usage: &VchUsage, endpoints: Vec<Endpoint>) -> VchView {
     VchView {
@@ -27,6 +34,7 @@ fn view(vch: Vch, usage: &VchUsage, endpoints: Vec<Endpoint>) -> VchView {
             images: usage.images,
             volumes: usage.volumes,
             volumes_bytes: usage.volumes_bytes,
+            volume_stores: usage.volume_stores.iter().map(store).collect(),
         },
         endpoints,
     }

@@ -110,7 +110,8 @@ async fn container_usage(state: &ApiState, session: &Session, version: ApiVersio
 async fn volume_usage(state: &ApiState, session: &Session) -> Result<Part, ApiError> {
     let mut part = Part::default();
     for facts in state.engine.volumes(session).await? {
-        let bytes = state.engine.volume_used(&facts.volume).await?;
+        let used = state.engine.volume_used(&facts.volume).await?;
+        let bytes = used.unwrap_or(0);
         part.bytes += bytes;
         if facts.containers.is_empty() {
             part.reclaimable_bytes += bytes;
@@ -119,7 +120,9 @@ async fn volume_usage(state: &ApiState, session: &Session) -> Result<Part, ApiEr
         }
         let mut item = volumes::shape::volume(&facts.volume);
         if let Some(map) = item.as_object_mut() {
-            map.insert("UsageData".into(), json!({ "Size": bytes, "RefCount": facts.containers.len() }));
+            // What is not known now is -1 to clients.
+            let size = used.map_or_else(|| json!(-1), Value::from);
+            map.insert("UsageData".into(), json!({ "Size": size, "RefCount": facts.containers.len() }));
         }
         part.items.push(item);
     }

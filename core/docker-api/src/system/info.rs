@@ -1,7 +1,7 @@
 //! `GET /info`.
 
 use crate::call::{Answer, Call};
-use crate::{reply, time};
+use crate::{reply, size, time};
 use bulkhead_engine::SystemFacts;
 use serde_json::{Value, json};
 
@@ -26,13 +26,7 @@ fn info(facts: &SystemFacts, now: chrono::DateTime<chrono::Utc>) -> Value {
         "ContainersStopped": facts.containers.saturating_sub(facts.running),
         "Images": facts.images,
         "Driver": "erofs",
-        "DriverStatus": [
-            ["Back end", format!("{} {}", machines.back_end, machines.version)],
-            ["Accelerator", machines.accelerator],
-            ["Hardware isolation", machines.hardware_isolation.to_string()],
-            ["Class", facts.vch.class],
-            ["Policy set", facts.policy_set],
-        ],
+        "DriverStatus": status(facts),
         "DockerRootDir": "",
         "SystemTime": time::rfc3339(now),
         "LoggingDriver": "json-file",
@@ -97,6 +91,26 @@ fn info(facts: &SystemFacts, now: chrono::DateTime<chrono::Utc>) -> Value {
         "CDISpecDirs": [],
         "Warnings": warnings(facts),
     })
+}
+
+/// Pairs of a name and a value, for people.
+fn status(facts: &SystemFacts) -> Vec<[String; 2]> {
+    let machines = &facts.capabilities;
+    let line = |name: &str, value: String| [name.to_owned(), value];
+    let mut status = vec![
+        line("Back end", format!("{} {}", machines.back_end, machines.version)),
+        line("Accelerator", machines.accelerator.clone()),
+        line("Hardware isolation", machines.hardware_isolation.to_string()),
+        line("Class", facts.vch.class.to_string()),
+        line("Policy set", facts.policy_set.clone()),
+    ];
+    status.extend(facts.volume_stores.iter().map(|store| {
+        let limit =
+            store.bytes_max.map(|limit| format!(", at most {}", size::human(limit))).unwrap_or_default();
+        let used = size::human(store.volumes_bytes);
+        line(&format!("Volume store {}", store.name), format!("{} volumes of {used}{limit}", store.volumes))
+    }));
+    status
 }
 
 /// Shown by `docker info` after everything else.

@@ -1,4 +1,4 @@
-//! Drivers and their options: there is one driver, and one option of it.
+//! Drivers and their options: there is one driver; a volume of it has a size, and is in a volume store.
 
 use crate::error::ApiError;
 use crate::query::clip;
@@ -24,14 +24,18 @@ pub fn ask(
     labels: BTreeMap<String, String>,
     options: BTreeMap<String, String>,
 ) -> Result<VolumeAsk, ApiError> {
-    let mut size_bytes = None;
+    let (mut size_bytes, mut store) = (None, None);
     for (option, value) in &options {
-        match option.as_str() {
-            "size" => {
-                let bytes = size::parse(value, 1024.0).filter(|bytes| *bytes > 0);
-                let wrong = || ApiError::bad(format!("invalid size: '{}'", clip(value)));
-                // Whole pages: what a disk is made of.
-                size_bytes = Some(bytes.ok_or_else(wrong)?.next_multiple_of(4096));
+        // The two of vSphere Integrated Containers are known in any case.
+        let bytes = match option.as_str() {
+            "size" => size::parse(value, 1024.0),
+            capacity if capacity.eq_ignore_ascii_case("Capacity") => megabytes(value),
+            name if name.eq_ignore_ascii_case("VolumeStore") => {
+                let name = value.parse().map_err(|error| ApiError::bad(format!("{error}")))?;
+                if store.replace(name).is_some() {
+                    return Err(ApiError::bad("the option VolumeStore is given twice"));
+                }
+                continue;
             }
             option if MOUNT_OPTIONS.contains(&option) => {
                 return Err(ApiError::bad(format!(
@@ -40,9 +44,23 @@ pub fn ask(
                 )));
             }
             option => return Err(ApiError::bad(format!("invalid option: {:?}", clip(option)))),
+        };
+        let wrong = || ApiError::bad(format!("invalid size: '{}'", clip(value)));
+        // Whole pages: what a disk is made of.
+        let bytes = bytes.filter(|bytes| *bytes > 0).ok_or_else(wrong)?.next_multiple_of(4096);
+        if size_bytes.replace(bytes).is_some() {
+            return Err(ApiError::bad("a volume has one size: give the option size or Capacity, and once"));
         }
     }
-    Ok(VolumeAsk { name, labels, options, size_bytes })
+    Ok(VolumeAsk { name, labels, options, size_bytes, store })
+}
+
+/// A size that means megabytes where it has no unit.
+fn megabytes(text: &str) -> Option<u64> {
+    match text.parse::<u64>() {
+        Ok(number) => number.checked_mul(1 << 20),
+        Err(_) => size::parse(text, 1024.0),
+    }
 }
 
 #[cfg(test)]
@@ -55,12 +73,24 @@ mod tests {
     }
 
     #[test]
-    fn the_size_is_the_only_option() {
+    fn a_volume_has_a_size_and_is_in_a_store() {
         assert_eq!(check("size", "1.5g").unwrap(), Some(3 << 29));
         assert_eq!(check("size", "33554433").unwrap(), Some((32 << 20) + 4096));
         for bad in ["", "0", "big"] {
             assert_eq!(check("size", bad).unwrap_err(), format!("invalid size: '{bad}'"));
         }
+        assert_eq!(check("Capacity", "20").unwrap(), Some(20 << 20));
+        assert_eq!(check("capacity", "2GB").unwrap(), Some(2 << 30));
+        for bad in ["", "0", "-1", "99999999999999999999", "18446744073709551615"] {
+            assert_eq!(check("Capacity", bad).unwrap_err(), format!("invalid size: '{bad}'"));
+        }
+        let options =
+            [("VolumeStore", "fast"), ("size", "1g")].map(|(key, value)| (key.into(), value.into()));
+        let asked = ask(None, BTreeMap::new(), options.into()).unwrap();
+        assert_eq!((asked.store.unwrap().as_str(), asked.size_bytes), ("fast", Some(1 << 30)));
+        assert!(check("volumestore", "A B").unwrap_err().contains("is not a volume store name"));
+        let both = [("Capacity", "1"), ("size", "1g")].map(|(key, value)| (key.into(), value.into()));
+        assert!(ask(None, BTreeMap::new(), both.into()).unwrap_err().message.contains("one size"));
         assert!(check("device", "/etc").unwrap_err().contains("is not supported"));
         assert_eq!(check("colour", "red").unwrap_err(), "invalid option: \"colour\"");
     }

@@ -17,9 +17,11 @@ pub fn labels(volume: &Volume) -> BTreeMap<String, String> {
     labels
 }
 
-/// A name for clients that want one: no path of the host leads to a volume.
+/// For clients that want a path: no path of the host leads to a volume, so this one is nobody's. What reads by it (`ls`,
+/// `tar`, `rsync`) fails instead of finding something else: `/volumes` of a client may well be there, as on a Mac, and an
+/// empty text would be the root.
 fn place(name: &VolumeName) -> String {
-    format!("/volumes/{name}")
+    format!("/bulkhead/volumes/{name}")
 }
 
 pub fn volume(volume: &Volume) -> Value {
@@ -33,6 +35,8 @@ pub fn volume(volume: &Volume) -> Value {
         "Name": volume.name,
         "Options": or_null(volume.options.clone()),
         "Scope": "local",
+        // Texts: the CLI's templates show large numbers as `6.7e+07`.
+        "Status": { "SizeBytes": volume.size_bytes.to_string(), "VolumeStore": volume.store },
     })
 }
 

@@ -2,7 +2,6 @@
 
 use super::{event, names};
 use crate::admission::{Admitted, Ask, random};
-use crate::driver::MACHINE_BYTES_MIN;
 use crate::volumes::{self, Planned, volume_event};
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::container::resolve;
@@ -17,8 +16,6 @@ use bulkhead_store::{Record, StoreError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     pub id: ContainerId,
-    /// For the user to read.
-    pub warnings: Vec<String>,
 }
 
 /// Tries to find a free name, where the user gave none.
@@ -37,10 +34,11 @@ impl Engine {
         for _ in 1..volumes::TRIES {
             let once = self.create_once(session, name.clone(), ask.clone(), client_view.clone());
             match Box::pin(once).await {
-                // One of its volumes was made or removed meanwhile.
+                // One of its volumes was made or removed meanwhile, or the store of one changed.
                 Err(EngineError::Store(
                     StoreError::NameTaken { kind: "volume", .. }
-                    | StoreError::NotFound { kind: "volume", .. },
+                    | StoreError::NotFound { kind: "volume", .. }
+                    | StoreError::Conflict { kind: "volume store", .. },
                 )) => {}
                 other => return other,
             }
@@ -69,7 +67,6 @@ impl Engine {
             vch.settings.publish.check(wish)?;
         }
         let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
-        let warnings = warnings(&spec);
 
         let facts = ContainerFacts {
             id: &id,
@@ -88,8 +85,8 @@ impl Engine {
             })
             .await?;
 
-        let usage = self.volumes_after(vch.id, &new).await?;
         for volume in &new {
+            let usage = self.volumes_after(volume, &new).await?;
             self.admit_volume(session, &vch, Action::VolumeCreate, volume, usage).await?;
         }
         let made = self.create_disks(&new).await;
@@ -117,7 +114,7 @@ impl Engine {
             self.insert(container, name, &new, admitted).await
         };
         match created.await {
-            Ok(()) => Ok(Created { id, warnings }),
+            Ok(()) => Ok(Created { id }),
             Err(error) => {
                 self.give_up_disks(&error, &new).await;
                 Err(error)
@@ -206,15 +203,4 @@ impl Engine {
 fn shown_name(asked: &str, image: &Image) -> String {
     let by_id = asked.starts_with("sha256:") || image.id.hex().starts_with(asked);
     if by_id { image.id.to_string() } else { asked.to_owned() }
-}
-
-fn warnings(spec: &ContainerSpec) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if spec.resources.memory_bytes < MACHINE_BYTES_MIN {
-        warnings.push(format!(
-            "the memory limit was raised to {} MiB, the least that a machine with a kernel of its own needs",
-            MACHINE_BYTES_MIN >> 20
-        ));
-    }
-    warnings
 }

@@ -16,7 +16,7 @@ use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start
 use bulkhead_machine::{Condition, MachineSpec};
 use bulkhead_model::event::NewEvent;
 use bulkhead_model::lifecycle::{Act, Desired, Exit, Goal, GuestFact, Status};
-use bulkhead_model::volume::disks;
+use bulkhead_model::volume::uses;
 use bulkhead_model::{Container, Mount};
 use bulkhead_store::Record;
 use std::time::Duration;
@@ -36,8 +36,6 @@ pub(super) const GREET_SLICE: Duration = Duration::from_millis(250);
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(10);
 /// With volumes to be written first.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
-/// Below this the guest's kernel does not come up.
-pub(crate) const MACHINE_BYTES_MIN: u64 = 128 << 20;
 
 impl Driver {
     pub(super) async fn perform(&mut self, act: &Act, container: &Container) -> Result<(), EngineError> {
@@ -88,7 +86,7 @@ impl Driver {
                     self.await_power_off().await?;
                 }
                 if !over && (matches!(container.desired.goal, Goal::Stop { .. }) || leaves) {
-                    self.kill_from_within().await?;
+                    self.kill_from_within(container).await?;
                 }
                 self.link = None;
                 Ok(back_end.machines.kill(&self.id).await?)
@@ -127,7 +125,7 @@ impl Driver {
 
     async fn start_machine(&mut self, container: &Container) -> Result<(), EngineError> {
         let mut gate = None;
-        if !disks(&container.spec.mounts).is_empty() {
+        if !uses(&container.spec.mounts).is_empty() {
             let held = self.gate().await;
             match self.ready_volumes(container).await? {
                 Readiness::Ready => gate = Some(held),
@@ -145,6 +143,10 @@ impl Driver {
             }
         }
         self.link = None;
+        if !self.prepare_machine(container).await? {
+            // Something else may be wanted by now; else it is looked again.
+            return Ok(());
+        }
         let started = self.join_and_start(container).await;
         drop(gate);
         self.greet_by = Some(Instant::now() + self.boot_deadline());
@@ -188,6 +190,16 @@ impl Driver {
         if hardware { BOOT_DEADLINE } else { BOOT_DEADLINE_EMULATED }
     }
 
+    /// Whether what the machine is cloned from is there. Where it cannot be, the machine boots.
+    async fn prepare_machine(&self, container: &Container) -> Result<bool, EngineError> {
+        let spec = self.machine_spec(container).await?;
+        let prepared = self.engine.back_end().machines.prepare(&spec, GREET_SLICE).await;
+        if let Err(error) = &prepared {
+            tracing::warn!(error = error as &dyn std::error::Error, "no template was looked for");
+        }
+        Ok(prepared.unwrap_or(true))
+    }
+
     async fn join_and_start(&self, container: &Container) -> Result<(), EngineError> {
         let container = self.engine.join_networks(container).await?;
         let spec = self.machine_spec(&container).await?;
@@ -202,13 +214,14 @@ impl Driver {
             server: self.engine.0.fence.server,
             cpu_milli: resources.cpu_milli,
             vcpus: resources.vcpus(),
-            memory_bytes: resources.memory_bytes.max(MACHINE_BYTES_MIN).next_multiple_of(1 << 20),
+            memory_bytes: resources.memory_bytes,
             layers: container.layers.clone(),
-            volumes: disks(&container.spec.mounts),
+            volumes: self.run_disks(container).await?,
             token: random()?,
             run: run_of(&container.status),
             journal_bytes_max: 2 * self.log_bytes(container).await?,
             nics: nics(&container.endpoints),
+            boot: container.spec.boot,
         })
     }
 
@@ -287,6 +300,7 @@ impl Driver {
         let network = self.engine.network_of(container).await;
         let start = Start {
             run,
+            token: self.token.unwrap_or_default(),
             entropy: random()?,
             unix_ns: u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0),
             hostname: spec.hostname.clone(),
@@ -305,11 +319,22 @@ impl Driver {
             journal_offset,
             journal_limit,
         };
-        let Some(link) = self.link.as_mut() else {
+        let Some(link) = &self.link else {
             self.guest = GuestFact::Unknown;
             return Ok(());
         };
-        match link.call(RequestBody::Start(Box::new(start)), Self::start_deadline(container)).await {
+        let (agent, deadline) = (link.agent().clone(), Self::start_deadline(container));
+        let body = RequestBody::Start(Box::new(start));
+        let answer = match self.call_while(Self::check_starts, &agent, body, deadline).await {
+            // Somebody wants something else of it.
+            Err(EngineError::Conflict(_)) => {
+                self.link = None;
+                self.guest = GuestFact::Unknown;
+                return Ok(());
+            }
+            other => other?,
+        };
+        match answer {
             Ok(ReplyBody::Started { unix_ns, .. }) => {
                 self.journal.limit = journal_limit;
                 self.told_network = Some(network);

@@ -12,6 +12,7 @@ mod acts;
 mod again;
 mod journal;
 mod network;
+mod patience;
 mod pause;
 mod process;
 mod signal;
@@ -19,7 +20,6 @@ mod told;
 mod volumes;
 mod workbench;
 
-pub(crate) use acts::MACHINE_BYTES_MIN;
 pub(crate) use journal::time_of;
 pub(crate) use process::process;
 pub(crate) use workbench::Bench;

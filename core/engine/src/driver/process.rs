@@ -3,7 +3,7 @@
 use bulkhead_guest_protocol::message::{Interior, Limit, Process, Tmpfs};
 use bulkhead_model::ContainerSpec;
 use bulkhead_model::process::{self as model, SHM_BYTES_DEFAULT};
-use bulkhead_model::volume::disks;
+use bulkhead_model::volume::uses;
 
 /// The container's own process. One beside it differs in its command, and where the user said so.
 pub(crate) fn process(spec: &ContainerSpec) -> Process {
@@ -37,11 +37,12 @@ pub(crate) fn interior(spec: &ContainerSpec) -> Interior {
         privileged: spec.privileged,
         read_only: options.read_only,
         tmpfs: options.tmpfs.iter().map(tmpfs).collect(),
-        volumes: super::volumes::told(&spec.mounts, &disks(&spec.mounts)),
+        volumes: super::volumes::told(&spec.mounts, &uses(&spec.mounts)),
         shm_bytes: options.shm_bytes.unwrap_or(SHM_BYTES_DEFAULT),
         sysctls: options.all_sysctls().into_iter().collect(),
         masked_paths: options.masked(spec.privileged),
         read_only_paths: options.unwritable(spec.privileged),
+        memory_bytes: resources.memory_bytes,
         pids_max: options.pids_max.unwrap_or(0),
         cpu_quota_milli: if is_part { resources.cpu_milli } else { 0 },
         init: options.init,

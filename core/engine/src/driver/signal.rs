@@ -11,9 +11,12 @@ use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::{Desired, Exit, Goal, GuestFact, Status};
 use chrono::{DateTime, Utc};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// An agent that is well answers within this, whatever the deadline of the stop.
 const SIGNAL_PATIENCE_MIN: Duration = Duration::from_millis(500);
+/// For an agent whose machine stood still or whose server is new, where volumes would lose something without it.
+const REACH_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Driver {
     /// How long an agent may take for a stop's signal: not past the stop's deadline, but for a moment.
@@ -98,7 +101,14 @@ impl Driver {
 
     /// A machine whose power is cut loses what its kernel had not written yet. An agent that answers ends the process
     /// and leaves a whole disk behind; one that does not is not waited for.
-    pub(super) async fn kill_from_within(&mut self) -> Result<(), EngineError> {
+    pub(super) async fn kill_from_within(&mut self, container: &Container) -> Result<(), EngineError> {
+        // Before its process runs there is nothing of it in a volume.
+        if self.has_volumes
+            && matches!(container.status, Status::Running { .. })
+            && let Err(error) = self.reach(container).await
+        {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the agent is not reached");
+        }
         if self.standing || self.link.is_none() {
             return Ok(());
         }
@@ -112,6 +122,25 @@ impl Driver {
                 Ok(())
             }
         }
+    }
+
+    /// Lets a machine that stands still go on, its processes frozen, and hears its agent, for what is in its volumes.
+    async fn reach(&mut self, container: &Container) -> Result<(), EngineError> {
+        if self.standing {
+            self.resume().await?;
+        }
+        if self.link.is_none() {
+            self.guest = GuestFact::Unknown;
+        }
+        let by = Instant::now() + REACH_PATIENCE;
+        while !matches!(self.guest, GuestFact::Process { .. }) {
+            if Instant::now() > by {
+                self.link = None;
+                return Err(EngineError::TimedOut(REACH_PATIENCE.as_secs()));
+            }
+            self.greet(container).await?;
+        }
+        Ok(())
     }
 }
 

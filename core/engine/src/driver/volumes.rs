@@ -9,9 +9,9 @@ use crate::EngineError;
 use crate::volumes::volume_event;
 use bulkhead_guest_protocol::message::RequestBody;
 use bulkhead_guest_protocol::volumes as guest;
-use bulkhead_machine::Condition;
+use bulkhead_machine::{Condition, MachineError, VolumeDisk};
 use bulkhead_model::lifecycle::{Goal, Status};
-use bulkhead_model::volume::{VolumeDisk, disks};
+use bulkhead_model::volume::{VolumeUse, uses};
 use bulkhead_model::{Container, ContainerId, Mount, Volume, VolumeId};
 use bulkhead_store::StoreError;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(super) enum Readiness {
 impl Driver {
     /// To be asked with the gate held.
     pub(super) async fn ready_volumes(&mut self, container: &Container) -> Result<Readiness, EngineError> {
-        let wanted = disks(&container.spec.mounts);
+        let wanted = uses(&container.spec.mounts);
         let volumes = self.volumes_of(container).await?;
         if let Some((name, by)) = self.held(container, &volumes).await? {
             let by_when = *self.held_until.get_or_insert_with(|| Instant::now() + HELD_MAX);
@@ -54,21 +54,25 @@ impl Driver {
         }
         self.held_until = None;
         for volume in &volumes {
-            self.engine.back_end().disks.grow_volume(self.vch, volume.id, volume.size_bytes).await?;
+            let (at, bytes) = (volume.place(), volume.size_bytes);
+            // What is not there, or lies on what is not mounted, will not be there at the next try either.
+            if let Err(error) = self.engine.back_end().disks.grow_volume(self.vch, &at, bytes).await {
+                return Ok(Readiness::Held(error.into()));
+            }
         }
         let unsettled =
-            |disk: &VolumeDisk| volumes.iter().any(|volume| volume.id == disk.id && !volume.settled);
-        let due = wanted.iter().any(|disk| disk.read_only && unsettled(disk));
+            |wish: &VolumeUse| volumes.iter().any(|volume| volume.id == wish.id && !volume.settled);
+        let due = wanted.iter().any(|wish| wish.read_only && unsettled(wish));
         if due {
             return Ok(Readiness::Unsettled);
         }
-        self.unsettle(&wanted).await?;
+        self.unsettle(&self.run_disks(container).await?).await?;
         Ok(Readiness::Ready)
     }
 
     /// Those that can be written may be anything from now on.
     async fn unsettle(&self, disks: &[VolumeDisk]) -> Result<(), EngineError> {
-        let ids: Vec<VolumeId> = disks.iter().filter(|disk| !disk.read_only).map(|disk| disk.id).collect();
+        let ids: Vec<VolumeId> = disks.iter().filter(|disk| !disk.read_only).map(|disk| disk.at.id).collect();
         if ids.is_empty() {
             return Ok(());
         }
@@ -83,7 +87,7 @@ impl Driver {
         match settled {
             Ok(()) => {
                 let ids: Vec<VolumeId> =
-                    disks.iter().filter(|disk| !disk.read_only).map(|disk| disk.id).collect();
+                    disks.iter().filter(|disk| !disk.read_only).map(|disk| disk.at.id).collect();
                 Ok(self.engine.store().settle_volumes(self.engine.0.fence, &ids, true).await?)
             }
             // Somebody wants something else of it.
@@ -97,24 +101,37 @@ impl Driver {
 
     async fn settle_in_machine(&mut self, container: &Container, gate: Gate) -> Result<(), EngineError> {
         let link = self.set_up(container, SETTLING_RUN, gate, Self::check_starts).await?;
-        let released = link.call(RequestBody::ReleaseVolumes, Self::start_deadline(container)).await;
+        let deadline = Self::start_deadline(container);
+        let release = RequestBody::ReleaseVolumes;
+        let released = self.call_while(Self::check_starts, link.agent(), release, deadline).await?;
         released.map_err(|error| self.broken(&error))?;
         Ok(())
     }
 
-    fn check_starts(&self, container: &Container) -> Result<(), EngineError> {
+    pub(super) fn check_starts(&self, container: &Container) -> Result<(), EngineError> {
         match (&container.desired.goal, &container.status) {
             (Goal::Run, Status::Starting { .. }) => Ok(()),
             _ => Err(EngineError::Conflict(format!("container {} is not to start", self.id.short()))),
         }
     }
 
+    /// The disks for a machine that runs the container's process.
+    pub(super) async fn run_disks(&self, container: &Container) -> Result<Vec<VolumeDisk>, EngineError> {
+        let volumes = self.volumes_of(container).await?;
+        let disk = |wish: VolumeUse| {
+            let volume = volumes.iter().find(|volume| volume.id == wish.id);
+            let at = volume.ok_or(MachineError::NoSuchVolume(wish.id))?.place();
+            Ok(VolumeDisk { at, read_only: wish.read_only })
+        };
+        uses(&container.spec.mounts).into_iter().map(disk).collect()
+    }
+
     /// The disks for a machine without a process: what is not settled can be written, or it could not even be read.
     pub(super) async fn bench_disks(&self, container: &Container) -> Result<Vec<VolumeDisk>, EngineError> {
         let volumes = self.volumes_of(container).await?;
-        let mut disks = disks(&container.spec.mounts);
+        let mut disks = self.run_disks(container).await?;
         for disk in &mut disks {
-            disk.read_only &= volumes.iter().any(|volume| volume.id == disk.id && volume.settled);
+            disk.read_only &= volumes.iter().any(|volume| volume.id == disk.at.id && volume.settled);
         }
         Ok(disks)
     }
@@ -160,7 +177,7 @@ impl Driver {
         volumes: &[Volume],
     ) -> Result<Option<(String, ContainerId)>, EngineError> {
         let users = self.engine.store().volume_users(self.vch).await?;
-        let mine = disks(&container.spec.mounts);
+        let mine = uses(&container.spec.mounts);
         for volume in volumes {
             let others = users.get(&volume.id).into_iter().flatten().filter(|id| **id != self.id);
             for other in others {
@@ -168,9 +185,9 @@ impl Driver {
                 if !matches!(machine.condition, Condition::Running { .. }) {
                     continue;
                 }
-                let reads = |disk: &VolumeDisk| disk.id == volume.id && disk.read_only;
+                let reads = |wish: &VolumeUse| wish.id == volume.id && wish.read_only;
                 let only_read = match self.engine.store().container(self.vch, other).await {
-                    Ok(other) => disks(&other.spec.mounts).iter().any(reads),
+                    Ok(other) => uses(&other.spec.mounts).iter().any(reads),
                     Err(_) => false,
                 };
                 if !(volume.settled && only_read && mine.iter().any(reads)) {
@@ -210,8 +227,8 @@ impl Driver {
     }
 }
 
-/// What the agent is told of them.
-pub(super) fn told(mounts: &[Mount], disks: &[VolumeDisk]) -> guest::Volumes {
+/// What the agent is told of them: of each disk, whether it can only be read.
+pub(super) fn told(mounts: &[Mount], disks: &[VolumeUse]) -> guest::Volumes {
     let place = |mount: &Mount| disks.iter().position(|disk| disk.id == mount.volume);
     guest::Volumes {
         disks: disks.iter().map(|disk| guest::VolumeDisk { read_only: disk.read_only }).collect(),

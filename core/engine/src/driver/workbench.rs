@@ -6,6 +6,7 @@
 //! next driver ends or pauses as any such.
 
 use super::acts::{CALL_DEADLINE, GREET_SLICE};
+use super::patience::Wanted;
 use super::volumes::{Gate, told};
 use super::{Command, Driver, Handle, run_of};
 use crate::EngineError;
@@ -16,6 +17,7 @@ use bulkhead_guest_protocol::message::{AgentState, RequestBody};
 use bulkhead_machine::{MachineError, MachineSpec};
 use bulkhead_model::Container;
 use bulkhead_model::lifecycle::{Act, Facts, GuestFact, MachineFact, Status, Step, next};
+use bulkhead_model::volume::VolumeUse;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -103,7 +105,7 @@ impl Driver {
         container: &Container,
         run: u32,
         gate: Gate,
-        wanted: fn(&Self, &Container) -> Result<(), EngineError>,
+        wanted: Wanted,
     ) -> Result<Link, EngineError> {
         let back_end = self.engine.back_end().clone();
         if !back_end.disks.has_disk(self.vch, &self.id).await? {
@@ -111,6 +113,9 @@ impl Driver {
         }
         let volumes = self.bench_disks(container).await?;
         let spec = MachineSpec { run, volumes, nics: Vec::new(), ..self.machine_spec(container).await? };
+        while !back_end.machines.prepare(&spec, GREET_SLICE).await? {
+            wanted(self, &self.engine.store().container(self.vch, &self.id).await?)?;
+        }
         back_end.machines.start(&spec).await?;
         drop(gate);
         let channel = back_end.machines.channel(&self.id).await?;
@@ -128,12 +133,16 @@ impl Driver {
         if state != AgentState::Ready {
             return Err(self.broken(&GuestError::Protocol(format!("{state:?} at its start"))));
         }
+        let volumes: Vec<_> =
+            spec.volumes.iter().map(|disk| VolumeUse { id: disk.at.id, read_only: disk.read_only }).collect();
         let assemble = Assemble {
+            token: spec.token,
             unix_ns: u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0),
             layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
-            volumes: told(&container.spec.mounts, &spec.volumes),
+            volumes: told(&container.spec.mounts, &volumes),
         };
-        let done = link.call(RequestBody::Assemble(assemble), Self::start_deadline(container)).await;
+        let (body, deadline) = (RequestBody::Assemble(assemble), Self::start_deadline(container));
+        let done = self.call_while(wanted, link.agent(), body, deadline).await?;
         done.map_err(|error| self.broken(&error))?;
         Ok(link)
     }

@@ -1,5 +1,6 @@
 //! Which volumes a container that is to be made will have.
 
+use super::stores;
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::volume::{MountAsk, PlannedMount, plan_mounts};
 use bulkhead_model::{Action, ContainerAsk, ImageConfig, Mount, Vch, Volume};
@@ -55,7 +56,10 @@ impl Engine {
         let found = match (&ask.name, planned.new.iter().find(named)) {
             (_, Some(new)) => Some((new.id, new.name.clone())),
             (Some(name), None) => match self.find_volume(vch.id, name.as_str()).await {
-                Ok(found) => Some((found.id, found.name)),
+                Ok(found) => {
+                    stores::check_same(&found, &ask)?;
+                    Some((found.id, found.name))
+                }
                 Err(EngineError::NoSuchVolume(_)) => None,
                 Err(other) => return Err(other),
             },

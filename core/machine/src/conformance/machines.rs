@@ -245,17 +245,17 @@ pub async fn a_machine_outlives_its_server(fixture: &mut dyn Fixture) -> Outcome
 
 pub async fn a_volume_is_one_machines_unless_all_read(fixture: &mut dyn Fixture) -> Outcome {
     let back_end = fixture.back_end();
-    let id = VolumeId(uuid_of(0x33));
+    let at = VolumePlace { id: VolumeId(uuid_of(0x33)), folder: None };
     let mut first = prepare(fixture, &container(1)).await?;
     let mut second = prepare(fixture, &container(2)).await?;
-    first.volumes = vec![VolumeDisk { id, read_only: false }];
+    first.volumes = vec![VolumeDisk { at: at.clone(), read_only: false }];
     let missing = back_end.machines.start(&first).await;
     ensure!(matches!(missing, Err(MachineError::NoSuchVolume(_))), "started without its volume: {missing:?}");
-    back_end.disks.create_volume(vch(), id, DISK_BYTES).await?;
+    back_end.disks.create_volume(vch(), &at, DISK_BYTES).await?;
     back_end.machines.start(&first).await?;
     greet(&back_end, &first).await?;
     for read_only in [false, true] {
-        second.volumes = vec![VolumeDisk { id, read_only }];
+        second.volumes = vec![VolumeDisk { at: at.clone(), read_only }];
         // Refused at once, or by the hypervisor itself.
         if back_end.machines.start(&second).await.is_ok() {
             ended(&back_end, &second.id).await?;
@@ -265,7 +265,7 @@ pub async fn a_volume_is_one_machines_unless_all_read(fixture: &mut dyn Fixture)
     back_end.machines.kill(&first.id).await?;
     back_end.machines.delete(&first.id).await?;
     for spec in [&mut first, &mut second] {
-        spec.volumes = vec![VolumeDisk { id, read_only: true }];
+        spec.volumes = vec![VolumeDisk { at: at.clone(), read_only: true }];
         back_end.machines.start(spec).await?;
         greet(&back_end, spec).await?;
     }

@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 /// What is inside a machine, over all its channels.
 pub(super) struct Guest {
     id: ContainerId,
-    token: [u8; 32],
     inside: Mutex<Inside>,
     pub(super) signals: Notify,
     pub(super) limit: watch::Sender<u64>,
@@ -42,6 +41,7 @@ pub(super) struct Guest {
 }
 
 pub(super) struct Inside {
+    token: Option<[u8; 32]>,
     pub(super) state: AgentState,
     answer: Option<ReplyBody>,
     /// Of the container's own process.
@@ -53,8 +53,8 @@ impl Guest {
     pub(super) fn new(spec: &MachineSpec) -> Self {
         Self {
             id: spec.id.clone(),
-            token: spec.token,
             inside: Mutex::new(Inside {
+                token: None,
                 state: AgentState::Ready,
                 answer: None,
                 args: Vec::new(),
@@ -140,6 +140,18 @@ pub(super) async fn serve(
         decoder.push(buffer.get(..count).unwrap_or_default());
         while let Some(payload) = decoder.next_frame() {
             let Ok(request) = frame::decode::<Request>(&payload) else { continue };
+            while matches!(request.body, RequestBody::Start(_) | RequestBody::Assemble(_)) {
+                let Some(shared) = sim.upgrade() else { return };
+                {
+                    let this = Sim(shared);
+                    let mut world = this.lock();
+                    if power.is_cancelled() || !world.hold_start {
+                        break;
+                    }
+                    world.held.insert(guest.id.clone());
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             let body = answer(&sim, &guest, &power, request.body);
             if request.id == NO_REPLY {
                 continue;
@@ -159,13 +171,14 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
             if protocol < protocol_min.max(PROTOCOL_MIN) {
                 return ReplyBody::Refused { message: "no protocol in common".into() };
             }
+            let inside = guest.lock();
             ReplyBody::Hello(Hello {
                 protocol,
                 nonce,
                 agent: env!("CARGO_PKG_VERSION").into(),
                 kernel: "0.0.0-simulated".into(),
-                token: guest.token,
-                state: guest.lock().state.clone(),
+                token: inside.token,
+                state: inside.state.clone(),
             })
         }
         RequestBody::Start(start) => start_process(sim, guest, power, *start),
@@ -236,7 +249,11 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
         }
         RequestBody::Processes => facts::processes(guest),
         RequestBody::Usage => facts::usage(guest),
-        RequestBody::Assemble(_) | RequestBody::ReleaseVolumes => ReplyBody::Done,
+        RequestBody::Assemble(assemble) => {
+            guest.lock().token = Some(assemble.token);
+            ReplyBody::Done
+        }
+        RequestBody::ReleaseVolumes => ReplyBody::Done,
         RequestBody::GrowVolume { .. } => ReplyBody::Done,
         RequestBody::Files(_) => ReplyBody::Refused { message: "a simulated guest has no files".into() },
         RequestBody::PowerOff => {
@@ -258,6 +275,7 @@ fn start_process(
     if let Some(answer) = &inside.answer {
         return answer.clone();
     }
+    inside.token = Some(start.token);
     guest.cpu_quota_milli.store(start.interior.cpu_quota_milli, Ordering::Relaxed);
     guest.limit.send_replace(start.journal_limit);
     *guest.network.lock().unwrap_or_else(PoisonError::into_inner) = start.network;

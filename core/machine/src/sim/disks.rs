@@ -1,11 +1,13 @@
 //! The disks of a [`Sim`]: layers are real files, since real code writes them; the rest is names.
 
-use super::{Sim, Verb};
+use super::{Sim, Verb, World};
 use crate::{Disks, MachineError, StagedLayer};
 use async_trait::async_trait;
+use bulkhead_model::volume::VolumePlace;
 use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A file without a name, so that a server killed with its simulated machines leaves nothing.
@@ -25,6 +27,23 @@ impl LayerFile {
 
     fn bytes(&self) -> Result<u64, MachineError> {
         self.0.metadata().map(|data| data.len()).map_err(MachineError::io("measure a layer"))
+    }
+}
+
+pub(super) type VolumeKey = (VchId, Option<PathBuf>, VolumeId);
+
+pub(super) fn key(vch: VchId, at: &VolumePlace) -> VolumeKey {
+    (vch, at.folder.clone(), at.id)
+}
+
+impl World {
+    pub(super) fn check_folder(&self, vch: VchId, at: &VolumePlace) -> Result<(), MachineError> {
+        match &at.folder {
+            Some(folder) if !self.folders.contains(&(vch, folder.clone())) => {
+                Err(MachineError::NoFolder { folder: folder.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -104,33 +123,60 @@ impl Disks for Sim {
         Ok(())
     }
 
-    async fn create_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError> {
+    async fn create_volume(&self, vch: VchId, at: &VolumePlace, bytes: u64) -> Result<(), MachineError> {
         self.enter(Verb::CreateVolume)?;
-        self.lock().volumes.entry((vch, id)).or_insert(bytes);
+        let mut world = self.lock();
+        world.check_folder(vch, at)?;
+        world.volumes.entry(key(vch, at)).or_insert(bytes);
         Ok(())
     }
 
-    async fn volumes(&self, vch: VchId) -> Result<Vec<VolumeId>, MachineError> {
-        Ok(self.lock().volumes.keys().filter(|(of, _)| *of == vch).map(|(_, id)| *id).collect())
+    async fn volumes(&self, vch: VchId, folder: Option<&Path>) -> Result<Vec<VolumeId>, MachineError> {
+        let world = self.lock();
+        if folder.is_some_and(|folder| !world.folders.contains(&(vch, folder.to_owned()))) {
+            return Ok(Vec::new());
+        }
+        let here = world.volumes.keys().filter(|(of, at, _)| *of == vch && at.as_deref() == folder);
+        Ok(here.map(|(_, _, id)| *id).collect())
     }
 
-    async fn volume_used(&self, _vch: VchId, _id: VolumeId) -> Result<u64, MachineError> {
+    async fn volume_used(&self, vch: VchId, at: &VolumePlace) -> Result<u64, MachineError> {
+        self.lock().check_folder(vch, at)?;
         Ok(0)
     }
 
-    async fn grow_volume(&self, vch: VchId, id: VolumeId, bytes: u64) -> Result<(), MachineError> {
-        match self.lock().volumes.get_mut(&(vch, id)) {
+    async fn grow_volume(&self, vch: VchId, at: &VolumePlace, bytes: u64) -> Result<(), MachineError> {
+        let mut world = self.lock();
+        world.check_folder(vch, at)?;
+        match world.volumes.get_mut(&key(vch, at)) {
             Some(size) => {
                 *size = bytes.max(*size);
                 Ok(())
             }
-            None => Err(MachineError::NoSuchVolume(id)),
+            None => Err(MachineError::NoSuchVolume(at.id)),
         }
     }
 
-    async fn delete_volume(&self, vch: VchId, id: VolumeId) -> Result<(), MachineError> {
+    async fn delete_volume(&self, vch: VchId, at: &VolumePlace) -> Result<(), MachineError> {
         self.enter(Verb::DeleteVolume)?;
-        self.lock().volumes.remove(&(vch, id));
+        let mut world = self.lock();
+        world.check_folder(vch, at)?;
+        world.volumes.remove(&key(vch, at));
+        Ok(())
+    }
+
+    async fn open_folder(&self, vch: VchId, folder: &Path) -> Result<(), MachineError> {
+        self.lock().folders.insert((vch, folder.to_owned()));
+        Ok(())
+    }
+
+    async fn leave_folder(&self, vch: VchId, folder: &Path) -> Result<(), MachineError> {
+        let mut world = self.lock();
+        if world.volumes.keys().any(|(of, at, _)| *of == vch && at.as_deref() == Some(folder)) {
+            let source = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
+            return Err(MachineError::Io { doing: format!("leave `{}`", folder.display()), source });
+        }
+        world.folders.remove(&(vch, folder.to_owned()));
         Ok(())
     }
 
@@ -138,7 +184,7 @@ impl Disks for Sim {
         let world = self.lock();
         let left = world.disks.iter().any(|(of, _)| *of == vch)
             || world.layers.keys().any(|(of, _)| *of == vch)
-            || world.volumes.keys().any(|(of, _)| *of == vch);
+            || world.volumes.keys().any(|(of, folder, _)| *of == vch && folder.is_none());
         if left {
             let source = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
             return Err(MachineError::Io { doing: format!("remove the folder of VCH {vch}"), source });

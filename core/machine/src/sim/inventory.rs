@@ -13,11 +13,10 @@ impl Inventory for Sim {
         let machines = world.machines.keys().map(|id| found(Kind::Machine, id.to_string()));
         let journals = world.journals.keys().map(|id| found(Kind::Journal, id.to_string()));
         let disks = world.disks.iter().map(|(_, id)| found(Kind::Disk, id.to_string()));
-        let volumes = world.volumes.keys().map(|(_, id)| found(Kind::Volume, id.0.simple().to_string()));
         let segments = world.networks.iter().flat_map(|networks| &networks.segments);
         let bridges = segments.clone().map(|segment| found(Kind::Bridge, segment.network.to_string()));
         let ports = segments.flat_map(|segment| &segment.ports);
         let rules = ports.map(|port| found(Kind::Rule, port.endpoint.to_string()));
-        Ok(machines.chain(journals).chain(disks).chain(volumes).chain(bridges).chain(rules).collect())
+        Ok(machines.chain(journals).chain(disks).chain(bridges).chain(rules).collect())
     }
 }

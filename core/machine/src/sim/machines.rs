@@ -3,10 +3,12 @@
 use super::{Machine, Sim, Verb, agent};
 use crate::networks::Nic;
 use crate::state::{MachineEvent, MachineState, StartStep};
+use crate::templates::TemplateFacts;
 use crate::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
 use async_trait::async_trait;
 use bulkhead_model::{ContainerId, EndpointId, VolumeId};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +18,10 @@ const PIPE_BYTES: usize = 64 << 10;
 impl Machines for Sim {
     fn capabilities(&self) -> &Capabilities {
         &self.0.capabilities
+    }
+
+    async fn prepare(&self, _: &MachineSpec, _: Duration) -> Result<bool, MachineError> {
+        Ok(true)
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<(), MachineError> {
@@ -31,17 +37,18 @@ impl Machines for Sim {
             return Err(refuse("its disk is not there".into()));
         }
         for disk in &spec.volumes {
-            if !world.volumes.contains_key(&(spec.vch, disk.id)) {
-                return Err(MachineError::NoSuchVolume(disk.id));
+            world.check_folder(spec.vch, &disk.at)?;
+            if !world.volumes.contains_key(&super::disks::key(spec.vch, &disk.at)) {
+                return Err(MachineError::NoSuchVolume(disk.at.id));
             }
             let holds = |machine: &Machine| {
                 let mut disks = machine.spec.volumes.iter();
                 machine.spec.id != spec.id
                     && matches!(machine.state, MachineState::Running { .. })
-                    && disks.any(|held| held.id == disk.id && !(held.read_only && disk.read_only))
+                    && disks.any(|held| held.at.id == disk.at.id && !(held.read_only && disk.read_only))
             };
             if world.machines.values().any(holds) {
-                return Err(refuse(format!("volume {} is in another machine", disk.id)));
+                return Err(refuse(format!("volume {} is in another machine", disk.at.id)));
             }
         }
         let state =
@@ -161,6 +168,18 @@ impl Machines for Sim {
         Ok(Box::new(ours))
     }
 
+    async fn templates(&self) -> Result<Vec<TemplateFacts>, MachineError> {
+        Ok(Vec::new())
+    }
+
+    async fn build_template(&self, _: u32, _: u64) -> Result<String, MachineError> {
+        Err(MachineError::Template("simulated machines are not cloned".into()))
+    }
+
+    async fn remove_template(&self, _: &str) -> Result<bool, MachineError> {
+        Ok(false)
+    }
+
     fn changes(&self) -> broadcast::Receiver<ContainerId> {
         self.0.changes.subscribe()
     }
@@ -195,6 +214,7 @@ fn facts(machine: &Machine) -> Option<MachineFacts> {
         run,
         vcpus: machine.spec.vcpus,
         token: machine.spec.token,
+        boot: machine.spec.boot,
         nics: machine.spec.nics.iter().map(|nic| nic.endpoint.clone()).collect(),
         condition,
     })

@@ -17,8 +17,9 @@ pub mod script;
 use crate::state::{MachineEvent, MachineState};
 use crate::{BackEnd, Capabilities, MachineError, MachineSpec};
 use bulkhead_model::ports::Protocol;
-use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use bulkhead_model::{ContainerId, Digest, VchId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -94,11 +95,15 @@ struct World {
     disks: HashSet<(VchId, ContainerId)>,
     layers: BTreeMap<(VchId, Digest), Arc<disks::LayerFile>>,
     /// With their sizes.
-    volumes: BTreeMap<(VchId, VolumeId), u64>,
+    volumes: BTreeMap<disks::VolumeKey, u64>,
+    /// Folders of the host that are ready for volumes.
+    folders: BTreeSet<(VchId, PathBuf)>,
     faults: HashMap<Verb, VecDeque<String>>,
     calls: BTreeMap<Verb, u64>,
     hook: Option<Hook>,
     hold_boot: bool,
+    hold_start: bool,
+    held: HashSet<ContainerId>,
     silent: HashSet<ContainerId>,
     networks: Vec<crate::networks::VchNetworks>,
     used_ports: HashSet<(Protocol, u16)>,
@@ -208,6 +213,16 @@ impl Sim {
         self.lock().volumes.values().copied().collect()
     }
 
+    /// The folders of the host in which there are volumes, each as often as there are.
+    pub fn volume_folders(&self) -> Vec<Option<PathBuf>> {
+        self.lock().volumes.keys().map(|(_, folder, _)| folder.clone()).collect()
+    }
+
+    /// What a folder for volumes lies on is not mounted any more; [`crate::Disks::open_folder`] brings it back.
+    pub fn unmount(&self, vch: VchId, folder: &Path) {
+        self.lock().folders.remove(&(vch, folder.to_owned()));
+    }
+
     /// The volumes that a machine has, and whether it can only read each.
     pub fn attached(&self, id: &ContainerId) -> Vec<bool> {
         let world = self.lock();
@@ -271,6 +286,16 @@ impl Sim {
     /// While held, agents do not come up.
     pub fn hold_boot(&self, hold: bool) {
         self.lock().hold_boot = hold;
+    }
+
+    /// Agents that are told to assemble disks or to start a process do not get done with it, as with a large copy.
+    pub fn hold_start(&self, hold: bool) {
+        self.lock().hold_start = hold;
+    }
+
+    /// Whether the agent of a machine is at what [`Self::hold_start`] holds up, or was.
+    pub fn is_held(&self, id: &ContainerId) -> bool {
+        self.lock().held.contains(id)
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {

@@ -115,6 +115,26 @@ fn numbers_are_those_of_the_clause_that_forbade() {
 }
 
 #[test]
+fn volume_stores_are_judged_by_name_and_by_what_is_in_them() {
+    let dir = folder();
+    write(
+        &dir,
+        "dev/stores.cedar",
+        r#"@id("stores") @reason("fast is for little")
+        forbid (principal, action == Bulkhead::Action::"volume.create", resource)
+        when { resource.store == "fast" && context.usageAfter.storeSizeMib > 8192 };"#,
+    );
+    let set = load(&dir).unwrap();
+    let mut world = World::new("dev");
+    let decide = |world: &World| set.decide(&Settings::default(), &world.query(Action::VolumeCreate));
+    assert!(decide(&world).is_allowed());
+    world.volume.store = "fast".parse().unwrap();
+    assert!(decide(&world).reasons[0].text.starts_with("fast is for little"));
+    world.usage.store_bytes = 8 << 30;
+    assert!(decide(&world).is_allowed());
+}
+
+#[test]
 fn what_nothing_permits_names_action_caller_and_class() {
     let dir = folder();
     std::fs::remove_file(dir.path().join("p/dev/users.cedar")).unwrap();

@@ -3,8 +3,8 @@
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{Resources, Signal};
 use bulkhead_model::{
-    Action, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Network, Origin, Vch, VchId,
-    VchSettings, Volume, VolumeId,
+    Action, Boot, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Network, Origin, Vch,
+    VchId, VchSettings, Volume, VolumeId, VolumeStoreName,
 };
 use bulkhead_policy::{ContainerFacts, HostFacts, ImageFacts, Query, Subject, Usage};
 use chrono::{DateTime, Utc};
@@ -89,6 +89,7 @@ impl World {
             name: "web".into(),
             owner: "uid:1000".into(),
             spec: ContainerSpec {
+                boot: Boot::default(),
                 entrypoint: Vec::new(),
                 cmd: vec!["nginx".into()],
                 env: vec!["PATH=/bin".into(), "PASSWORD=hunter2".into()],
@@ -119,12 +120,20 @@ impl World {
                 anonymous: false,
                 created_at: DateTime::UNIX_EPOCH,
                 settled: false,
+                store: VolumeStoreName::default(),
+                folder: None,
             },
             asked: "nginx".into(),
             image: Some(image(&["docker.io/library/nginx"])),
             accelerator: "kvm".into(),
             hardware_isolation: true,
-            usage: Usage { containers: 1, memory_bytes: 512 << 20, volumes: 1, volumes_bytes: 16 << 30 },
+            usage: Usage {
+                containers: 1,
+                memory_bytes: 512 << 20,
+                volumes: 1,
+                volumes_bytes: 16 << 30,
+                store_bytes: 16 << 30,
+            },
             now: DateTime::from_timestamp(1_764_000_000, 0).unwrap(),
         }
     }
@@ -141,7 +150,9 @@ impl World {
         let container =
             ContainerFacts { id: &self.id, name: &self.name, owner: &self.owner, spec: &self.spec, image };
         let subject = match action {
-            Action::VchList => Subject::Platform,
+            Action::VchList | Action::TemplateList | Action::TemplateBuild | Action::TemplateRemove => {
+                Subject::Platform
+            }
             Action::ContainerInspect
             | Action::ContainerLogs
             | Action::ContainerAttach
@@ -190,6 +201,7 @@ impl World {
             | Action::NetworkList
             | Action::VolumeList
             | Action::VchCreate
+            | Action::VchUpdate
             | Action::VchInspect
             | Action::VchDelete
             | Action::DecisionRead => Subject::Vch(vch),

@@ -39,6 +39,11 @@ impl Client {
         self.parse(&self.ask(Method::POST, path, Some(body))?)
     }
 
+    pub fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::new(FAILED, error.to_string()))?;
+        self.parse(&self.ask(Method::PATCH, path, Some(body))?)
+    }
+
     pub fn delete(&self, path: &str) -> Result<(), Failure> {
         self.ask(Method::DELETE, path, None).map(|_| ())
     }

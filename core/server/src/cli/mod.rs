@@ -11,6 +11,7 @@ mod failure;
 mod output;
 mod policy;
 mod size;
+mod template;
 mod vch;
 
 pub use failure::Failure;
@@ -74,6 +75,9 @@ enum Command {
     /// Policies: check files, see what is in force
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Templates: what machines are cloned from
+    #[command(subcommand)]
+    Template(template::Command),
     /// Check this machine, with a remedy for each thing that is missing
     Doctor(ConfigArgs),
     /// Look into a running server
@@ -133,6 +137,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Policy(policy::Command::Check { dir }) => policy::check(&dir)?,
         Command::Policy(policy::Command::Status) => policy::status(&client()?, format)?,
         Command::Debug(command) => return debug::run(&command, &client()?, format),
+        Command::Template(command) => template::run(command, &client()?, format)?,
         Command::Doctor(args) => return doctor::run(&args.load()?, format),
         Command::Config(ConfigCommand::Example) => output::text(EXAMPLE),
         Command::Config(ConfigCommand::Check(args)) => {

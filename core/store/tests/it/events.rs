@@ -6,7 +6,7 @@ use uuid::Uuid;
 #[tokio::test]
 async fn numbers_have_no_gaps_under_many_writers_and_failures() {
     let world = World::new().await;
-    let (store, vch) = (&world.store, world.vch.id);
+    let (store, vch, settings) = (&world.store, world.vch.id, &world.vch.settings);
     let first = store.last_event_seq(vch).await.unwrap();
     let nobody = VchId(Uuid::new_v4());
     let writers = (0..100).map(|n| async move {
@@ -18,7 +18,7 @@ async fn numbers_have_no_gaps_under_many_writers_and_failures() {
             store.tag(vch, &reference, &missing, &record).await.unwrap_err();
             return Vec::new();
         }
-        store.update_settings(vch, &world_settings(), &record).await.unwrap()
+        store.update_settings(vch, settings, settings, &record).await.unwrap()
     });
     let outcomes = futures_util::future::join_all(writers).await;
     let mut told: Vec<i64> = outcomes.iter().flatten().map(|event| event.seq).collect();
@@ -36,10 +36,6 @@ async fn numbers_have_no_gaps_under_many_writers_and_failures() {
     assert!(matches!(missing, Err(StoreError::NotFound { .. })));
 }
 
-fn world_settings() -> bulkhead_model::VchSettings {
-    bulkhead_model::VchSettings::default()
-}
-
 #[tokio::test]
 async fn events_are_read_by_number_and_by_time_and_trimmed() {
     let world = World::new().await;
@@ -47,7 +43,7 @@ async fn events_are_read_by_number_and_by_time_and_trimmed() {
     let settings = &world.vch.settings;
     for n in 10..15 {
         let record = Record::at(at(n)).event(event("x"));
-        let told = store.update_settings(vch, settings, &record).await.unwrap();
+        let told = store.update_settings(vch, settings, settings, &record).await.unwrap();
         assert_eq!(store.events(vch, told[0].seq - 1, 1).await.unwrap(), told, "kept as told");
     }
     let last = store.last_event_seq(vch).await.unwrap();
@@ -58,7 +54,7 @@ async fn events_are_read_by_number_and_by_time_and_trimmed() {
     assert_eq!(numbers(store.events_between(vch, at(11), at(13), 2).await.unwrap()), [3, 2]);
     store.trim_events(vch, 2).await.unwrap();
     assert_eq!(numbers(store.events(vch, 0, 100).await.unwrap()), [1, 0]);
-    let next = store.update_settings(vch, settings, &record("y")).await.unwrap();
+    let next = store.update_settings(vch, settings, settings, &record("y")).await.unwrap();
     assert_eq!(next[0].seq, last + 1, "numbers go on");
     assert_eq!(store.trim_events(vch, 100).await.unwrap(), 0);
 }

@@ -190,7 +190,7 @@ async fn damage_and_a_full_disk_are_told_apart() {
         sqlx::raw_sql(sqlx::AssertSqlSafe(function)).execute(&mut connection).await.unwrap();
         let error = world
             .store
-            .update_settings(world.vch.id, &world.vch.settings, &Record::at(at(3)))
+            .update_settings(world.vch.id, &world.vch.settings, &world.vch.settings, &Record::at(at(3)))
             .await
             .unwrap_err();
         let expected = match state {

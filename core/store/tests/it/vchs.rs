@@ -19,10 +19,12 @@ async fn a_vch_comes_back_as_it_was_written() {
     assert!(matches!(store.vch(nobody).await, Err(StoreError::NotFound { .. })));
     assert!(matches!(store.vch_by_name(&"no".parse().unwrap()).await, Err(StoreError::NotFound { .. })));
 
-    let settings = VchSettings { containers_max: 7, ..other.settings };
-    store.update_settings(other.id, &settings, &record("update")).await.unwrap();
+    let settings = VchSettings { containers_max: 7, ..other.settings.clone() };
+    store.update_settings(other.id, &other.settings, &settings, &record("update")).await.unwrap();
     assert_eq!(store.vch(other.id).await.unwrap().settings, settings);
-    let missing = store.update_settings(nobody, &settings, &record("update")).await;
+    let late = store.update_settings(other.id, &other.settings, &settings, &record("update")).await;
+    assert!(matches!(late, Err(StoreError::Conflict { kind: "VCH", .. })), "{late:?}");
+    let missing = store.update_settings(nobody, &settings, &settings, &record("update")).await;
     assert!(matches!(missing, Err(StoreError::NotFound { .. })));
 }
 
@@ -116,5 +118,6 @@ async fn migrating_again_or_together_changes_nothing() {
     one.unwrap();
     two.unwrap();
     assert_eq!(world.store.vchs().await.unwrap().len(), 1);
-    world.store.update_settings(world.vch.id, &world.vch.settings, &Record::at(at(3))).await.unwrap();
+    let settings = &world.vch.settings;
+    world.store.update_settings(world.vch.id, settings, settings, &Record::at(at(3))).await.unwrap();
 }

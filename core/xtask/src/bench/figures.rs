@@ -7,6 +7,8 @@ pub enum Unit {
     Milliseconds,
     /// More is better.
     MibPerSecond,
+    /// Of whatever a row counts; more is better.
+    PerSecond,
 }
 
 impl Unit {
@@ -14,6 +16,7 @@ impl Unit {
         match self {
             Self::Milliseconds => "ms",
             Self::MibPerSecond => "MiB/s",
+            Self::PerSecond => "1/s",
         }
     }
 }

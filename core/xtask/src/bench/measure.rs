@@ -21,7 +21,7 @@ const LINE: &str =
 const RESIDENT: &str = "bench-resident";
 
 /// Which of a row's numbers are an engine's.
-type Of = fn(&mut Row) -> &mut Vec<f64>;
+pub type Of = fn(&mut Row) -> &mut Vec<f64>;
 
 /// Both endpoints, and what is run there.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Bench<'_> {
         Ok(rows)
     }
 
-    fn times(&self, what: &str, once: impl Fn(&Client) -> Result<f64>) -> Result<Row> {
+    pub fn times(&self, what: &str, once: impl Fn(&Client) -> Result<f64>) -> Result<Row> {
         self.each(row(what, Unit::Milliseconds), once)
     }
 
@@ -153,7 +153,7 @@ impl Bench<'_> {
         Ok(row)
     }
 
-    fn both(&self) -> [(&Client, Of); 2] {
+    pub fn both(&self) -> [(&Client, Of); 2] {
         [(self.bulkhead, |row| &mut row.bulkhead), (self.dockerd, |row| &mut row.dockerd)]
     }
 }
@@ -188,11 +188,11 @@ pub(super) fn rate(mib: u64, seconds: f64) -> f64 {
     mib as f64 / seconds
 }
 
-pub(super) fn row(what: &str, unit: Unit) -> Row {
+pub fn row(what: &str, unit: Unit) -> Row {
     Row { what: what.to_owned(), unit, bulkhead: Vec::new(), dockerd: Vec::new() }
 }
 
-fn medians(rows: &[Row]) -> String {
+pub fn medians(rows: &[Row]) -> String {
     let told = |row: &Row| {
         let (ours, theirs) = row.medians()?;
         Some(format!("{} {}, dockerd {}", figures::number(ours), row.unit.word(), figures::number(theirs)))

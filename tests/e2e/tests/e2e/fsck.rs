@@ -24,7 +24,7 @@ fn everything(world: &mut World) -> Result<()> {
     std::fs::remove_file(&disk)?;
     ip(&["-n", &namespace, "link", "delete", "b0123456789ab"])?;
     code(&found, 1)?;
-    for part in ["bridge", "0123456789ab", "volume", "00000000000000000000000000000007"] {
+    for part in ["bridge", "0123456789ab", "volume", "00000000-0000-0000-0000-000000000007"] {
         has(&found.stdout, part)?;
     }
     same(found.stdout.lines().count(), 3)?;

@@ -1,5 +1,5 @@
-//! Real images, made from the distribution's packages: a busybox, a Debian base, nginx, and a Python application in
-//! many layers. The parts that take long are kept in the target folder between runs.
+//! Real images, made from the distribution's packages: a busybox, a Debian base, nginx, a Python application in many
+//! layers, and one with a database, redis and Python. The parts that take long are kept in the target folder between runs.
 
 use std::fs;
 use std::hash::{Hash as _, Hasher as _};
@@ -53,9 +53,13 @@ impl Images {
         let images = Self { folder: parts };
         images.make().context("make images")?;
         let registry = Registry::start(&data)?;
-        for (name, tag) in
-            [("busybox", "busybox:1"), ("debian", "debian:12"), ("nginx", "nginx:1"), ("python", "python:3")]
-        {
+        for (name, tag) in [
+            ("busybox", "busybox:1"),
+            ("debian", "debian:12"),
+            ("nginx", "nginx:1"),
+            ("python", "python:3"),
+            ("services", "services:1"),
+        ] {
             registry.push(&images.archive(name), tag)?;
             fs::remove_file(images.archive(name))?;
         }
@@ -69,7 +73,12 @@ impl Images {
         self.pack(&Recipe { name: "debian", layers: vec![debian], config: json!({"Cmd": ["bash"]}) })?;
         let full = self.rootfs("full", &["nginx-light", "python3-minimal"])?;
         self.nginx(&full)?;
-        self.python(&full)
+        self.python(&full)?;
+        let services = self.rootfs("services", &["postgresql", "redis-server", "python3-minimal"])?;
+        // The programs themselves before the distribution's scripts around them, which are slow.
+        let path = "PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let config = json!({"Cmd": ["bash"], "Env": [path]});
+        self.pack(&Recipe { name: "services", layers: vec![services], config })
     }
 
     /// The archive of one image.
@@ -114,6 +123,15 @@ impl Images {
         command
             .args(["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]);
         command.args(["--dpkgopt=path-exclude=/usr/share/doc/*"]);
+        // PostgreSQL's compiler of queries is larger than all else; it is switched off.
+        command
+            .args(["--dpkgopt=path-exclude=/usr/lib/*/libLLVM*", "--dpkgopt=path-exclude=/usr/lib/llvm-*"]);
+        if packages.contains(&"postgresql") {
+            let own = "etc/postgresql-common/createcluster.d";
+            command.arg(format!(
+                "--setup-hook=mkdir -p \"$1/{own}\"; echo create_main_cluster = false > \"$1/{own}/none.conf\""
+            ));
+        }
         if !packages.is_empty() {
             command.arg(format!("--include={}", packages.join(",")));
         }

@@ -27,8 +27,10 @@ mod refused;
 mod registry;
 mod run;
 mod sdk;
+mod services;
 mod streams;
 mod survival;
+mod templates;
 mod volumes;
 mod watch;
 mod world;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         output::CASES,
         streams::CASES,
         files::CASES,
+        templates::CASES,
         volumes::CASES,
         watch::CASES,
         sdk::CASES,
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         ipv6::CASES,
         closed::CASES,
         busy::CASES,
+        services::CASES,
         api::CASES,
         own_database::CASES,
         // It kills the server.

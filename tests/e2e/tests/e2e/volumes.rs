@@ -12,6 +12,8 @@ pub const CASES: &[Case] = &[
     ("volumes::filled_from_the_image_and_kept", filled_and_kept),
     ("volumes::read_only_and_in_one_machine", read_only_and_in_one_machine),
     ("volumes::survive_kill_9_of_machine_and_server", survive_kill_9),
+    ("volumes::in_stores", in_stores),
+    ("volumes::a_removal_loses_nothing_and_waits_for_no_copy", removals),
 ];
 
 const FOR_EVER: &str = "while :; do sleep 1; done";
@@ -131,4 +133,85 @@ fn survive_kill_9(world: &mut World) -> Result<()> {
     ensure!(found >= committed && found <= committed + 1, "{committed} was written, {found} is there");
     world.dev.ok(&["rm", "-f", "writer"])?;
     world.dev.ok(&["volume", "rm", "data"]).map(drop)
+}
+
+fn in_stores(world: &mut World) -> Result<()> {
+    let (dev, image, folder) = (&world.dev, world.busybox(), TempDir::new()?);
+    let update = |words: &[&str]| world.server.bulkhead(&[&["vch", "update", "dev-a"], words].concat());
+    let place = format!("fast={},size=1g", folder.path().display());
+    update(&["--volume-store", &place])?.ok()?;
+    let wrong = update(&["--volume-store", "slow=/nowhere"])?;
+    ensure!(wrong.code == Some(2) && wrong.stderr.contains("`/nowhere`: No such file"), "{wrong}");
+    let ours = fs::read_dir(folder.path())?.next().context("nothing was made ready")??.path();
+    let disks = || -> Result<usize> { Ok(fs::read_dir(&ours)?.count()) };
+
+    dev.ok(&["volume", "create", "-o", "VolumeStore=fast", "-o", "Capacity=64", "data"])?;
+    let status = "{{.Status.VolumeStore}} {{.Status.SizeBytes}}";
+    same(dev.ok(&["volume", "inspect", "-f", status, "data"])?, "fast 67108864".to_owned())?;
+    same(
+        run(world, &["-v", "data:/d"], &image, "echo here > /d/file; sync; cat /d/file")?,
+        "here".to_owned(),
+    )?;
+    let mount = "type=volume,src=more,dst=/d,volume-opt=VolumeStore=fast,volume-opt=size=64m";
+    run(world, &["--mount", mount], &image, "touch /d/x")?;
+    same(disks()?, 2)?;
+    has(&dev.ok(&["info"])?, "Volume store fast: 2 volumes of 128MiB, at most 1GiB")?;
+    let create = |words: &[&str]| dev.fails(&[&["volume", "create"], words, &["other"]].concat());
+    has(&create(&["-o", "VolumeStore=slow"])?, "this VCH has the volume stores default, fast")?;
+    has(
+        &create(&["-o", "VolumeStore=fast", "-o", "size=1g"])?,
+        "volumes in store fast have 134217728 bytes",
+    )?;
+    same(disks()?, 2)?;
+
+    // While what it lies on is not mounted, nothing is taken for gone and nothing is made in its stead.
+    let away = folder.path().join("away");
+    fs::rename(&ours, &away)?;
+    let started = dev.run(&["run", "--rm", "-v", "data:/d", &image, "true"])?;
+    ensure!(started.code != Some(0) && started.stderr.contains("is what it lies on mounted?"), "{started}");
+    has(&create(&["-o", "VolumeStore=fast"])?, "is what it lies on mounted?")?;
+    has(&dev.fails(&["volume", "rm", "data"])?, "is what it lies on mounted?")?;
+    let df = dev.ok(&["system", "df", "-v"])?;
+    // The CLI's words for a size that is not known, before and now.
+    ensure!(df.contains("-1B") || df.contains("N/A"), "{df}");
+    fs::rename(&away, &ours)?;
+    same(run(world, &["-v", "data:/d"], &image, "cat /d/file")?, "here".to_owned())?;
+
+    let kept = update(&["--volume-store-rm", "fast"])?;
+    ensure!(kept.code == Some(5) && kept.stderr.contains("volume store fast has 2 volumes"), "{kept}");
+    dev.ok(&["volume", "rm", "data", "more"])?;
+    update(&["--volume-store-rm", "fast"])?.ok()?;
+    same(fs::read_dir(folder.path())?.count(), 0)
+}
+
+fn removals(world: &mut World) -> Result<()> {
+    let (dev, debian) = (&world.dev, world.image("debian:12"));
+    // Nothing of it is on the disk yet when its machine stands still.
+    let write = "echo unwritten > /d/file; while :; do sleep 1; done";
+    dev.ok(&["run", "-d", "--name", "still", "-v", "late:/d", &debian, "sh", "-c", write])?;
+    bulkhead_test_support::wait_for("it has written", Duration::from_secs(60), || {
+        dev.run(&["exec", "still", "cat", "/d/file"]).ok().filter(|said| said.code == Some(0))
+    })?;
+    dev.ok(&["pause", "still"])?;
+    dev.ok(&["rm", "-f", "still"])?;
+    same(run(world, &["-v", "late:/d"], &debian, "cat /d/file")?, "unwritten".to_owned())?;
+    dev.ok(&["volume", "rm", "late"])?;
+
+    // A large folder on its way into a volume.
+    dev.ok(&["volume", "create", "usr"])?;
+    let mut starts = dev
+        .command(&["run", "--name", "filled", "-v", "usr:/usr", &debian, "true"])
+        .stderr(std::process::Stdio::null())
+        .spawn()?;
+    bulkhead_test_support::wait_for("it is filled", Duration::from_secs(120), || {
+        let lines = dev.ok(&["system", "df", "--format", "{{.Type}} {{.Size}}"]).ok()?;
+        let used = lines.lines().find_map(|line| line.strip_prefix("Local Volumes "))?;
+        (used.strip_suffix("MB")?.parse::<f64>().ok()? > 8.0).then_some(())
+    })?;
+    dev.ok(&["rm", "-f", "filled"])?;
+    ensure!(starts.wait()?.code() != Some(0), "it was filled before it was removed: a larger one is needed");
+    // Half of it would be too little.
+    let count = "find /usr | wc -l";
+    same(run(world, &["-v", "usr:/usr"], &debian, count)?, run(world, &[], &debian, count)?)?;
+    dev.ok(&["volume", "rm", "usr"]).map(drop)
 }

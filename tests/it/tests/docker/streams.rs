@@ -178,7 +178,7 @@ async fn a_reader_that_takes_a_byte_at_a_time_harms_nobody() {
     // A frame a line: 8 bytes before each 100, and before `end`.
     let expected = BYTES / 100 * 108 + 12;
     assert_eq!(drained, vec![(expected, drained[0].1); READERS]);
-    assert!(bytes.len() < 60, "{} bytes read one by one", bytes.len());
+    assert!(bytes.len() < expected / 1000, "{} bytes read one by one", bytes.len());
     // In no hurry, but right.
     let mut content = DefaultHasher::new();
     let mut chunks = tokio::io::BufReader::new((&bytes[..]).chain(slow));

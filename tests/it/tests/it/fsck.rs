@@ -2,6 +2,7 @@
 
 use crate::world::{World, until_running};
 use bulkhead_machine::Disks as _;
+use bulkhead_model::volume::VolumePlace;
 use bulkhead_model::{Caller, ContainerId, VolumeId};
 
 async fn found(world: &World) -> Vec<(String, String)> {
@@ -26,8 +27,7 @@ async fn disks_that_belong_to_nobody_are_found() {
     let (vch, container) = (world.vch.id, ContainerId::from_random([7; 32]));
     let volume = VolumeId(uuid::Uuid::from_u128(7));
     world.sim.create_disk(vch, &container, 1 << 20).await.unwrap();
-    world.sim.create_volume(vch, volume, 1 << 20).await.unwrap();
-    let expect =
-        [("disk".to_owned(), container.to_string()), ("volume".to_owned(), volume.0.simple().to_string())];
+    world.sim.create_volume(vch, &VolumePlace { id: volume, folder: None }, 1 << 20).await.unwrap();
+    let expect = [("disk".to_owned(), container.to_string()), ("volume".to_owned(), volume.to_string())];
     assert_eq!(found(&world).await, expect);
 }

@@ -26,6 +26,7 @@ mod output;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod volume_stores;
 mod volumes;
 #[cfg(test)]
 mod world;

@@ -5,7 +5,7 @@ use bulkhead_engine::EngineError;
 use bulkhead_machine::Disks as _;
 use bulkhead_machine::sim::Verb;
 use bulkhead_model::reason::Rule;
-use bulkhead_model::volume::{MountAsk, MountsFrom, VolumeAsk};
+use bulkhead_model::volume::{MountAsk, MountsFrom, VolumeAsk, VolumePlace};
 use bulkhead_model::{ContainerAsk, ContainerId, VchSettings, VolumeId};
 
 fn named(name: &str) -> VolumeAsk {
@@ -123,12 +123,79 @@ async fn what_is_only_read_is_settled_first_and_shared() {
 }
 
 #[tokio::test]
+async fn a_stop_and_a_removal_are_heard_while_a_volume_is_filled() {
+    // What is only read is filled in a machine of its own.
+    for read_only in [false, true] {
+        let world = World::new().await;
+        let id = create(&world, &[mount("/d", "data", read_only)], &[]).await;
+        for remove in [false, true] {
+            world.sim.hold_start(true);
+            let (engine, session, text) = (world.engine.clone(), world.session.clone(), id.to_string());
+            let start = tokio::spawn(async move { engine.start_container(&session, &text).await });
+            until("it is filled", || async { world.sim.is_held(&id) && !world.sim.running().is_empty() })
+                .await;
+            match remove {
+                false => drop(world.stop(&id, Some(0)).await.unwrap()),
+                true => world.remove(&id, true).await.unwrap(),
+            }
+            assert!(within("start", start).await.unwrap().is_err());
+            until("its machine is gone", || async { world.sim.running().is_empty() }).await;
+            world.sim.hold_start(false);
+            if !remove {
+                world.start(&id).await.unwrap();
+                world.stop(&id, Some(0)).await.unwrap();
+                // Somebody wrote it, so that what only reads it has it settled again.
+                let writer = create(&world, &[mount("/d", "data", false)], &[]).await;
+                world.start(&writer).await.unwrap();
+                world.remove(&writer, true).await.unwrap();
+            }
+        }
+        assert!(world.nothing_left());
+    }
+}
+
+#[tokio::test]
+async fn what_stands_still_writes_its_volumes_before_it_is_removed() {
+    for (mounts, resumed) in [(&[mount("/d", "data", false)][..], 1), (&[], 0)] {
+        for restarts in [false, true] {
+            let mut world = World::new().await;
+            let id = create(&world, mounts, &[]).await;
+            world.start(&id).await.unwrap();
+            within("pause", world.engine.pause(&world.session, id.as_str())).await.unwrap();
+            if restarts {
+                world.restart().await;
+            }
+            let before = world.sim.calls(Verb::Resume);
+            world.remove(&id, true).await.unwrap();
+            assert_eq!(world.sim.calls(Verb::Resume) - before, resumed, "{mounts:?} {restarts}");
+            assert!(world.nothing_left());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_agent_holds_no_removal_up_whatever_it_has_in_volumes() {
+    for restarts in [false, true] {
+        let mut world = World::new().await;
+        let id = create(&world, &[mount("/d", "data", false)], &[]).await;
+        world.start(&id).await.unwrap();
+        world.sim.silence_agent(&id);
+        if restarts {
+            world.restart().await;
+        }
+        world.remove(&id, true).await.unwrap();
+        assert!(world.nothing_left());
+    }
+}
+
+#[tokio::test]
 async fn disks_and_rows_agree_after_a_crash() {
     let mut world = World::new().await;
     let volume = world.engine.create_volume(&world.session, &named("data")).await.unwrap();
     // One was made, and its server died before it was written down.
     let orphan = VolumeId(uuid::Uuid::new_v4());
-    world.sim.create_volume(world.vch.id, orphan, 1 << 30).await.unwrap();
+    let stray = VolumePlace { id: orphan, folder: None };
+    world.sim.create_volume(world.vch.id, &stray, 1 << 30).await.unwrap();
     // One was removed, and its server died before its disk was.
     let gone = world.engine.create_volume(&world.session, &named("gone")).await.unwrap();
     world.sim.fail_next(Verb::DeleteVolume, "cut");
@@ -139,7 +206,7 @@ async fn disks_and_rows_agree_after_a_crash() {
     let again = world.engine.create_volume(&world.session, &named("gone")).await.unwrap();
     assert_ne!(again.id, gone.id);
     world.restart().await;
-    let mut left = world.sim.volumes(world.vch.id).await.unwrap();
+    let mut left = world.sim.volumes(world.vch.id, None).await.unwrap();
     left.sort_unstable();
     let mut expect = [volume.id, again.id];
     expect.sort_unstable();
