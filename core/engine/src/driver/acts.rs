@@ -17,7 +17,7 @@ use bulkhead_machine::{Condition, MachineSpec};
 use bulkhead_model::event::NewEvent;
 use bulkhead_model::lifecycle::{Act, Desired, Exit, Goal, GuestFact, Status};
 use bulkhead_model::volume::uses;
-use bulkhead_model::{Container, Mount};
+use bulkhead_model::{Boot, Container, Mount};
 use bulkhead_store::Record;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,6 +25,9 @@ use tokio::time::Instant;
 /// A kernel boots in seconds; under emulation on a busy machine it takes its time.
 const BOOT_DEADLINE: Duration = Duration::from_secs(30);
 const BOOT_DEADLINE_EMULATED: Duration = Duration::from_secs(180);
+/// A clone answers at once; under emulation, on a host that has much else to do, after some seconds.
+const CLONE_DEADLINE: Duration = Duration::from_secs(5);
+const CLONE_DEADLINE_EMULATED: Duration = Duration::from_secs(25);
 /// Attaching disks, mounting them, starting the process.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// And filling volumes from the image.
@@ -49,6 +52,7 @@ impl Driver {
                 self.guest = GuestFact::Unknown;
                 self.failed = None;
                 self.greet_by = None;
+                (self.fresh, self.boots) = (false, false);
                 self.begin_journal().await?;
                 let status = Status::Starting { run: container.desired.run };
                 self.set_status(&status, None, self.record()).await
@@ -149,7 +153,8 @@ impl Driver {
         }
         let started = self.join_and_start(container).await;
         drop(gate);
-        self.greet_by = Some(Instant::now() + self.boot_deadline());
+        self.greet_by = None;
+        self.fresh = started.is_ok();
         match started {
             Err(EngineError::Machine(_) | EngineError::Network(_)) => self.or_fail(started, container),
             other => other,
@@ -200,6 +205,13 @@ impl Driver {
         Ok(prepared.unwrap_or(true))
     }
 
+    fn clone_deadline(&self) -> Duration {
+        match self.engine.back_end().machines.capabilities().accelerator.as_str() {
+            "tcg" => CLONE_DEADLINE_EMULATED,
+            _ => CLONE_DEADLINE,
+        }
+    }
+
     async fn join_and_start(&self, container: &Container) -> Result<(), EngineError> {
         let container = self.engine.join_networks(container).await?;
         let spec = self.machine_spec(&container).await?;
@@ -221,7 +233,7 @@ impl Driver {
             run: run_of(&container.status),
             journal_bytes_max: 2 * self.log_bytes(container).await?,
             nics: nics(&container.endpoints),
-            boot: container.spec.boot,
+            boot: if self.boots { Boot::Cold } else { container.spec.boot },
         })
     }
 
@@ -233,7 +245,8 @@ impl Driver {
 
     /// Asks the agent who it is; comes back before it has answered, so that a stop during boot is heard.
     pub(super) async fn greet(&mut self, container: &Container) -> Result<(), EngineError> {
-        let boot_deadline = self.boot_deadline();
+        let fresh_clone = self.fresh && self.boot == Boot::Clone;
+        let boot_deadline = if fresh_clone { self.clone_deadline() } else { self.boot_deadline() };
         let by = *self.greet_by.get_or_insert_with(|| Instant::now() + boot_deadline);
         let token = self.token.unwrap_or_default();
         if self.link.is_none() {
@@ -259,6 +272,10 @@ impl Driver {
                 Ok(())
             }
             Ok(None) if Instant::now() < by => Ok(()),
+            Ok(None) if fresh_clone => {
+                tracing::warn!("the clone said nothing within {boot_deadline:?}: a machine boots instead");
+                self.boot_instead().await
+            }
             Ok(None) => {
                 self.link = None;
                 self.greet_by = None;
@@ -284,6 +301,15 @@ impl Driver {
         }
     }
 
+    /// In place of a clone that says nothing, and in which nothing of the container's ever ran.
+    async fn boot_instead(&mut self) -> Result<(), EngineError> {
+        (self.link, self.greet_by) = (None, None);
+        self.boots = true;
+        let machines = &self.engine.back_end().machines;
+        machines.kill(&self.id).await?;
+        Ok(machines.delete(&self.id).await?)
+    }
+
     /// Lets others talk to the agent of this run.
     fn introduce(&self, run: u32) {
         let agent = self.link.as_ref().map(|link| (run, link.agent().clone()));
@@ -295,6 +321,7 @@ impl Driver {
         let spec = &container.spec;
         let journal_offset = self.begin_journal().await?;
         let journal_limit = journal_offset + 2 * self.log_bytes(container).await?;
+        self.fresh = false;
         let interior = interior(spec);
         self.told = Told { quota: Some(interior.cpu_quota_milli), still: Some(false), cpu_share: None };
         let network = self.engine.network_of(container).await;

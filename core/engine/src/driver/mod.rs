@@ -30,7 +30,7 @@ use bulkhead_guest_protocol::network::Network;
 use bulkhead_machine::Condition;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::{Exit, Facts, GuestFact, MachineFact, Status, Step, next};
-use bulkhead_model::{Container, ContainerId, EndpointId, VchId};
+use bulkhead_model::{Boot, Container, ContainerId, EndpointId, VchId};
 use bulkhead_store::StoreError;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,6 +148,12 @@ pub(super) struct Driver {
     failed: Option<(u32, Exit)>,
     /// By when the agent must have answered.
     greet_by: Option<Instant>,
+    /// This driver started the machine, and has told nobody in it whose it is.
+    fresh: bool,
+    /// How the machine came to life.
+    boot: Boot,
+    /// The machine of this run is to boot, whatever others do.
+    boots: bool,
     /// What it writes is not its own alone.
     has_volumes: bool,
     /// By when other machines must have left its volumes.
@@ -198,6 +204,9 @@ impl Engine {
             nics: Vec::new(),
             failed: None,
             greet_by: None,
+            fresh: false,
+            boot: Boot::Cold,
+            boots: false,
             has_volumes: !container.spec.mounts.is_empty(),
             held_until: None,
             journal: journal::Follower::default(),
@@ -315,6 +324,7 @@ impl Driver {
             Some(found) => {
                 self.token = Some(found.token);
                 self.vcpus = found.vcpus;
+                self.boot = found.boot;
                 self.nics = found.nics;
                 match found.condition {
                     Condition::Running { paused: false, .. } => MachineFact::Running,

@@ -114,6 +114,18 @@ async fn silent() -> (World, bulkhead_model::ContainerId) {
 }
 
 #[tokio::test]
+async fn a_clone_that_says_nothing_is_replaced_by_a_machine_that_boots() {
+    let world = World::new().await;
+    let id = world.create("sleep").await;
+    // As long as there is this machine.
+    world.sim.silence_agent(&id);
+    world.start(&id).await.unwrap();
+    let machine = world.sim.back_end().machines.observe(&id).await.unwrap().unwrap();
+    assert_eq!(machine.boot, bulkhead_model::Boot::Cold);
+    assert!(matches!(world.container(&id).await.status, Status::Running { .. }));
+}
+
+#[tokio::test]
 async fn a_silent_agent_does_not_outlive_the_deadline_of_a_stop() {
     for timeout in [0, 1] {
         let (world, id) = silent().await;
