@@ -69,7 +69,7 @@ impl Engine {
     }
 
     /// The agent of a container that runs or stands still, and what keeps it there.
-    async fn awake(&self, container: &Container) -> Result<(Agent, Option<Bench>), EngineError> {
+    pub(crate) async fn awake(&self, container: &Container) -> Result<(Agent, Option<Bench>), EngineError> {
         if !container.desired.paused {
             return Ok((self.agent(container).await?, None));
         }

@@ -71,7 +71,7 @@ struct Running {
     stderr: Option<File>,
     input: Input,
     is_terminal: bool,
-    entrances: cgroup::Entrances,
+    groups: cgroup::Groups,
     /// As of wait(2).
     status: Option<libc::c_int>,
     /// Output is not waited for any more.
@@ -220,7 +220,10 @@ impl Agent {
             RequestBody::Start(start) => return self.start(request.id, &start),
             RequestBody::Signal { number } => self.signal(number),
             RequestBody::JournalLimit { offset } => self.raise_limit(offset),
-            RequestBody::Limits { cpu_quota_milli } => done(cgroup::set_cpu_quota(cpu_quota_milli)),
+            RequestBody::Limits(limits) => match &self.running {
+                Some(running) => done(running.groups.limit(&limits)),
+                None => refused("no process runs"),
+            },
             RequestBody::Freeze { still } => self.set_still(still),
             RequestBody::Network(told) => done(self.network(&told)),
             RequestBody::SetClock { unix_ns } => done(sys::set_clock(unix_ns).doing("set the clock")),
@@ -277,7 +280,7 @@ impl Agent {
         let Some(port) = self.journal_port.take() else { return };
         let mut journal = Journal::new(port, start.run, start.journal_offset, start.journal_limit);
         match self.become_container(start) {
-            Ok((Spawned { pid, stdio }, entrances)) => {
+            Ok((Spawned { pid, stdio }, groups)) => {
                 let unix_ns = sys::unix_ns();
                 report(journal.started(unix_ns, pid.unsigned_abs()));
                 self.running = Some(Running {
@@ -290,7 +293,7 @@ impl Agent {
                     stderr: stdio.stderr,
                     input: Input::new(stdio.stdin, stdio.is_terminal),
                     is_terminal: stdio.is_terminal,
-                    entrances,
+                    groups,
                     status: None,
                     hurry: false,
                     gathering: false,
@@ -305,7 +308,7 @@ impl Agent {
         }
     }
 
-    fn become_container(&mut self, start: &Start) -> Result<(Spawned, cgroup::Entrances), Failure> {
+    fn become_container(&mut self, start: &Start) -> Result<(Spawned, cgroup::Groups), Failure> {
         let random =
             fs::OpenOptions::new().write(true).open("/dev/urandom").doing("open the random generator")?;
         sys::add_entropy(&random, start.entropy).doing("seed the random generator")?;
@@ -327,7 +330,7 @@ impl Agent {
         if let Some(refusal) = self.refusal(exec.stream) {
             return refusal;
         }
-        match process::spawn(&exec.process, exec.stdio, Place::Beside(running.pid), &running.entrances) {
+        match process::spawn(&exec.process, exec.stdio, Place::Beside(running.pid), &running.groups) {
             Ok(spawned) => {
                 let pid = spawned.pid.unsigned_abs();
                 self.beside.push(Beside::new(exec.stream, spawned, exec.window));

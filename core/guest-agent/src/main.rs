@@ -18,6 +18,7 @@ mod init;
 mod journal;
 mod lookup;
 mod network;
+mod memory;
 mod ports;
 mod process;
 mod report;

@@ -1,6 +1,6 @@
 //! From a spec to a running QEMU: opens what it needs, writes it down, lets it go.
 
-use crate::cgroups::Share;
+use crate::cgroups::{Share, Size};
 use crate::plan::{self, LAYERS_MAX, LaunchPlan, SPARE_PORTS, VOLUMES_MAX};
 use crate::process::{Pidfd, ProcessId};
 use crate::record::{MachineFolder, Record};
@@ -96,12 +96,14 @@ fn launch_into(
     let waiting = fork(shared, spec, uid, folder, &inherited, &log)
         .map_err(MachineError::io("preparing the hypervisor process"))?;
     let process = ProcessId::of(waiting.pid).map_err(MachineError::io("finding the hypervisor process"))?;
+    let size = Size { cpu_milli: spec.cpu_milli, memory_bytes: spec.memory_bytes };
     shared
         .cgroups
-        .enter(&spec.id, Share::booting(spec), process.pid)
+        .enter(&spec.id, Share::booting(spec, size), process.pid)
         .map_err(MachineError::io("limiting the hypervisor process"))?;
     let ports = spec.nics.iter().cloned().enumerate().map(|(place, nic)| (place + 1, nic)).collect();
-    let record = Record { spec: spec.clone(), process, uid, since: chrono::Utc::now(), ports };
+    let record =
+        Record { spec: spec.clone(), process, uid, since: chrono::Utc::now(), ports, modules: Vec::new() };
     let pidfd = Pidfd::open(&record.process)
         .and_then(|found| found.ok_or_else(|| io::Error::other("it ended before it was started")))
         .map_err(MachineError::io("watching the hypervisor process"))?;

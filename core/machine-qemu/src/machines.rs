@@ -3,10 +3,11 @@
 //! The truth is on the disk and in `/proc`; what is kept here is only who watches which machine. So a server that was
 //! killed and started again finds every machine as it is.
 
+use crate::cgroups::Size;
 use crate::channel::{AgentStream, Hangup};
-use crate::hotplug::{NicChange, What};
+use crate::hotplug::{Change, Modules, What};
 use crate::launch::{self, Launched};
-use crate::plan::SPARE_PORTS;
+use crate::plan::{MEMORY_GROWTH_MIB, MEMORY_SLOTS, SPARE_PORTS};
 use crate::process::Pidfd;
 use crate::record::{MachineFolder, Record};
 use crate::shared::Shared;
@@ -14,9 +15,11 @@ use crate::watch::{self, Watch};
 use async_trait::async_trait;
 use bulkhead_machine::networks::Nic;
 use bulkhead_machine::state::{MachineState, StartStep};
-use bulkhead_machine::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
+use bulkhead_machine::{
+    Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines, MemoryFacts,
+};
 use bulkhead_model::{ContainerId, EndpointId, VolumeId};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,8 +39,8 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 /// For QEMU to say whether they stand, to a server that has just started.
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
-/// For the guest to see an interface go.
-const NIC_DEADLINE: Duration = Duration::from_secs(20);
+/// For QEMU to take something in, and for the guest to see an interface go.
+const PLUG_DEADLINE: Duration = Duration::from_secs(20);
 const CHANGES_KEPT: usize = 1024;
 
 #[derive(Debug, Clone)]
@@ -62,10 +65,10 @@ struct Inner {
 struct Live {
     kill: mpsc::Sender<String>,
     freeze: mpsc::Sender<bool>,
-    cpu_milli: watched::Sender<u32>,
+    size: watched::Sender<Size>,
     /// Which volume's disk has become how large.
     grow: mpsc::Sender<(usize, u64)>,
-    nics: mpsc::Sender<NicChange>,
+    changes: mpsc::Sender<Change>,
     /// Whether its vCPUs stand still, once that is known.
     frozen: watched::Receiver<Option<bool>>,
     /// Becomes true when its end was written down.
@@ -196,31 +199,41 @@ impl QemuMachines {
         .await
     }
 
-    async fn change_nics(&self, id: &ContainerId, what: What) -> Result<(), MachineError> {
-        let doing = "changing an interface of a running machine";
-        let nics = lock(&self.0.live).get(id).map(|live| live.nics.clone());
-        let nics = nics.ok_or_else(|| MachineError::NoSuchMachine(id.clone()))?;
+    async fn change(&self, id: &ContainerId, what: What) -> Result<Modules, MachineError> {
+        let doing = match what {
+            What::Plug { .. } | What::Unplug { .. } => "changing an interface of a running machine",
+            What::Grow { .. } => "giving a running machine more memory",
+        };
+        let changes = lock(&self.0.live).get(id).map(|live| live.changes.clone());
+        let changes = changes.ok_or_else(|| MachineError::NoSuchMachine(id.clone()))?;
         let (done, outcome) = oneshot::channel();
         let change = async {
-            nics.send(NicChange { what, done }).await.map_err(io::Error::other)?;
+            changes.send(Change { what, done }).await.map_err(io::Error::other)?;
             outcome.await.map_err(io::Error::other)?
         };
-        let changed = tokio::time::timeout(NIC_DEADLINE, change).await;
+        let changed = tokio::time::timeout(PLUG_DEADLINE, change).await;
         changed.map_err(io::Error::from).flatten().map_err(MachineError::io(doing))
     }
 
-    fn record_ports(
-        &self,
-        id: &ContainerId,
-        change: impl FnOnce(&mut BTreeMap<usize, Nic>),
-    ) -> Result<(), MachineError> {
+    fn rewrite(&self, id: &ContainerId, change: impl FnOnce(&mut Record)) -> Result<(), MachineError> {
         let folder = self.0.folder(id);
         let write = || {
             let mut record = folder.record()?.ok_or(io::ErrorKind::NotFound)?;
-            change(&mut record.ports);
+            change(&mut record);
             folder.write_record(&record)
         };
-        write().map_err(MachineError::io("writing down the machine's interfaces"))
+        write().map_err(MachineError::io("writing down what the machine has"))
+    }
+
+    fn resize(&self, id: &ContainerId, change: impl FnOnce(&mut Size)) -> Result<(), MachineError> {
+        // The watching task ends with the machine.
+        match lock(&self.0.live).get(id).filter(|live| !live.size.is_closed()) {
+            Some(live) => {
+                live.size.send_modify(change);
+                Ok(())
+            }
+            None => Err(MachineError::NoSuchMachine(id.clone())),
+        }
     }
 
     /// Waits until the end of a machine whose process is gone, or was killed, is written down.
@@ -285,9 +298,10 @@ impl Inner {
         let (kill, kill_requests) = mpsc::channel(1);
         let (freeze, freeze_requests) = mpsc::channel(1);
         let (grow, grow_requests) = mpsc::channel(1);
-        let (nics, nic_changes) = mpsc::channel(1);
+        let (plug, plug_changes) = mpsc::channel(1);
         let (frozen, is_frozen) = watched::channel(None);
-        let (cpu_milli, cpu_share) = watched::channel(record.spec.cpu_milli);
+        let memory_bytes = record.spec.memory_bytes.saturating_add(record.plugged_bytes());
+        let (size, is_size) = watched::channel(Size { cpu_milli: record.spec.cpu_milli, memory_bytes });
         let (over, is_over) = watched::channel(false);
         // SAFETY: it owns its descriptor, which stays open and the same as long as it lives.
         let pidfd = unsafe { AsyncFd::register(pidfd) }?;
@@ -298,17 +312,17 @@ impl Inner {
             log,
             kill: kill_requests,
             freeze: freeze_requests,
-            cpu_share,
+            size: is_size,
             grow: grow_requests,
             frozen,
-            nics: nic_changes,
+            changes: plug_changes,
         };
         let live = Live {
             kill,
             freeze,
-            cpu_milli,
+            size,
             grow,
-            nics,
+            changes: plug,
             frozen: is_frozen,
             over: is_over,
             hangup: None,
@@ -363,9 +377,16 @@ fn facts(state: MachineState, record: Option<Record>, paused: bool) -> Option<Ma
         }
         MachineState::Ended { reason, .. } => Condition::Ended { reason },
     };
+    let plugged_bytes = record.plugged_bytes();
+    let memory_bytes_max = match record.modules.len() < MEMORY_SLOTS {
+        true => record.spec.memory_bytes.saturating_add(MEMORY_GROWTH_MIB << 20),
+        false => record.spec.memory_bytes.saturating_add(plugged_bytes),
+    };
     let nics = record.ports.into_values().map(|nic| nic.endpoint).collect();
-    let MachineSpec { id, vch, server, run, vcpus, token, .. } = record.spec;
-    Some(MachineFacts { id, vch, server, run, vcpus, token, nics, condition })
+    let MachineSpec { id, vch, server, run, vcpus, memory_bytes, token, .. } = record.spec;
+    let memory_bytes = memory_bytes.saturating_add(plugged_bytes);
+    let memory = MemoryFacts { memory_bytes, plugged_bytes, memory_bytes_max };
+    Some(MachineFacts { id, vch, server, run, vcpus, memory, token, nics, condition })
 }
 
 #[async_trait]
@@ -434,12 +455,17 @@ impl Machines for QemuMachines {
     }
 
     async fn set_cpu_share(&self, id: &ContainerId, cpu_milli: u32) -> Result<(), MachineError> {
-        // The watching task ends with the machine.
-        let sent = lock(&self.0.live).get(id).map(|live| live.cpu_milli.send(cpu_milli));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) | None => Err(MachineError::NoSuchMachine(id.clone())),
-        }
+        self.resize(id, |size| size.cpu_milli = cpu_milli)
+    }
+
+    async fn grow_memory(&self, id: &ContainerId, bytes: u64) -> Result<(), MachineError> {
+        let _act = self.act(id).await;
+        let record = self.running(id).await?;
+        let had = record.spec.memory_bytes;
+        self.resize(id, |size| size.memory_bytes = size.memory_bytes.max(bytes))?;
+        let modules = self.change(id, What::Grow { bytes: bytes.saturating_sub(had) }).await?;
+        self.rewrite(id, |record| record.modules.clone_from(&modules))?;
+        self.resize(id, |size| size.memory_bytes = had.saturating_add(modules.iter().sum()))
     }
 
     async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError> {
@@ -468,8 +494,8 @@ impl Machines for QemuMachines {
             inner.shared.networks.open_tap(vch, &wanted).map_err(MachineError::io("joining a network"))
         };
         let tap = self.blocking("joining a network", open).await?;
-        self.change_nics(id, What::Plug { port, mac: nic.mac, tap }).await?;
-        self.record_ports(id, |ports| drop(ports.insert(port, nic.clone())))
+        self.change(id, What::Plug { port, mac: nic.mac, tap }).await?;
+        self.rewrite(id, |record| drop(record.ports.insert(port, nic.clone())))
     }
 
     async fn unplug(&self, id: &ContainerId, endpoint: &EndpointId) -> Result<(), MachineError> {
@@ -483,8 +509,8 @@ impl Machines for QemuMachines {
         else {
             return Ok(());
         };
-        self.change_nics(id, What::Unplug { port }).await?;
-        self.record_ports(id, |ports| drop(ports.remove(&port)))
+        self.change(id, What::Unplug { port }).await?;
+        self.rewrite(id, |record| drop(record.ports.remove(&port)))
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {

@@ -33,6 +33,16 @@ pub(crate) struct Record {
     /// Which interface is on which port now, counted from 1.
     #[serde(default)]
     pub(crate) ports: BTreeMap<usize, Nic>,
+    /// Sizes of the memory modules that came since its start, in bytes.
+    #[serde(default)]
+    pub(crate) modules: Vec<u64>,
+}
+
+impl Record {
+    /// Of memory that came since its start.
+    pub(crate) fn plugged_bytes(&self) -> u64 {
+        self.modules.iter().sum()
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -89,10 +89,20 @@ pub struct MachineFacts {
     pub run: u32,
     /// It was started with; it has no more.
     pub vcpus: u32,
+    pub memory: MemoryFacts,
     pub token: [u8; 32],
     /// Of its interfaces.
     pub nics: Vec<EndpointId>,
     pub condition: Condition,
+}
+
+/// What a machine has and could have while it runs, whatever its guest makes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryFacts {
+    pub memory_bytes: u64,
+    /// Of that, what came since its start.
+    pub plugged_bytes: u64,
+    pub memory_bytes_max: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

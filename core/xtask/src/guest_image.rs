@@ -136,16 +136,16 @@ fn version_key(release: &str) -> Vec<u64> {
 }
 
 /// Paths of the modules below the release's folder, each after what it depends on. What is built in is left out.
-fn load_order(dependencies: &str, builtin: &str) -> Result<Vec<String>> {
+fn load_order(wanted: &[&str], dependencies: &str, builtin: &str) -> Result<Vec<String>> {
     let known: BTreeMap<String, (&str, Vec<&str>)> = dependencies
         .lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(path, needs)| (module_name(path), (path, needs.split_whitespace().collect())))
         .collect();
     let mut order: Vec<String> = Vec::new();
-    for name in MODULES {
-        let Some((path, needs)) = known.get(name) else {
-            if builtin.lines().any(|path| module_name(path) == name) {
+    for name in wanted {
+        let Some((path, needs)) = known.get(*name) else {
+            if builtin.lines().any(|path| module_name(path) == *name) {
                 continue;
             }
             bail!("the kernel has no module `{name}`");
@@ -228,13 +228,13 @@ mod tests {
                 other => format!("k/{other}.ko:\n"),
             };
         }
-        let order = load_order(&dependencies, "kernel/fs/overlay.ko\n").unwrap();
+        let order = load_order(&MODULES, &dependencies, "kernel/fs/overlay.ko\n").unwrap();
         let start =
             ["kernel/firmware/qemu-fw-cfg.ko", "k/virtio_pci.ko", "k/virtio.ko", "k/virtio_console.ko"];
         assert_eq!(order[..4], start);
         assert_eq!(order[4..7], ["k/scsi-common.ko", "k/scsi_mod.ko", "k/virtio_scsi.ko"]);
         assert!(!order.iter().any(|path| path.contains("overlay")));
-        assert!(load_order("", "").unwrap_err().to_string().contains("qemu_fw_cfg"));
+        assert!(load_order(&MODULES, "", "").unwrap_err().to_string().contains("qemu_fw_cfg"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub mod health;
 mod log;
 mod mounts;
 pub mod network;
-mod process;
+pub mod process;
 pub mod restart;
 mod tmpfs;
 mod view;

@@ -134,7 +134,7 @@ fn sysctls(host: &Fields) -> Result<std::collections::BTreeMap<String, String>, 
     Ok(sysctls)
 }
 
-fn pids_max(host: &Fields) -> Result<Option<u32>, ApiError> {
+pub fn pids_max(host: &Fields) -> Result<Option<u32>, ApiError> {
     // Zero and less are "no limit".
     let limit = host.integer("PidsLimit")?.filter(|limit| *limit > 0);
     let wide = |limit| u32::try_from(limit).map_err(|_| ApiError::bad(format!("invalid PidsLimit {limit}")));

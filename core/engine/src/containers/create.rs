@@ -207,7 +207,7 @@ fn shown_name(asked: &str, image: &Image) -> String {
     if by_id { image.id.to_string() } else { asked.to_owned() }
 }
 
-fn warnings(spec: &ContainerSpec) -> Vec<String> {
+pub(super) fn warnings(spec: &ContainerSpec) -> Vec<String> {
     let mut warnings = Vec::new();
     if spec.resources.memory_bytes < MACHINE_BYTES_MIN {
         warnings.push(format!(

@@ -282,7 +282,7 @@ impl Driver {
         let journal_offset = self.begin_journal().await?;
         let journal_limit = journal_offset + 2 * self.log_bytes(container).await?;
         let interior = interior(spec);
-        self.told = Told { quota: Some(interior.cpu_quota_milli), still: Some(false), cpu_share: None };
+        self.told = Told { limits: Some(interior.limits), still: Some(false), cpu_share: None };
         let network = self.engine.network_of(container).await;
         let start = Start {
             run,

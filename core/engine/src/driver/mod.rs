@@ -21,7 +21,7 @@ mod workbench;
 
 pub(crate) use acts::MACHINE_BYTES_MIN;
 pub(crate) use journal::time_of;
-pub(crate) use process::process;
+pub(crate) use process::{limits, process};
 pub(crate) use workbench::Bench;
 
 use crate::guest::{Agent, Link};
@@ -137,8 +137,7 @@ pub(super) struct Driver {
     /// The machine was paused when it was last looked at: nobody in it answers.
     standing: bool,
     workbench: Option<workbench::Workbench>,
-    /// The machine was started with so many.
-    vcpus: u32,
+    size: told::Size,
     told: told::Told,
     /// What the guest of this run was told of its networks.
     told_network: Option<Network>,
@@ -192,7 +191,7 @@ impl Engine {
             guest: GuestFact::Unknown,
             standing: false,
             workbench: None,
-            vcpus: 0,
+            size: told::Size::default(),
             told: told::Told::default(),
             told_network: None,
             nics: Vec::new(),
@@ -314,7 +313,7 @@ impl Driver {
             Some(found) if self.clear_left_over(container, found.run).await? => MachineFact::Absent,
             Some(found) => {
                 self.token = Some(found.token);
-                self.vcpus = found.vcpus;
+                self.size = told::Size::of(&found);
                 self.nics = found.nics;
                 match found.condition {
                     Condition::Running { paused: false, .. } => MachineFact::Running,
@@ -406,3 +405,4 @@ impl Driver {
         }
     }
 }
+            Command::Limits { done } => drop(done.send(self.change_limits().await)),

@@ -9,6 +9,7 @@ const NS_PER_TICK: u64 = 10_000_000;
 const MIB: u64 = 1 << 20;
 
 fn started_ns(state: &AgentState) -> Option<u64> {
+pub(super) const MEMORY_BYTES: u64 = 3 * MIB;
     match state {
         AgentState::Running { started_unix_ns, .. } => Some(*started_unix_ns),
         AgentState::Ready | AgentState::Over { .. } => None,
@@ -58,7 +59,7 @@ pub(super) fn usage(guest: &Guest) -> ReplyBody {
         cpu_ns: age_ns / 4,
         user_ns: age_ns / 8,
         kernel_ns: age_ns / 8,
-        memory_bytes: 3 * MIB,
+        memory_bytes: guest.memory_bytes.load(Ordering::Relaxed),
         memory_limit_bytes: 64 * MIB,
         memory: vec![("anon".into(), MIB), ("inactive_file".into(), MIB)],
         pids: 1,

@@ -3,7 +3,9 @@
 use super::{Machine, Sim, Verb, agent};
 use crate::networks::Nic;
 use crate::state::{MachineEvent, MachineState, StartStep};
-use crate::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
+use crate::{
+    Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines, MemoryFacts,
+};
 use async_trait::async_trait;
 use bulkhead_model::{ContainerId, EndpointId, VolumeId};
 use std::sync::{Arc, Weak};
@@ -11,6 +13,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 const PIPE_BYTES: usize = 64 << 10;
+/// What a machine could have while it runs.
+const MEMORY_BYTES_MAX: u64 = 2 << 30;
 
 #[async_trait]
 impl Machines for Sim {
@@ -60,6 +64,7 @@ impl Machines for Sim {
                 guest: Arc::new(agent::Guest::new(spec)),
                 power: self.0.stop.child_token(),
                 channel: CancellationToken::new(),
+                plugged_bytes: 0,
             },
         );
         drop(world);
@@ -96,6 +101,19 @@ impl Machines for Sim {
         match self.lock().machines.get_mut(id) {
             Some(machine) if matches!(machine.state, MachineState::Running { .. }) => {
                 machine.spec.cpu_milli = cpu_milli;
+                Ok(())
+            }
+            Some(_) | None => Err(MachineError::NoSuchMachine(id.clone())),
+        }
+    }
+
+    async fn grow_memory(&self, id: &ContainerId, bytes: u64) -> Result<(), MachineError> {
+        self.enter(Verb::GrowMemory)?;
+        match self.lock().machines.get_mut(id) {
+            Some(machine) if matches!(machine.state, MachineState::Running { .. }) => {
+                let more = bytes.saturating_sub(machine.spec.memory_bytes);
+                machine.spec.memory_bytes += more;
+                machine.plugged_bytes += more;
                 Ok(())
             }
             Some(_) | None => Err(MachineError::NoSuchMachine(id.clone())),
@@ -195,6 +213,11 @@ fn facts(machine: &Machine) -> Option<MachineFacts> {
         run,
         vcpus: machine.spec.vcpus,
         token: machine.spec.token,
+        memory: MemoryFacts {
+            memory_bytes: machine.spec.memory_bytes,
+            plugged_bytes: machine.plugged_bytes,
+            memory_bytes_max: MEMORY_BYTES_MAX,
+        },
         nics: machine.spec.nics.iter().map(|nic| nic.endpoint.clone()).collect(),
         condition,
     })
