@@ -6,6 +6,7 @@
 //! ```
 
 use crate::channel::Channel;
+use crate::devices::Drivers;
 use crate::failure::{Doing, Failure};
 use crate::files::Scene;
 use crate::journal::{CHUNK_BYTES_MAX, Journal};
@@ -58,6 +59,7 @@ pub struct Agent {
     /// Answers for names, where there are networks.
     resolver: Option<Resolver>,
     greeted: bool,
+    drivers: Drivers,
 }
 
 struct Running {
@@ -81,7 +83,12 @@ struct Running {
 }
 
 impl Agent {
-    pub fn new(token: [u8; 32], channel: File, journal_port: File) -> Result<Self, Failure> {
+    pub fn new(
+        token: [u8; 32],
+        channel: File,
+        journal_port: File,
+        drivers: Drivers,
+    ) -> Result<Self, Failure> {
         let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGIO]).doing("take signals")?;
         sys::make_async(&channel).doing("prepare the channel")?;
         Ok(Self {
@@ -97,6 +104,7 @@ impl Agent {
             still: false,
             resolver: None,
             greeted: false,
+            drivers,
         })
     }
 
@@ -318,9 +326,10 @@ impl Agent {
         self.network(&start.network)?;
         disks::assemble(start.layer_count, &start.interior.volumes)?;
         rootfs::write_own_files(&start.hostname, &start.domain_name, &start.network)?;
-        let entrances = cgroup::prepare(&start.interior)?;
-        let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &entrances)?;
-        Ok((spawned, entrances))
+        self.drivers.load(&start.interior)?;
+        let groups = cgroup::prepare(&start.interior)?;
+        let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &groups)?;
+        Ok((spawned, groups))
     }
 
     fn exec(&mut self, exec: &Exec) -> ReplyBody {

@@ -61,7 +61,8 @@ pub fn prepare(interior: &Interior) -> Result<Groups, Failure> {
         mount("cgroup", "/cgroup/devices", "devices")?;
         fs::create_dir_all(DEVICES).doing("make the container's group")?;
         fs::write(format!("{DEVICES}/devices.deny"), "a").doing("deny devices")?;
-        for device in DEVICES_ALLOWED {
+        let more = devices::rules(interior);
+        for device in DEVICES_ALLOWED.into_iter().chain(more.iter().map(String::as_str)) {
             fs::write(format!("{DEVICES}/devices.allow"), device).doing("allow devices")?;
         }
         groups.entrances.push(entrance(DEVICES)?);

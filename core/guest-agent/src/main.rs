@@ -11,14 +11,15 @@ mod boot;
 mod caps;
 mod cgroup;
 mod channel;
+mod devices;
 mod disks;
 mod failure;
 mod files;
 mod init;
 mod journal;
 mod lookup;
-mod network;
 mod memory;
+mod network;
 mod ports;
 mod process;
 mod report;
@@ -57,9 +58,10 @@ fn main() {
 fn serve() -> Result<(), Failure> {
     boot::mount_basics()?;
     boot::load_modules()?;
+    let drivers = devices::Drivers::take()?;
     boot::leave_initramfs()?;
     let token = boot::take_token()?;
     let channel = ports::open(CHANNEL_PORT)?;
     let journal = ports::open(JOURNAL_PORT)?;
-    agent::Agent::new(token, channel, journal)?.run()
+    agent::Agent::new(token, channel, journal, drivers)?.run()
 }

@@ -204,6 +204,8 @@ pub struct Interior {
     /// Parents before what is below them.
     pub tmpfs: Vec<Tmpfs>,
     pub volumes: Volumes,
+    /// Beside those that every container has.
+    pub devices: Vec<Device>,
     /// Size of /dev/shm; 0: there is none.
     pub shm_bytes: u64,
     /// `net.core.somaxconn` and its value.
@@ -215,8 +217,6 @@ pub struct Interior {
     pub init: bool,
 }
 
-/// A file system in memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 /// What all processes of a container may take together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -241,6 +241,8 @@ pub struct Device {
     pub access: String,
 }
 
+/// A file system in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tmpfs {
     pub target: String,
     pub read_only: bool,

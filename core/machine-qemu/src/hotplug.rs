@@ -3,15 +3,16 @@
 //! ```text
 //!   plug:    getfd (the tap) ─▶ netdev_add ─▶ device_add, on a port that is empty
 //!   unplug:  device_del ─▶ the guest lets go: DEVICE_DELETED ─▶ netdev_del
+//!   grow:    query-memory-devices ─▶ object-del (of a try that was cut off) ─▶ object-add ─▶ device_add
 //! ```
 //!
-//! One change at a time. What a change leaves behind when it fails is taken back.
 //! Memory that is there stays: a guest gives none back. So what is plugged is what was asked for, in whole blocks of the
 //! guest's kernel, and never memory in reserve, which a guest could use unasked.
 //!
+//! One change at a time. What a change leaves behind when it fails is taken back.
 
-use crate::qmp::{Message, Qmp};
 use crate::plan::{MEMORY_BLOCK_BYTES, MEMORY_SLOTS};
+use crate::qmp::{Message, Qmp};
 use crate::watch::command;
 use bulkhead_model::network::MacAddress;
 use serde_json::{Value, json};
@@ -31,10 +32,10 @@ pub(crate) struct Change {
     pub(crate) done: oneshot::Sender<io::Result<Modules>>,
 }
 
-#[derive(Debug)]
 /// Sizes of the memory modules that the machine has by now, in bytes; told where memory was asked for.
 pub(crate) type Modules = Vec<u64>;
 
+#[derive(Debug)]
 pub(crate) enum What {
     /// Onto this port.
     Plug {
@@ -45,11 +46,11 @@ pub(crate) enum What {
     Unplug {
         port: usize,
     },
-}
     /// Until all modules together hold so much, or a little more.
     Grow {
         bytes: u64,
     },
+}
 
 /// The change that is going on.
 #[derive(Debug, Default)]
@@ -66,8 +67,8 @@ struct Current {
     /// Whose answer is waited for.
     waits_for: u64,
     failure: Option<&'static str>,
-}
     modules: Modules,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -78,13 +79,13 @@ enum Step {
     /// Until the guest has let go.
     AwaitRemoval,
     RemoveNetdev,
-}
     ListModules,
     ClearBackend,
     AddBackend,
     AddModule,
     RemoveBackend,
     Over,
+}
 
 impl Changes {
     /// Whether the next one has to wait. One that nobody waits for any more does not count.
@@ -96,8 +97,8 @@ impl Changes {
         let step = match change.what {
             What::Plug { .. } => Step::HandOver,
             What::Unplug { .. } => Step::RemoveDevice,
-        };
             What::Grow { .. } => Step::ListModules,
+        };
         self.current = Some(Current { change, step, waits_for: 0, failure: None, modules: Vec::new() });
         self.send(qmp).await;
     }
@@ -159,15 +160,17 @@ impl Current {
     fn port(&self) -> usize {
         match self.change.what {
             What::Plug { port, .. } | What::Unplug { port } => port,
-        }
             What::Grow { .. } => 0,
+        }
     }
 
     fn next(&mut self, answer: Option<&Value>) {
         self.step = match (self.step, answer.is_some()) {
             (Step::HandOver, true) => Step::AddNetdev,
             (Step::AddNetdev, true) => Step::AddDevice,
-            (Step::AddDevice, true) | (Step::RemoveNetdev, _) => Step::HandOver,
+            (Step::AddDevice, true) | (Step::RemoveNetdev | Step::RemoveBackend | Step::Over, _) => {
+                Step::Over
+            }
             // It was not there: neither is what it stood on, perhaps.
             (Step::RemoveDevice, false) => Step::RemoveNetdev,
             (Step::RemoveDevice, true) => Step::AwaitRemoval,
@@ -180,9 +183,6 @@ impl Current {
                 Step::Over
             }
             (Step::AwaitRemoval, _) => Step::AwaitRemoval,
-        };
-    }
-
             (Step::ListModules, _) => self.listed(answer),
             (Step::ClearBackend, _) => Step::AddBackend,
             (Step::AddBackend, true) => Step::AddModule,
@@ -198,9 +198,9 @@ impl Current {
                 self.failure = Some("the hypervisor takes no further memory module");
                 Step::RemoveBackend
             }
-    async fn send(&self, qmp: &mut Qmp) -> io::Result<()> {
-        let port = self.port();
-        let (net, nic, tap) = (format!("net{port}"), nic_name(port), format!("tap{port}"));
+        };
+    }
+
     fn listed(&mut self, answer: Option<&Value>) -> Step {
         let size = |module: &Value| module.pointer("/data/size").and_then(Value::as_u64);
         let sizes = answer.and_then(Value::as_array).map(|modules| modules.iter().filter_map(size).collect());
@@ -229,11 +229,14 @@ impl Current {
         }
     }
 
+    async fn send(&self, qmp: &mut Qmp) -> io::Result<()> {
+        let port = self.port();
+        let (net, nic, tap) = (format!("net{port}"), nic_name(port), format!("tap{port}"));
+        let place = self.modules.len() + 1;
+        let memory = format!("memory{place}");
         let id = self.waits_for;
         match (self.step, &self.change.what) {
             (Step::HandOver, What::Plug { tap: file, .. }) => {
-        let place = self.modules.len() + 1;
-        let memory = format!("memory{place}");
                 qmp.send_with(id, "getfd", json!({ "fdname": tap }), file.as_fd()).await
             }
             (Step::AddNetdev, _) => {
@@ -248,7 +251,21 @@ impl Current {
             }
             (Step::RemoveDevice, _) => qmp.send(id, "device_del", json!({ "id": nic })).await,
             (Step::RemoveNetdev, _) => qmp.send(id, "netdev_del", json!({ "id": net })).await,
-            (Step::HandOver | Step::AddDevice | Step::AwaitRemoval, _) => Ok(()),
+            (Step::ListModules, _) => qmp.send(id, "query-memory-devices", Value::Null).await,
+            (Step::ClearBackend | Step::RemoveBackend, _) => {
+                qmp.send(id, "object-del", json!({ "id": memory })).await
+            }
+            (Step::AddBackend, _) => {
+                let backend = json!({
+                    "qom-type": "memory-backend-memfd", "id": memory, "size": self.missing(), "share": true,
+                });
+                qmp.send(id, "object-add", backend).await
+            }
+            (Step::AddModule, _) => {
+                let module = json!({ "driver": "pc-dimm", "id": format!("dimm{place}"), "memdev": memory });
+                qmp.send(id, "device_add", module).await
+            }
+            (Step::HandOver | Step::AddDevice | Step::AwaitRemoval | Step::Over, _) => Ok(()),
         }
     }
 }
@@ -278,6 +295,9 @@ mod tests {
             let command = line["execute"].as_str().unwrap().to_owned();
             let answer = match command == fails {
                 true => json!({"error": {"class": "GenericError"}, "id": line["id"]}),
+                false if command == "query-memory-devices" => {
+                    json!({"return": [{"type": "dimm", "data": {"size": MEMORY_BLOCK_BYTES}}], "id": line["id"]})
+                }
                 false => json!({"return": {}, "id": line["id"]}),
             };
             let mut said = format!("{answer}\n");
@@ -321,5 +341,23 @@ mod tests {
         let (asked, outcome) = play(What::Unplug { port: 3 }, "device_del").await;
         assert_eq!(asked, ["device_del", "netdev_del"]);
         outcome.unwrap();
+    }
+
+    #[tokio::test]
+    async fn memory_comes_in_whole_blocks_and_once() {
+        const MIB: u64 = 1 << 20;
+        let (asked, outcome) = play(What::Grow { bytes: 300 * MIB }, "object-del").await;
+        assert_eq!(asked, ["query-memory-devices", "object-del", "object-add", "device_add"]);
+        assert_eq!(outcome.unwrap(), [128 * MIB, 256 * MIB]);
+        // It has as much.
+        let (asked, outcome) = play(What::Grow { bytes: 128 * MIB }, "").await;
+        assert_eq!(asked, ["query-memory-devices"]);
+        assert_eq!(outcome.unwrap(), [128 * MIB]);
+        let (asked, outcome) = play(What::Grow { bytes: 300 * MIB }, "device_add").await;
+        assert_eq!(asked[2..], ["object-add", "device_add", "object-del"]);
+        assert!(outcome.is_err());
+        let (asked, outcome) = play(What::Grow { bytes: 300 * MIB }, "object-add").await;
+        assert_eq!(asked.len(), 3);
+        assert!(outcome.is_err());
     }
 }

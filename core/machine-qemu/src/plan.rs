@@ -159,6 +159,8 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
 fn boot(line: &mut Line) {
     line.option("-kernel", KERNEL_PATH);
     line.option("-initrd", INITRD_PATH);
+    // All devices reach all memory, so that 64 MiB of bounce buffers would serve nobody: without `swiotlb` the kernel
+    // sets them aside wherever there could be memory above 4 GiB.
     line.option(
         "-append",
         "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp swiotlb=noforce panic=-1",

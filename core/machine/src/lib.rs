@@ -188,6 +188,10 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// with. Holds until its end or the server's. A machine that is not running is [`MachineError::NoSuchMachine`].
     async fn set_cpu_share(&self, id: &ContainerId, cpu_milli: u32) -> Result<(), MachineError>;
 
+    /// Gives a running machine memory until it has so much, or a little more. Fine if it has; none is taken away. The guest
+    /// sees it a moment later. More than [`MemoryFacts::memory_bytes_max`] is an error.
+    async fn grow_memory(&self, id: &ContainerId, bytes: u64) -> Result<(), MachineError>;
+
     /// Lets a running machine see the disk of a volume as large as it was made, by and by. Fine if the machine has none
     /// such.
     async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError>;

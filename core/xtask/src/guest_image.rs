@@ -35,6 +35,9 @@ const MODULES: [&str; 9] = [
     "virtio_net",
 ];
 
+/// Loaded when a container asks for what they drive.
+const MODULES_LATER: [&str; 2] = ["fuse", "tun"];
+
 /// The agent asks for each disk by its place; without this the kernel looks through all places at boot.
 const PARAMETERS: [(&str, &str); 1] = [("scsi_mod", "scan=manual")];
 
@@ -81,9 +84,12 @@ pub fn build(out: &Path) -> Result<GuestImage> {
     let release = newest_release(&root)?;
     let vmlinuz = read(&root.join("boot").join(format!("vmlinuz-{release}")))?;
     let folder = root.join("lib/modules").join(&release);
-    let modules =
-        load_order(&read_text(&folder.join("modules.dep"))?, &read_text(&folder.join("modules.builtin"))?)?;
-    let initrd = initramfs(&agent, &folder, &modules)?;
+    let (dependencies, builtin) =
+        (read_text(&folder.join("modules.dep"))?, read_text(&folder.join("modules.builtin"))?);
+    let modules = load_order(&MODULES, &dependencies, &builtin)?;
+    let mut later = load_order(&MODULES_LATER, &dependencies, &builtin)?;
+    later.retain(|path| !modules.contains(path));
+    let initrd = initramfs(&agent, &folder, &modules, &later)?;
     let description = json!({
         "kernel": release,
         "agent": env!("CARGO_PKG_VERSION"),
@@ -168,7 +174,7 @@ fn module_name(path: &str) -> String {
     file.split('.').next().unwrap_or(file).replace('-', "_")
 }
 
-fn initramfs(agent: &[u8], folder: &Path, modules: &[String]) -> Result<Vec<u8>> {
+fn initramfs(agent: &[u8], folder: &Path, modules: &[String], later: &[String]) -> Result<Vec<u8>> {
     let mut archive = cpio::Archive::default();
     let mut list = String::new();
     archive.folder("modules")?;
@@ -183,6 +189,13 @@ fn initramfs(agent: &[u8], folder: &Path, modules: &[String]) -> Result<Vec<u8>>
         };
     }
     archive.file("modules.list", list.as_bytes())?;
+    let mut list = String::new();
+    for path in later {
+        let name = module_name(path);
+        archive.file(&format!("modules/{name}.ko"), &read(&folder.join(path))?)?;
+        list += &format!("/modules/{name}.ko\n");
+    }
+    archive.file("modules.later", list.as_bytes())?;
     archive.finish()
 }
 

@@ -128,13 +128,13 @@ mod tests {
         assert_eq!(read.restart, Some(RestartPolicy::Always));
         assert_eq!(read.client_view["CpuQuota"], 0);
         // As the CLI sends it: every field, most of them empty.
-        let update =
-            read(br#"{"CpuShares":0,"Devices":null,"RestartPolicy":{"Name":"","MaximumRetryCount":0}}"#);
-        assert_eq!(update.unwrap(), (Update::default(), Vec::new()));
-        let (update, warnings) = read(br#"{"CpuShares":5}"#).unwrap();
-        assert_eq!(update.client_view["CpuShares"], 5);
+        let empty = r#"{"CpuShares":0,"Devices":null,"RestartPolicy":{"Name":"","MaximumRetryCount":0},"PidsLimit":null}"#;
+        assert_eq!(update(empty, json!({"NanoCpus": 5})).unwrap(), Update::default());
+        let (fields, warnings) = fields(br#"{"CpuShares":5}"#).unwrap();
+        assert_eq!(super::read(&fields, &json!({})).unwrap().client_view["CpuShares"], 5);
         assert_eq!(warnings, ["CpuShares discarded: it means nothing for a machine"]);
     }
+
     #[test]
     fn a_limit_of_processes_is_lifted_by_any_number_that_is_none() {
         for (body, expect, shown) in [("7", 7, json!(7)), ("0", 0, Value::Null), ("-1", 0, Value::Null)] {
@@ -159,7 +159,6 @@ mod tests {
         }
     }
 
-
     #[test]
     fn what_cannot_change_is_refused_by_name() {
         for (body, text) in [
@@ -167,7 +166,8 @@ mod tests {
                 r#"{"CpuRealtimeRuntime":5,"OomKillDisable":true}"#,
                 "bulkhead: OomKillDisable cannot be changed",
             ),
-            (r#"{"CpusetCpus":"0"}"#, "CpusetCpus cannot be changed"),
+            (r#"{"Devices":[{}]}"#, "Devices cannot be changed"),
+            (r#"{"CpusetCpus":"x"}"#, "Invalid value x for cpuset cpus"),
             (r#"{"Privileged":true}"#, "bulkhead: Privileged is not known"),
         ] {
             let error = update(body, json!({})).unwrap_err();

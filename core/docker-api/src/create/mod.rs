@@ -3,6 +3,7 @@
 
 pub mod ask;
 pub mod cpu;
+mod devices;
 pub mod fields;
 pub mod health;
 mod log;

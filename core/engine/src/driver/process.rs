@@ -37,6 +37,7 @@ pub(crate) fn interior(spec: &ContainerSpec) -> Interior {
         privileged: spec.privileged,
         read_only: options.read_only,
         tmpfs: options.tmpfs.iter().map(tmpfs).collect(),
+        devices: options.devices.iter().map(device).collect(),
         volumes: super::volumes::told(&spec.mounts, &disks(&spec.mounts)),
         shm_bytes: options.shm_bytes.unwrap_or(SHM_BYTES_DEFAULT),
         sysctls: options.all_sysctls().into_iter().collect(),
@@ -47,7 +48,6 @@ pub(crate) fn interior(spec: &ContainerSpec) -> Interior {
     }
 }
 
-fn limit(limit: &model::Limit) -> Limit {
 /// In a machine with so many vCPUs, as it was started.
 pub(crate) fn limits(spec: &ContainerSpec, vcpus: u32) -> Limits {
     let resources = &spec.resources;
@@ -60,8 +60,14 @@ pub(crate) fn limits(spec: &ContainerSpec, vcpus: u32) -> Limits {
     }
 }
 
+fn limit(limit: &model::Limit) -> Limit {
     let number = |value: Option<u64>| value.unwrap_or(u64::MAX);
     Limit { resource: limit.resource.number(), soft: number(limit.soft), hard: number(limit.hard) }
+}
+
+fn device(device: &model::Device) -> Device {
+    let model::Device { source, target, access } = device.clone();
+    Device { source, target, access }
 }
 
 fn tmpfs(tmpfs: &model::Tmpfs) -> Tmpfs {
@@ -113,7 +119,6 @@ mod tests {
         let asked = model::Limit { resource: model::Resource::Core, soft: Some(0), hard: None };
         assert_eq!(limit(&asked), Limit { resource: 4, soft: 0, hard: u64::MAX });
     }
-}
 
     #[test]
     fn a_quota_is_for_less_than_the_machine_has() {
@@ -130,3 +135,4 @@ mod tests {
         spec.resources.memory_bytes = 6 << 20;
         assert_eq!(limits(&spec, 1).memory_bytes, MACHINE_BYTES_MIN);
     }
+}

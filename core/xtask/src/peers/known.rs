@@ -34,18 +34,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("api_container_test.py::VolumeBindTest::test_create_with_mounts", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_mounts_ro", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_volume_mount", BINDS),
-    (
-        "api_image_test.py::CommitTest::test_commit",
-        "an image does not tell which container it was made of, as in API 1.45 and later",
-    ),
-    (
-        "api_image_test.py::CommitTest::test_commit_with_changes",
-        "an image does not tell which container it was made of, as in API 1.45 and later",
-    ),
-    (
-        "api_image_test.py::InspectDistributionTest::test_inspect_distribution",
-        "`docker manifest inspect` is not there yet",
-    ),
     ("api_network_test.py::TestNetworks::test_connect_with_ipv6_address", IPV6),
     ("api_network_test.py::TestNetworks::test_connect_with_links", LINKS),
     (
@@ -77,18 +65,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("models_images_test.py::ImageCollectionTest::test_build_with_error", BUILD),
     ("models_images_test.py::ImageCollectionTest::test_build_with_multiple_success", BUILD),
     ("models_images_test.py::ImageCollectionTest::test_build_with_success_build_output", BUILD),
-    (
-        "models_images_test.py::ImageCollectionTest::test_load_error",
-        "a broken archive is a 400; that engine says 200 and tells of it in the body",
-    ),
-    (
-        "models_images_test.py::ImageCollectionTest::test_pull_multiple",
-        "pulling all tags at once is not there: name one",
-    ),
-    (
-        "test_containers.py::test_commit",
-        "an image does not tell the image that it was made of, as in API 1.45 and later",
-    ),
     ("test_images.py::test_build_from_tar", BUILD),
     ("test_images.py::test_build_from_tar_stream", BUILD),
     ("test_images.py::test_build_image_invalid_platform", BUILD),

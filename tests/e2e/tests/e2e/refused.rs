@@ -10,7 +10,6 @@ pub const CASES: &[Case] = &[
     ("refused::bind_mounts", |world| {
         by_name(world, &["--mount", "type=bind,source=/srv,destination=/x"], "--mount type=bind")
     }),
-    ("refused::devices", |world| by_name(world, &["--device", "/dev/null"], "evice")),
     ("refused::host_network", |world| by_name(world, &["--network", "host"], "host")),
     ("refused::processes_of_another", |world| by_name(world, &["--pid", "container:x"], "PidMode")),
     ("refused::profiles", |world| by_name(world, &["--security-opt", "apparmor=mine"], "apparmor=mine")),
