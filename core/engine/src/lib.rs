@@ -60,8 +60,8 @@ pub use watch::{Sample, Stats};
 
 // What callers need of it, so that they need not know the crate.
 pub use bulkhead_guest_protocol::files::PathStat;
-pub use bulkhead_guest_protocol::watch::{DeviceUsage, Process, Processes, Usage};
-pub use bulkhead_image::registry::Credentials;
+pub use bulkhead_guest_protocol::watch::{DeviceUsage, InterfaceUsage, Process, Processes, Traffic, Usage};
+pub use bulkhead_image::registry::{Credentials, Described};
 pub use bulkhead_image::{ImageError, PullProgress, Stage};
 
 use bulkhead_image::convert::Converter;

@@ -144,6 +144,10 @@ impl Watcher {
                     *name = printable(name);
                 }
                 usage.devices.truncate(FIGURES_MAX);
+                usage.interfaces.truncate(FIGURES_MAX);
+                for interface in &mut usage.interfaces {
+                    interface.name = printable(&interface.name);
+                }
                 Ok(Some(*usage))
             }
             Err(error @ (GuestError::Closed | GuestError::Silent(_) | GuestError::Refused(_))) => {
