@@ -46,7 +46,7 @@ pub use error::EngineError;
 pub use exec::{ExecAsk, ExecFacts, ExecSession};
 pub use feed::EventQuery;
 pub use files::{ArchiveIn, ChangeKind, CommitAsk, FileChange, FileFault, Pieces};
-pub use images::RemovedImage;
+pub use images::{PrunedImages, RemovedImage};
 pub use input::{Input, Size};
 pub use log::{Log, LogLine, LogQuery};
 pub use networks::NewNetwork;
