@@ -5,8 +5,7 @@ use super::process::{interior, process};
 use super::signal::killed_by;
 use super::told::Told;
 use super::volumes::{HELD_LOOK, Readiness};
-use super::{Driver, run_of};
-use crate::EngineError;
+use super::{Driver, Met, run_of};
 use crate::admission::random;
 use crate::containers::event;
 use crate::guest::{GuestError, Link};
@@ -258,7 +257,24 @@ impl Driver {
                 }
                 Ok(())
             }
-            Err(error @ (GuestError::Impostor | GuestError::Protocol(_) | GuestError::Refused(_))) => {
+            // Of a server before this one. It does its work, and says in its journal how that ended.
+            Err(error @ GuestError::OtherVersion(_))
+                if matches!(container.status, Status::Running { .. }) =>
+            {
+                self.link = None;
+                self.greet_by = None;
+                self.agent.send_replace(Met::Stranger(format!(
+                    "{error}; container {} runs on, and can be worked with again after a restart",
+                    container.id.short()
+                )));
+                self.guest_result(Err(error))
+            }
+            Err(
+                error @ (GuestError::Impostor
+                | GuestError::Protocol(_)
+                | GuestError::Refused(_)
+                | GuestError::OtherVersion(_)),
+            ) => {
                 self.link = None;
                 self.fail(128, &error.to_string(), container);
                 Ok(())
@@ -272,8 +288,8 @@ impl Driver {
 
     /// Lets others talk to the agent of this run.
     fn introduce(&self, run: u32) {
-        let agent = self.link.as_ref().map(|link| (run, link.agent().clone()));
-        self.agent.send_replace(agent);
+        let met = self.link.as_ref().map_or(Met::Nobody, |link| Met::Agent(run, link.agent().clone()));
+        self.agent.send_replace(met);
     }
 
     async fn start_process(&mut self, container: &Container) -> Result<(), EngineError> {

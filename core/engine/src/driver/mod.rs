@@ -57,6 +57,17 @@ pub(crate) enum Command {
     Signal { signal: Signal, done: oneshot::Sender<Result<(), EngineError>> },
     Workbench { done: oneshot::Sender<Result<Bench, EngineError>> },
     Networks { done: oneshot::Sender<Result<(), EngineError>> },
+    Limits { done: oneshot::Sender<Result<(), EngineError>> },
+}
+
+/// Whom a driver has met in the machine.
+#[derive(Debug, Clone)]
+pub(crate) enum Met {
+    Nobody,
+    /// The agent of the run whose process runs, while the driver is connected to it.
+    Agent(u32, Agent),
+    /// One of another version: what it runs goes on, and nothing can be told to it. In words for the user.
+    Stranger(String),
 }
 
 /// How others reach a driver.
@@ -65,8 +76,7 @@ pub(crate) struct Handle {
     wake: Notify,
     commands: mpsc::Sender<Command>,
     seen: watch::Receiver<Seen>,
-    /// The agent of the run whose process runs, while the driver is connected to it.
-    pub(crate) agent: watch::Receiver<Option<(u32, Agent)>>,
+    pub(crate) agent: watch::Receiver<Met>,
     pub(crate) pins: journal::Pins,
     /// The guest's clock has to be set.
     clock_due: AtomicBool,
@@ -131,7 +141,7 @@ pub(super) struct Driver {
     commands: mpsc::Receiver<Command>,
     seen: watch::Sender<Seen>,
     link: Option<Link>,
-    agent: watch::Sender<Option<(u32, Agent)>>,
+    agent: watch::Sender<Met>,
     token: Option<[u8; 32]>,
     guest: GuestFact,
     /// The machine was paused when it was last looked at: nobody in it answers.
@@ -168,7 +178,7 @@ impl Engine {
             container: Some(Arc::new(container.clone())),
             gone: false,
         });
-        let (agent, introduced) = watch::channel(None);
+        let (agent, introduced) = watch::channel(Met::Nobody);
         let handle = Arc::new(Handle {
             wake: Notify::new(),
             commands,
@@ -397,6 +407,7 @@ impl Driver {
             Command::Workbench { done } => {
                 let stop = self.engine.0.stop.clone();
                 tokio::select! {
+            Command::Limits { done } => drop(done.send(self.change_limits().await)),
                     biased;
                     () = stop.cancelled() => {}
                     bench = self.workbench() => drop(done.send(bench)),
@@ -405,4 +416,3 @@ impl Driver {
         }
     }
 }
-            Command::Limits { done } => drop(done.send(self.change_limits().await)),

@@ -159,8 +159,11 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
     match body {
         RequestBody::Hello { protocol_min, protocol_max, nonce } => {
             let protocol = protocol_max.min(PROTOCOL_MAX);
-            if protocol < protocol_min.max(PROTOCOL_MIN) {
-                return ReplyBody::Refused { message: "no protocol in common".into() };
+            let estranged =
+                sim.upgrade().is_some_and(|shared| Sim(shared).lock().estranged.contains(&guest.id));
+            if estranged || protocol < protocol_min.max(PROTOCOL_MIN) {
+                let message = format!("this agent speaks protocol 0, not {protocol_min} to {protocol_max}");
+                return ReplyBody::Refused { message };
             }
             ReplyBody::Hello(Hello {
                 protocol,

@@ -151,6 +151,7 @@ impl Machines for Sim {
         if state.delete().map_err(why)? {
             world.machines.remove(id);
             world.silent.remove(id);
+            world.estranged.remove(id);
         }
         Ok(())
     }
@@ -212,12 +213,12 @@ fn facts(machine: &Machine) -> Option<MachineFacts> {
         server: machine.spec.server,
         run,
         vcpus: machine.spec.vcpus,
-        token: machine.spec.token,
         memory: MemoryFacts {
             memory_bytes: machine.spec.memory_bytes,
             plugged_bytes: machine.plugged_bytes,
             memory_bytes_max: MEMORY_BYTES_MAX,
         },
+        token: machine.spec.token,
         nics: machine.spec.nics.iter().map(|nic| nic.endpoint.clone()).collect(),
         condition,
     })

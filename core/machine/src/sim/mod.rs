@@ -103,6 +103,7 @@ struct World {
     hook: Option<Hook>,
     hold_boot: bool,
     silent: HashSet<ContainerId>,
+    estranged: HashSet<ContainerId>,
     networks: Vec<crate::networks::VchNetworks>,
     used_ports: HashSet<(Protocol, u16)>,
 }
@@ -115,9 +116,9 @@ struct Machine {
     power: CancellationToken,
     /// Ends the last channel when a new one comes.
     channel: CancellationToken,
-}
     /// Of its memory, what came since its start.
     plugged_bytes: u64,
+}
 
 #[derive(Default)]
 struct Journal {
@@ -276,6 +277,11 @@ impl Sim {
     /// Its agent takes everything and answers nothing from now on.
     pub fn silence_agent(&self, id: &ContainerId) {
         self.lock().silent.insert(id.clone());
+    }
+
+    /// Its agent speaks another version of the protocol from the next greeting on.
+    pub fn estrange_agent(&self, id: &ContainerId) {
+        self.lock().estranged.insert(id.clone());
     }
 
     /// While held, agents do not come up.
