@@ -28,6 +28,7 @@ mod layers;
 mod log;
 mod lookup;
 mod networks;
+mod observe;
 mod output;
 mod pull;
 mod recovery;
@@ -50,6 +51,7 @@ pub use images::{PrunedImages, RemovedImage};
 pub use input::{Input, Size};
 pub use log::{Log, LogLine, LogQuery};
 pub use networks::NewNetwork;
+pub use observe::{Happening, Observer};
 pub use output::{Output, OutputStream};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
@@ -87,6 +89,7 @@ pub struct EngineParts {
     /// From `Store::claim_server`; a later claim fences this engine off.
     pub fence: Fence,
     pub settings: EngineSettings,
+    pub observer: Observer,
 }
 
 /// Set by the operator in the configuration file.
@@ -116,6 +119,7 @@ struct Inner {
     clock: Clock,
     fence: Fence,
     settings: EngineSettings,
+    observer: Observer,
     feed: feed::Feed,
     drivers: driver::Drivers,
     execs: exec::Execs,
@@ -157,6 +161,7 @@ impl Engine {
             converter: parts.converter,
             clock: parts.clock,
             settings: parts.settings,
+            observer: parts.observer,
         };
         let engine = Self(Arc::new(inner));
         engine.recover().await?;

@@ -11,6 +11,7 @@ use crate::containers::event;
 use crate::guest::{GuestError, Link};
 use crate::networks::nics;
 use crate::volumes::volume_event;
+use crate::{EngineError, Happening};
 use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start, Stdio, TerminalSize};
 use bulkhead_machine::{Condition, MachineSpec};
 use bulkhead_model::event::NewEvent;
@@ -143,6 +144,7 @@ impl Driver {
             }
         }
         self.link = None;
+        self.begun = Some(Instant::now());
         let started = self.join_and_start(container).await;
         drop(gate);
         self.greet_by = Some(Instant::now() + self.boot_deadline());
@@ -330,6 +332,9 @@ impl Driver {
                 self.told_network = Some(network);
                 self.introduce(run);
                 self.guest = GuestFact::Process { run, started_at: time_of(unix_ns) };
+                if let Some(begun) = self.begun.take() {
+                    self.engine.0.observer.tell(Happening::Started { took: begun.elapsed() });
+                }
                 Ok(())
             }
             Ok(ReplyBody::StartFailed { code, message }) => {
@@ -376,6 +381,9 @@ impl Driver {
         let mut record = self.record();
         if exit.oom_killed {
             record = record.event(event(container, "oom", &[]));
+        }
+        if exit.started_at.is_none() {
+            self.engine.0.observer.tell(Happening::StartFailed);
         }
         // A process that never ran did not die.
         if let Some(started_at) = exit.started_at {

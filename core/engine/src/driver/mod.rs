@@ -155,6 +155,8 @@ pub(super) struct Driver {
     nics: Vec<EndpointId>,
     /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
     failed: Option<(u32, Exit)>,
+    /// When the machine of this run was begun, by this server.
+    begun: Option<Instant>,
     /// By when the agent must have answered.
     greet_by: Option<Instant>,
     /// What it writes is not its own alone.
@@ -206,6 +208,7 @@ impl Engine {
             told_network: None,
             nics: Vec::new(),
             failed: None,
+            begun: None,
             greet_by: None,
             has_volumes: !container.spec.mounts.is_empty(),
             held_until: None,
@@ -404,10 +407,10 @@ impl Driver {
         match command {
             Command::Signal { signal, done } => drop(done.send(self.signal(signal).await)),
             Command::Networks { done } => drop(done.send(self.change_networks().await)),
+            Command::Limits { done } => drop(done.send(self.change_limits().await)),
             Command::Workbench { done } => {
                 let stop = self.engine.0.stop.clone();
                 tokio::select! {
-            Command::Limits { done } => drop(done.send(self.change_limits().await)),
                     biased;
                     () = stop.cancelled() => {}
                     bench = self.workbench() => drop(done.send(bench)),
