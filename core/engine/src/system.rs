@@ -1,8 +1,10 @@
 //! What the VCH is and what it has, for `info`, `version` and disk usage.
 
 use crate::{Engine, EngineError, Session};
+use bulkhead_image::registry::ShownProxies;
 use bulkhead_machine::Capabilities;
 use bulkhead_model::{Action, Vch};
+use std::collections::BTreeMap;
 
 /// Facts about a VCH and what carries it.
 #[derive(Debug, Clone)]
@@ -23,6 +25,11 @@ pub struct SystemFacts {
     pub layers_bytes: u64,
     /// Why there can be no networks.
     pub without_networks: Option<String>,
+    pub proxies: ShownProxies,
+    /// By registry, as the operator named it.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Registries whose certificates are not checked.
+    pub insecure: Vec<String>,
 }
 
 impl Engine {
@@ -31,6 +38,7 @@ impl Engine {
         self.admit_vch(session, &vch, Action::SystemRead).await?;
         let usage = self.vch_usage(vch.id).await?;
         let layers = self.store().layers(vch.id).await?;
+        let registries = self.0.registries.config();
         Ok(SystemFacts {
             capabilities: self.back_end().machines.capabilities().clone(),
             version: self.0.settings.version.clone(),
@@ -41,6 +49,9 @@ impl Engine {
             accept_emulation: self.0.policies.settings().accepts_emulation,
             policy_set: self.0.policies.status().policy_set,
             without_networks: self.back_end().networks.unavailable().map(str::to_owned),
+            proxies: registries.proxies.shown(),
+            mirrors: registries.mirrors.clone(),
+            insecure: registries.insecure.clone(),
             layers_bytes: layers.iter().map(|layer| layer.disk_bytes).sum(),
             vch,
         })

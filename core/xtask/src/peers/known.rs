@@ -9,7 +9,6 @@ const LITTER: &str =
 const LINKS: &str = "links are refused: containers on a network of their own find each other by name";
 const WORDS: &str = "the refusal is in the words of newer engines: `container is running: stop the container before removing`";
 const BINDS: &str = "a container has no files of the host: binds are refused";
-const STATS: &str = "figures of networks are not in `docker stats` yet";
 const PIECES: &str = "what a terminal writes comes in pieces, and nobody promises which";
 const IPV6: &str = "networks have no IPv6 yet";
 const SWARM: &str = "swarm is not there";
@@ -21,13 +20,8 @@ const KNOWN: &[(&str, &str)] = &[
         "api_container_test.py::ContainerCPUTest::test_create_with_runtime",
         "`runc` is no runtime here, `bulkhead` is the only one",
     ),
-    (
-        "api_container_test.py::ContainerUpdateTest::test_update_container",
-        "the memory of a running container is that of its machine, and cannot grow yet",
-    ),
     ("api_container_test.py::CreateContainerTest::test_create_with_links", LINKS),
     ("api_container_test.py::CreateContainerTest::test_create_with_restart_policy", WORDS),
-    ("api_container_test.py::GetContainerStatsTest::test_get_container_stats_no_stream", STATS),
     ("api_container_test.py::LinkTest::test_remove_link", LINKS),
     ("api_container_test.py::VolumeBindTest::test_create_with_binds_ro", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_binds_rw", BINDS),
@@ -60,7 +54,6 @@ const KNOWN: &[(&str, &str)] = &[
         "models_containers_test.py::ContainerTest::test_exec_run_failed",
         "a program that is not there is 127, as in engines from 25 on",
     ),
-    ("models_containers_test.py::ContainerTest::test_stats", STATS),
     ("models_images_test.py::ImageCollectionTest::test_build", BUILD),
     ("models_images_test.py::ImageCollectionTest::test_build_with_error", BUILD),
     ("models_images_test.py::ImageCollectionTest::test_build_with_multiple_success", BUILD),
@@ -71,7 +64,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("test_images.py::test_prune_builds_default_options", BUILD),
     ("test_images.py::test_prune_builds_with_options", BUILD),
     ("test_images.py::test_prune_images", BUILD),
-    ("test_images.py::test_prune_images_without_filters", "`docker image prune` is not there yet"),
     ("test_images.py::test_pull_image_invalid_platform", "the refusal of a platform is in other words"),
 ];
 
