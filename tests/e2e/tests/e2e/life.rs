@@ -139,7 +139,7 @@ fn update_memory(world: &mut World) -> Result<()> {
         Ok(drawn.split_once(" / ").context("a limit")?.1.to_owned())
     };
     let mib: f64 = limit(world)?.trim_end_matches("MiB").parse()?;
-    ensure!((800.0..900.0).contains(&mib), "it may have {mib} MiB");
+    ensure!((800.0..=900.0).contains(&mib), "it may have {mib} MiB");
     world.dev.ok(&["exec", "larger", "dd", "if=/dev/zero", "of=/big/file", "bs=1M", "count=500"])?;
     world.server.kill_9()?;
     world.server.restart()?;
