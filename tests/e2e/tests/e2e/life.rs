@@ -140,7 +140,16 @@ fn update_memory(world: &mut World) -> Result<()> {
     };
     let mib: f64 = limit(world)?.trim_end_matches("MiB").parse()?;
     ensure!((800.0..=900.0).contains(&mib), "it may have {mib} MiB");
-    world.dev.ok(&["exec", "larger", "dd", "if=/dev/zero", "of=/big/file", "bs=1M", "count=500"])?;
+    world.dev.ok(&[
+        "exec",
+        "larger",
+        "busybox",
+        "dd",
+        "if=/dev/zero",
+        "of=/big/file",
+        "bs=1M",
+        "count=500",
+    ])?;
     world.server.kill_9()?;
     world.server.restart()?;
     has(
@@ -151,7 +160,7 @@ fn update_memory(world: &mut World) -> Result<()> {
         world.dev.ok(&["inspect", "--format", "{{.HostConfig.Memory}}", "larger"])?,
         "943718400".to_owned(),
     )?;
-    world.dev.ok(&["exec", "larger", "rm", "/big/file"])?;
+    world.dev.ok(&["exec", "larger", "busybox", "rm", "/big/file"])?;
     world.dev.ok(&["update", "--memory", "300m", "larger"])?;
     same(limit(world)?, "300MiB".to_owned())?;
     // What the machine has already comes back at once.
