@@ -89,6 +89,7 @@ impl From<EngineError> for Problem {
             | E::NoSuchFile { .. }
             | E::NoSuchVolume(_)
             | E::NoSuchVch(_)
+            | E::NoSuchTemplate(_)
             | E::NoSuchDecision(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
             E::AmbiguousContainer(_)
             | E::AmbiguousImage(_)

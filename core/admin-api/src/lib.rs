@@ -5,6 +5,8 @@
 //!   POST   /v1/vchs                              POST /v1/vchs/{name}/client-certificates
 //!   GET    /v1/vchs/{name}                       GET  /v1/decisions/{id}
 //!   DELETE /v1/vchs/{name}?force=true            GET  /v1/policies/status
+//!   GET    /v1/templates                         POST /v1/templates
+//!   DELETE /v1/templates/{name}
 //! ```
 //!
 //! **Invariants:** every request carries a [`bulkhead_model::Caller`] that the listener put there; nothing here decides,
@@ -16,6 +18,7 @@ mod error;
 mod extract;
 mod policies;
 mod state;
+mod templates;
 mod vchs;
 pub mod view;
 
@@ -24,7 +27,7 @@ pub use state::{AdminState, CertificateIssuer, Endpoints, PolicyStatus};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 /// No request of this API is larger.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -37,6 +40,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/v1/vchs/{name}/client-certificates", post(vchs::certificates::handle))
         .route("/v1/decisions/{id}", get(decisions::handle))
         .route("/v1/policies/status", get(policies::handle))
+        .route("/v1/templates", get(templates::list).post(templates::build))
+        .route("/v1/templates/{name}", delete(templates::remove))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

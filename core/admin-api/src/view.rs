@@ -1,5 +1,6 @@
 //! The JSON of this API; also what the CLI reads and writes.
 
+use bulkhead_engine::{TemplateFacts, TemplateState};
 use bulkhead_model::{Class, Reason, VchSettings};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -107,4 +108,55 @@ pub struct PolicyStatusView {
     pub classes: Vec<Class>,
     /// Why the files, as they are now, are not in force.
     pub problem: Option<String>,
+}
+
+/// Body of `POST /v1/templates`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateAsk {
+    pub vcpus: u32,
+    /// What the containers of its clones may take, at most.
+    pub memory_bytes: u64,
+}
+
+/// A machine that has booted and waits, kept to be cloned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateView {
+    pub name: String,
+    pub vcpus: u32,
+    /// Of each clone; a container may take less.
+    pub memory_bytes: u64,
+    /// `making`, `loaded`, `on-disk` or `failed`.
+    pub state: String,
+    /// Why machines of this class boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// On this host, once for all clones.
+    pub memory_used_bytes: u64,
+    pub disk_used_bytes: u64,
+    pub made_at: Option<DateTime<Utc>>,
+    /// Machines that run and were cloned from it.
+    pub clones: u32,
+}
+
+impl From<TemplateFacts> for TemplateView {
+    fn from(facts: TemplateFacts) -> Self {
+        let (state, failure) = match facts.state {
+            TemplateState::Making => ("making", None),
+            TemplateState::Loaded => ("loaded", None),
+            TemplateState::OnDisk => ("on-disk", None),
+            TemplateState::Failed { why } => ("failed", Some(why)),
+        };
+        Self {
+            name: facts.name,
+            vcpus: facts.vcpus,
+            memory_bytes: facts.memory_bytes,
+            state: state.into(),
+            failure,
+            memory_used_bytes: facts.memory_used_bytes,
+            disk_used_bytes: facts.disk_used_bytes,
+            made_at: facts.made_at,
+            clones: facts.clones,
+        }
+    }
 }

@@ -100,7 +100,9 @@ impl From<EngineError> for ApiError {
             EngineError::AmbiguousImage(text) => {
                 (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
             }
-            EngineError::NoSuchVch(_) | EngineError::NoSuchDecision(_) => (Is::NOT_FOUND, error.to_string()),
+            EngineError::NoSuchVch(_) | EngineError::NoSuchDecision(_) | EngineError::NoSuchTemplate(_) => {
+                (Is::NOT_FOUND, error.to_string())
+            }
             EngineError::NameInUse { name, holder } => (
                 Is::CONFLICT,
                 format!(

@@ -112,6 +112,8 @@ pub enum EngineError {
     /// The process could not be started; `code` is what the container exits with.
     #[error("{message}")]
     StartFailed { code: i32, message: String },
+    #[error("no such template: {0}")]
+    NoSuchTemplate(String),
     #[error("gave up after {0} seconds")]
     TimedOut(u64),
     #[error("this server lost its claim on the data to a newer one, and stops changing anything")]

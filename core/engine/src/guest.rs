@@ -13,7 +13,9 @@ mod stream;
 pub(crate) use stream::{GuestInput, GuestStream, StreamEvent};
 
 use bulkhead_guest_protocol::frame::{self, Decoder};
-use bulkhead_guest_protocol::message::{Event, Hello, NO_REPLY, Reply, ReplyBody, Request, RequestBody};
+use bulkhead_guest_protocol::message::{
+    AgentState, Event, Hello, NO_REPLY, Reply, ReplyBody, Request, RequestBody,
+};
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use bulkhead_machine::Channel;
 use std::collections::HashMap;
@@ -125,7 +127,7 @@ impl Link {
             ReplyBody::Hello(hello) if hello.nonce != self.nonce => {
                 Err(GuestError::Protocol("an answer to another question".into()))
             }
-            ReplyBody::Hello(hello) if hello.token != *token => Err(GuestError::Impostor),
+            ReplyBody::Hello(hello) if !is_believed(&hello, token) => Err(GuestError::Impostor),
             ReplyBody::Hello(hello) if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&hello.protocol) => {
                 Err(GuestError::Protocol(format!("protocol {} was not offered", hello.protocol)))
             }
@@ -194,6 +196,14 @@ impl Agent {
                 return id;
             }
         }
+    }
+}
+
+/// An agent that was told whose it is proves it; one that was not has nothing in its machine yet.
+fn is_believed(hello: &Hello, token: &[u8; 32]) -> bool {
+    match &hello.token {
+        Some(said) => said == token,
+        None => hello.state == AgentState::Ready,
     }
 }
 

@@ -33,6 +33,7 @@ mod output;
 mod pull;
 mod recovery;
 mod system;
+mod templates;
 mod vchs;
 mod volumes;
 mod wait;
@@ -65,6 +66,7 @@ pub use bulkhead_guest_protocol::files::PathStat;
 pub use bulkhead_guest_protocol::watch::{DeviceUsage, InterfaceUsage, Process, Processes, Traffic, Usage};
 pub use bulkhead_image::registry::{Credentials, Described};
 pub use bulkhead_image::{ImageError, PullProgress, Stage};
+pub use bulkhead_machine::templates::{TemplateFacts, TemplateState};
 
 use bulkhead_image::convert::Converter;
 use bulkhead_image::registry::Registries;

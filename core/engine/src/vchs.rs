@@ -180,7 +180,7 @@ impl Engine {
         }
     }
 
-    async fn admit_operator(
+    pub(crate) async fn admit_operator(
         &self,
         caller: &Caller,
         action: Action,

@@ -41,7 +41,8 @@ const ENDING_LOOK_MS: libc::c_int = 100;
 const BESIDE_MAX: usize = 256;
 
 pub struct Agent {
-    token: [u8; 32],
+    /// Whose machine this is, once it is anybody's.
+    token: Option<[u8; 32]>,
     kernel: String,
     channel: Channel,
     /// SIGCHLD and SIGIO.
@@ -83,16 +84,11 @@ struct Running {
 }
 
 impl Agent {
-    pub fn new(
-        token: [u8; 32],
-        channel: File,
-        journal_port: File,
-        drivers: Drivers,
-    ) -> Result<Self, Failure> {
+    pub fn new(channel: File, journal_port: File, drivers: Drivers) -> Result<Self, Failure> {
         let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGIO]).doing("take signals")?;
         sys::make_async(&channel).doing("prepare the channel")?;
         Ok(Self {
-            token,
+            token: None,
             kernel: boot::kernel_release(),
             channel: Channel::new(channel),
             signals,
@@ -286,6 +282,7 @@ impl Agent {
             return self.channel.reply(id, refused("this machine runs no process"));
         }
         let Some(port) = self.journal_port.take() else { return };
+        self.token = Some(start.token);
         let mut journal = Journal::new(port, start.run, start.journal_offset, start.journal_limit);
         match self.become_container(start) {
             Ok((Spawned { pid, stdio }, groups)) => {
@@ -323,6 +320,7 @@ impl Agent {
         sys::set_clock(start.unix_ns).doing("set the clock")?;
         sys::set_hostname(&start.hostname).doing("set the hostname")?;
         sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
+        network::claim(&start.network)?;
         self.network(&start.network)?;
         disks::assemble(start.layer_count, &start.interior.volumes)?;
         rootfs::write_own_files(&start.hostname, &start.domain_name, &start.network)?;
@@ -413,6 +411,7 @@ impl Agent {
         if self.running.is_some() {
             return Err(Failure::internal("this machine runs a process"));
         }
+        self.token = Some(asked.token);
         sys::set_clock(asked.unix_ns).doing("set the clock")?;
         disks::assemble(asked.layer_count, &asked.volumes)?;
         self.assembled = Some(asked.clone());

@@ -8,9 +8,6 @@ use std::path::Path;
 
 /// Lines of `path [parameters]` in load order, made with the guest image.
 const MODULE_LIST: &str = "/modules.list";
-/// Handed in by the hypervisor: 64 hex digits.
-const TOKEN: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/bulkhead/token/raw";
-const TOKEN_HEX_DIGITS: usize = 64;
 
 /// Mounts what the agent itself needs and puts the console on the standard descriptors.
 pub fn mount_basics() -> Result<(), Failure> {
@@ -53,41 +50,7 @@ pub fn load_modules() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads the token and takes the way to it away, so that the container does not find it.
-pub fn take_token() -> Result<[u8; 32], Failure> {
-    let text = fs::read_to_string(TOKEN).doing("read the machine's token")?;
-    let token = parse_token(text.trim())
-        .ok_or_else(|| Failure::internal("the machine's token is not 64 hex digits"))?;
-    sys::unload_module(c"qemu_fw_cfg").doing("put the token away")?;
-    Ok(token)
-}
-
-fn parse_token(text: &str) -> Option<[u8; 32]> {
-    if text.len() != TOKEN_HEX_DIGITS || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut token = [0; 32];
-    for (at, byte) in token.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(token)
-}
-
 /// For the server to know: `6.1.0-56-cloud-amd64`.
 pub fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_token;
-
-    #[test]
-    fn tokens_are_64_hex_digits() {
-        let token = parse_token(&"0aF".repeat(22)[..64]).unwrap();
-        assert_eq!(token[..3], [0x0a, 0xf0, 0xaf]);
-        assert_eq!(parse_token(&"0".repeat(63)), None);
-        assert_eq!(parse_token(&format!("+1{}", "0".repeat(62))), None);
-        assert_eq!(parse_token(&"é".repeat(32)), None);
-    }
 }

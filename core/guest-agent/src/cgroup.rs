@@ -16,7 +16,8 @@ const WORKLOAD: &str = "/cgroup/unified/container";
 const DEVICES: &str = "/cgroup/devices/container";
 /// For the kernel and the agent beside the container.
 const MEMORY_RESERVE_BYTES: u64 = 8 << 20;
-const MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// Docker's least.
+const MEMORY_BYTES_MIN: u64 = 6 << 20;
 const PERIOD_US: u64 = 100_000;
 const FREEZE_MAX: Duration = Duration::from_secs(5);
 

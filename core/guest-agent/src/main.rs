@@ -60,8 +60,7 @@ fn serve() -> Result<(), Failure> {
     boot::load_modules()?;
     let drivers = devices::Drivers::take()?;
     boot::leave_initramfs()?;
-    let token = boot::take_token()?;
     let channel = ports::open(CHANNEL_PORT)?;
     let journal = ports::open(JOURNAL_PORT)?;
-    agent::Agent::new(token, channel, journal, drivers)?.run()
+    agent::Agent::new(channel, journal, drivers)?.run()
 }

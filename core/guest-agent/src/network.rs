@@ -2,12 +2,34 @@
 
 use crate::failure::{Doing, Failure};
 use crate::sys::Interfaces;
-use bulkhead_guest_protocol::network::{Interface, Network};
+use bulkhead_guest_protocol::network::{Interface, Network, PARKED_MAC};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const INTERFACES: &str = "/sys/class/net";
+/// For interfaces that are plugged in while this machine becomes a container's.
+const PLUG_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Makes the interface that this machine has had since before it was anybody's the first of those that are told, or
+/// takes it away; waits for the others.
+pub fn claim(network: &Network) -> Result<(), Failure> {
+    if let Some(parked) = find(PARKED_MAC) {
+        let claimed = match network.interfaces.first() {
+            Some(first) => Interfaces::open().and_then(|all| all.set_mac(&parked, first.mac)),
+            // The PCI device: the interface's own is the virtio device on it.
+            None => fs::write(Path::new(INTERFACES).join(&parked).join("device/../remove"), "1"),
+        };
+        claimed.doing(format!("take {parked} over"))?;
+    }
+    let start = Instant::now();
+    let missing = || network.interfaces.iter().any(|wanted| find(wanted.mac).is_none());
+    while missing() && start.elapsed() < PLUG_WAIT_MAX {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
 
 /// Loopback and all that is told. What is so already is left alone. Fails where an interface is not there (yet).
 pub fn configure(network: &Network) -> Result<(), Failure> {

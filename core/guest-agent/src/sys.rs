@@ -97,12 +97,6 @@ pub fn load_module(file: &File, parameters: &str) -> Result<()> {
     Ok(())
 }
 
-pub fn unload_module(name: &CStr) -> Result<()> {
-    // SAFETY: a string that ends in zero.
-    check(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) })?;
-    Ok(())
-}
-
 /// Puts `fd` in place of descriptor `number` of this process.
 pub fn replace_fd(fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
     // SAFETY: numbers only. Standard descriptors are replaced, which std allows for, or any in a child about to execute.

@@ -53,6 +53,8 @@ impl FileTask {
 /// What disks a machine has that runs no process, only file tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assemble {
+    /// As [`crate::message::Start::token`].
+    pub token: [u8; 32],
     pub unix_ns: u64,
     /// As [`crate::message::Start::layer_count`].
     pub layer_count: u32,

@@ -150,6 +150,8 @@ pub struct TerminalSize {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     pub run: u32,
+    /// Whose machine this is from now on: what [`Hello::token`] proves.
+    pub token: [u8; 32],
     /// Fresh entropy from the host.
     pub entropy: [u8; 32],
     pub unix_ns: u64,
@@ -306,8 +308,8 @@ pub struct Hello {
     /// Package version of the agent.
     pub agent: String,
     pub kernel: String,
-    /// The token that the back end put into this machine.
-    pub token: [u8; 32],
+    /// As [`Start`] or [`Assemble`] brought it. `None`: this machine is nobody's yet, and nothing foreign ever ran in it.
+    pub token: Option<[u8; 32]>,
     pub state: AgentState,
 }
 

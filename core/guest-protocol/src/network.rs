@@ -6,6 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Where a guest's own resolver answers, in Docker's engine as here.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
+/// The hardware address of a machine's first interface before the machine is anybody's.
+pub const PARKED_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
 /// All of it: what was told before and is not in here is no more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {

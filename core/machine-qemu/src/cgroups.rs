@@ -39,13 +39,19 @@ pub(crate) struct Share {
 impl Share {
     /// While it boots a machine may use its vCPUs in full: on a fraction of one, the boot would take many times as long.
     pub(crate) fn booting(spec: &MachineSpec, size: Size) -> Self {
-        Self { cpu_milli: u64::from(spec.vcpus) * 1000, ..Self::running(size) }
+        Self::whole(spec.vcpus, size.memory_bytes)
     }
 
     pub(crate) fn running(size: Size) -> Self {
         // A quota below this would starve the threads that serve the guest's disks and ports.
         let cpu_milli = u64::from(size.cpu_milli.max(50));
         Self { cpu_milli, memory_bytes: size.memory_bytes.saturating_add(OVERHEAD_BYTES) }
+    }
+
+    /// All of that many vCPUs, and that much memory.
+    pub(crate) fn whole(vcpus: u32, memory_bytes: u64) -> Self {
+        let cpu_milli = u64::from(vcpus) * 1000;
+        Self { cpu_milli, memory_bytes: memory_bytes.saturating_add(OVERHEAD_BYTES) }
     }
 
     fn quota_us(self) -> u64 {

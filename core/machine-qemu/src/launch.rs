@@ -1,23 +1,28 @@
 //! From a spec to a running QEMU: opens what it needs, writes it down, lets it go.
 
 use crate::cgroups::{Share, Size};
-use crate::plan::{self, LAYERS_MAX, LaunchPlan, SPARE_PORTS, VOLUMES_MAX};
+use crate::memfd;
+use crate::networks::tap;
+use crate::plan::{self, LAYERS_MAX, LaunchPlan, Origin, SPARE_PORTS, VOLUMES_MAX};
 use crate::process::{Pidfd, ProcessId};
-use crate::record::{MachineFolder, Record};
+use crate::record::{Cloned, MachineFolder, Record};
 use crate::root::{self, RootContents};
 use crate::shared::Shared;
 use crate::spawn::{self, Spawn};
+use crate::templates::{Class, Template};
+use bulkhead_guest_protocol::network::PARKED_MAC;
 use bulkhead_machine::{MachineError, MachineSpec};
+use bulkhead_model::network::MacAddress;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 
 /// What QEMU may say before nobody listens any more, in bytes.
-const LOG_BYTES: usize = 64 * 1024;
+pub(crate) const LOG_BYTES: u64 = 64 * 1024;
 /// Most that a journal may be behind its released beginning plus the largest disk: bounds every file of a QEMU.
 const FILE_BYTES_SPAN: u64 = 1 << 44;
 
@@ -27,7 +32,12 @@ pub(crate) struct Launched {
     pub(crate) pidfd: Pidfd,
     /// QEMU's standard output and error.
     pub(crate) log: File,
+    /// Of a clone: the number of its descriptor with the state that it has to load.
+    pub(crate) state: Option<RawFd>,
 }
+
+/// What the first interface of a machine is called before the machine is anybody's.
+pub(crate) const PARKED: MacAddress = MacAddress(PARKED_MAC);
 
 /// Everything that QEMU inherits; open until it runs.
 struct Inherited {
@@ -38,15 +48,22 @@ struct Inherited {
     journal: File,
     agent_socket: UnixListener,
     qmp_socket: UnixListener,
-    taps: Vec<File>,
+    nics: Vec<(MacAddress, File)>,
+    memory: File,
+    state: Option<File>,
 }
 
-/// Starts the machine under `uid`. On an error nothing of it is left. Blocks for some ten milliseconds.
-pub(crate) fn launch(shared: &Shared, spec: &MachineSpec, uid: u32) -> Result<Launched, MachineError> {
+/// Starts the machine under `uid`, as a clone of a template or from its kernel on. On an error nothing of it is left. Blocks for some ten milliseconds.
+pub(crate) fn launch(
+    shared: &Shared,
+    spec: &MachineSpec,
+    uid: u32,
+    template: Option<&Template>,
+) -> Result<Launched, MachineError> {
     check(spec)?;
     let folder = MachineFolder::of(&shared.machines_folder(), &spec.id);
     folder.create().map_err(MachineError::io("making the machine's folder"))?;
-    let launched = launch_into(shared, spec, uid, &folder);
+    let launched = launch_into(shared, spec, uid, template, &folder);
     if launched.is_err() {
         shared.cgroups.leave(&spec.id);
         if let Err(error) = folder.remove() {
@@ -76,12 +93,6 @@ fn check(spec: &MachineSpec) -> Result<(), MachineError> {
     if spec.nics.len() > SPARE_PORTS {
         return refuse(format!("{} networks are more than the {SPARE_PORTS} of a machine", spec.nics.len()));
     }
-    if spec.memory_bytes < 64 << 20 {
-        return refuse(format!(
-            "{} bytes of memory are less than the 64 MiB that a guest needs",
-            spec.memory_bytes
-        ));
-    }
     Ok(())
 }
 
@@ -89,9 +100,10 @@ fn launch_into(
     shared: &Shared,
     spec: &MachineSpec,
     uid: u32,
+    template: Option<&Template>,
     folder: &MachineFolder,
 ) -> Result<Launched, MachineError> {
-    let inherited = open(shared, spec, folder)?;
+    let inherited = open(shared, spec, template, folder)?;
     let log = spawn::log_file(LOG_BYTES).map_err(MachineError::io("making the hypervisor's log"))?;
     let waiting = fork(shared, spec, uid, folder, &inherited, &log)
         .map_err(MachineError::io("preparing the hypervisor process"))?;
@@ -101,18 +113,34 @@ fn launch_into(
         .cgroups
         .enter(&spec.id, Share::booting(spec, size), process.pid)
         .map_err(MachineError::io("limiting the hypervisor process"))?;
-    let ports = spec.nics.iter().cloned().enumerate().map(|(place, nic)| (place + 1, nic)).collect();
-    let record =
-        Record { spec: spec.clone(), process, uid, since: chrono::Utc::now(), ports, modules: Vec::new() };
+    let ports = spec
+        .nics
+        .iter()
+        .take(inherited.nics.len())
+        .cloned()
+        .enumerate()
+        .map(|(place, nic)| (place + 1, nic))
+        .collect();
+    let cloned = template
+        .map(|template| Cloned { template: template.name.clone(), memory: inherited.memory.as_raw_fd() });
+    let since = chrono::Utc::now();
+    let (modules, granted_bytes) = (Vec::new(), 0);
+    let record = Record { spec: spec.clone(), process, uid, since, ports, cloned, modules, granted_bytes };
     let pidfd = Pidfd::open(&record.process)
         .and_then(|found| found.ok_or_else(|| io::Error::other("it ended before it was started")))
         .map_err(MachineError::io("watching the hypervisor process"))?;
     folder.write_record(&record).map_err(MachineError::io("writing the machine down"))?;
     waiting.go().map_err(|error| MachineError::Start { id: spec.id.clone(), why: error.to_string() })?;
-    Ok(Launched { record, pidfd, log: File::from(log) })
+    let state = inherited.state.as_ref().map(File::as_raw_fd);
+    Ok(Launched { record, pidfd, log, state })
 }
 
-fn open(shared: &Shared, spec: &MachineSpec, folder: &MachineFolder) -> Result<Inherited, MachineError> {
+fn open(
+    shared: &Shared,
+    spec: &MachineSpec,
+    template: Option<&Template>,
+    folder: &MachineFolder,
+) -> Result<Inherited, MachineError> {
     let layers = spec
         .layers
         .iter()
@@ -132,9 +160,22 @@ fn open(shared: &Shared, spec: &MachineSpec, folder: &MachineFolder) -> Result<I
         .map_err(MachineError::io("opening the journal"))?;
     let listen = |name: &str| listen(folder, name).map_err(MachineError::io(format!("listening on {name}")));
     let tap = |nic| shared.networks.open_tap(spec.vch, nic).map_err(MachineError::io("joining a network"));
-    let taps = spec.nics.iter().map(tap).collect::<Result<_, _>>()?;
+    // What was captured has one: the others come once it runs.
+    let at_start = if template.is_some() { 1 } else { SPARE_PORTS };
+    let joined = spec.nics.iter().take(at_start).map(|nic| Ok((nic.mac, tap(nic)?)));
+    let mut nics = joined.collect::<Result<Vec<_>, MachineError>>()?;
+    if template.is_some() && nics.is_empty() {
+        nics.push((PARKED, tap::parked().map_err(MachineError::io("parking an interface"))?));
+    }
+    let memory = match template {
+        Some(template) => template.capture.memory(),
+        None => memfd::create(c"guest-memory", Class::of(spec).memory_mib << 20),
+    };
+    let state = template.map(|template| template.capture.state()).transpose();
     Ok(Inherited {
-        taps,
+        nics,
+        memory: memory.map_err(MachineError::io("making the guest's memory"))?,
+        state: state.map_err(MachineError::io("opening what is to be cloned"))?,
         layers,
         disk,
         volumes,
@@ -145,7 +186,7 @@ fn open(shared: &Shared, spec: &MachineSpec, folder: &MachineFolder) -> Result<I
 }
 
 /// The folder's own path may be longer than a socket address can hold; one through its descriptor is not.
-fn listen(folder: &MachineFolder, name: &str) -> io::Result<UnixListener> {
+pub(crate) fn listen(folder: &MachineFolder, name: &str) -> io::Result<UnixListener> {
     let directory = File::open(folder.path())?;
     UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
 }
@@ -156,34 +197,48 @@ fn fork(
     uid: u32,
     folder: &MachineFolder,
     inherited: &Inherited,
-    log: &OwnedFd,
+    log: &File,
 ) -> io::Result<spawn::Waiting> {
-    let null = File::open("/dev/null")?;
     let plan = LaunchPlan {
         qemu_binary: shared.qemu_binary.clone(),
         accelerator: shared.accelerator,
         id: spec.id.clone(),
         vcpus: spec.vcpus,
-        memory_mib: spec.memory_bytes.div_ceil(1 << 20),
+        memory_mib: Class::of(spec).memory_mib,
+        origin: if inherited.state.is_some() { Origin::Capture } else { Origin::Boot },
+        memory: inherited.memory.as_raw_fd(),
+        state: inherited.state.as_ref().map(File::as_raw_fd),
         layers: inherited.layers.iter().map(File::as_raw_fd).collect(),
-        disk: inherited.disk.as_raw_fd(),
+        disk: Some(inherited.disk.as_raw_fd()),
         volumes: inherited.volumes.iter().map(|(file, read_only)| (file.as_raw_fd(), *read_only)).collect(),
         journal: inherited.journal.as_raw_fd(),
         agent_socket: inherited.agent_socket.as_raw_fd(),
         qmp_socket: inherited.qmp_socket.as_raw_fd(),
-        nics: spec.nics.iter().zip(&inherited.taps).map(|(nic, tap)| (nic.mac, tap.as_raw_fd())).collect(),
+        nics: inherited.nics.iter().map(|(mac, tap)| (*mac, tap.as_raw_fd())).collect(),
     };
-    let argv = plan::command_line(&plan)
+    confined(shared, &plan, uid, folder, log, inherited.journal.metadata()?.len())
+}
+
+/// A process that will be what is planned, waiting.
+pub(crate) fn confined(
+    shared: &Shared,
+    plan: &LaunchPlan,
+    uid: u32,
+    folder: &MachineFolder,
+    log: &File,
+    journal_bytes: u64,
+) -> io::Result<spawn::Waiting> {
+    let null = File::open("/dev/null")?;
+    let argv = plan::command_line(plan)
         .into_iter()
         .map(|argument| CString::new(argument.into_vec()).map_err(io::Error::other))
         .collect::<io::Result<_>>()?;
+    let boots = (plan.origin == Origin::Boot).then_some((&*shared.guest.kernel, &*shared.guest.initrd));
     let root = root::plan(&RootContents {
         at: &folder.root(),
         qemu_binary: &shared.qemu_binary,
         accelerator: shared.accelerator,
-        kernel: &shared.guest.kernel,
-        initrd: &shared.guest.initrd,
-        token: spec.token,
+        boots,
     })?;
     let extra_group = match shared.accelerator {
         plan::Accelerator::Kvm => Some(std::fs::metadata("/dev/kvm")?.gid()),
@@ -197,7 +252,7 @@ fn fork(
         root,
         uid,
         extra_group,
-        file_bytes_max: inherited.journal.metadata()?.len().saturating_add(FILE_BYTES_SPAN),
+        file_bytes_max: journal_bytes.saturating_add(FILE_BYTES_SPAN),
     };
     spawn.fork()
 }

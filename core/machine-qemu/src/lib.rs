@@ -26,6 +26,7 @@ mod journals;
 mod kvm;
 mod launch;
 mod machines;
+mod memfd;
 mod networks;
 mod plan;
 mod process;
@@ -34,6 +35,7 @@ mod record;
 mod root;
 mod shared;
 mod spawn;
+mod templates;
 mod watch;
 
 pub use kvm::{probe_kvm, probe_kvm_blocking};
@@ -48,7 +50,7 @@ use guest_image::GuestImage;
 use journals::QemuJournals;
 use machines::QemuMachines;
 use networks::QemuNetworks;
-use shared::Shared;
+use shared::{Shared, Uids};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -166,8 +168,7 @@ impl QemuBackEnd {
             cgroups: cgroups::Cgroups::detect(Path::new("/sys/fs/cgroup")),
             disks: disks.clone(),
             networks: networks.clone(),
-            uid_base: config.uid_base,
-            uid_count: config.uid_count,
+            uids: Uids::new(config.uid_base, config.uid_count),
         });
         let capabilities = capabilities(&shared, version).map_err(failed("looking at this host"))?;
         let machines =
@@ -194,7 +195,7 @@ impl QemuBackEnd {
 }
 
 fn make_folders(data_dir: &Path) -> io::Result<()> {
-    for folder in ["machines", "journals", "prepared", "vchs"] {
+    for folder in ["machines", "journals", "prepared", "templates", "vchs"] {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir.join(folder))?;
     }
     Ok(())

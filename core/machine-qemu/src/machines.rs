@@ -11,17 +11,20 @@ use crate::plan::{MEMORY_GROWTH_MIB, MEMORY_SLOTS, SPARE_PORTS};
 use crate::process::Pidfd;
 use crate::record::{MachineFolder, Record};
 use crate::shared::Shared;
-use crate::watch::{self, Watch};
+use crate::templates::{Class, Template, Templates};
+use crate::watch::{self, Load, Watch};
 use async_trait::async_trait;
 use bulkhead_machine::networks::Nic;
 use bulkhead_machine::state::{MachineState, StartStep};
+use bulkhead_machine::templates::TemplateFacts;
 use bulkhead_machine::{
     Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines, MemoryFacts,
 };
-use bulkhead_model::{ContainerId, EndpointId, VolumeId};
-use std::collections::{BTreeSet, HashMap};
+use bulkhead_model::{Boot, ContainerId, EndpointId, VolumeId};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -39,6 +42,8 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 /// For QEMU to say whether they stand, to a server that has just started.
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a clone may take to have all of its state.
+const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// For QEMU to take something in, and for the guest to see an interface go.
 const PLUG_DEADLINE: Duration = Duration::from_secs(20);
 const CHANGES_KEPT: usize = 1024;
@@ -57,7 +62,7 @@ struct Inner {
     live: Mutex<HashMap<ContainerId, Live>>,
     /// One act at a time on each machine.
     acts: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
-    uids: Mutex<BTreeSet<u32>>,
+    templates: Arc<Templates>,
 }
 
 /// A machine that is watched.
@@ -69,6 +74,8 @@ struct Live {
     /// Which volume's disk has become how large.
     grow: mpsc::Sender<(usize, u64)>,
     changes: mpsc::Sender<Change>,
+    /// Becomes true when it has its state: a clone is not there before.
+    loaded: watched::Receiver<bool>,
     /// Whether its vCPUs stand still, once that is known.
     frozen: watched::Receiver<Option<bool>>,
     /// Becomes true when its end was written down.
@@ -91,30 +98,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl QemuMachines {
     /// Finds the machines of earlier servers and watches those that run. What never became a machine is removed.
     pub(crate) fn open(shared: Arc<Shared>, capabilities: Capabilities) -> io::Result<Self> {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let templates = Arc::new(Templates::open(shared.clone(), tasks.clone(), stop.clone())?);
         let machines = Self(Arc::new(Inner {
             shared: shared.clone(),
             capabilities,
             runtime: Handle::current(),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            tasks,
+            stop,
+            templates,
             changes: broadcast::channel(CHANGES_KEPT).0,
             live: Mutex::default(),
             acts: Mutex::default(),
-            uids: Mutex::default(),
         }));
         for (id, folder) in MachineFolder::all(&shared.machines_folder())? {
             let (state, record) = folder.state()?;
-            let Some(record) = record else {
-                folder.remove()?;
+            let became = record.filter(|record| record.cloned.is_none() || folder.is_loaded());
+            let Some(record) = became else {
+                discard(&shared, &id, &folder)?;
                 continue;
             };
-            lock(&machines.0.uids).insert(record.uid);
+            shared.uids.note(record.uid);
             if matches!(state, MachineState::Running { .. })
                 && let Some(pidfd) = Pidfd::open(&record.process)?
             {
                 tracing::info!(container.id = %id, pid = record.process.pid, "machine found running");
                 let log = File::open(format!("/proc/{}/fd/2", record.process.pid)).ok();
-                machines.0.watch(record, pidfd, log)?;
+                machines.0.watch(record, pidfd, log, None)?;
             }
         }
         Ok(machines)
@@ -189,6 +199,38 @@ impl QemuMachines {
         Ok(())
     }
 
+    /// `false`: it runs already. No other act on the machine begins before this one is over, waited for or not.
+    async fn launch(
+        &self,
+        spec: &MachineSpec,
+        template: Option<Arc<Template>>,
+        act: OwnedMutexGuard<()>,
+    ) -> Result<(bool, OwnedMutexGuard<()>), MachineError> {
+        let spec = spec.clone();
+        let launch = move |inner: &Inner| Ok((inner.start(&spec, template.as_deref())?, act));
+        self.blocking("starting the machine", launch).await
+    }
+
+    /// Until a clone has its state and runs.
+    async fn await_load(&self, id: &ContainerId) -> Result<(), String> {
+        let loaded = lock(&self.0.live).get(id).map(|live| live.loaded.clone());
+        let loading = async {
+            match loaded {
+                // An error means that the watching task ended, and the machine with it.
+                Some(mut loaded) => loaded.wait_for(|loaded| *loaded).await.is_ok(),
+                None => false,
+            }
+        };
+        match tokio::time::timeout(LOAD_DEADLINE, loading).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let folder = self.0.folder(id);
+                Err(folder.end().ok().flatten().unwrap_or_else(|| "it ended at once".into()))
+            }
+            Err(_) => Err(format!("it was not loaded within {} s", LOAD_DEADLINE.as_secs())),
+        }
+    }
+
     /// What is known of a machine that runs.
     async fn running(&self, id: &ContainerId) -> Result<Record, MachineError> {
         let id = id.clone();
@@ -197,6 +239,26 @@ impl QemuMachines {
             _ => Err(MachineError::NoSuchMachine(id)),
         })
         .await
+    }
+
+    async fn plug_in(&self, id: &ContainerId, nic: &Nic) -> Result<(), MachineError> {
+        let record = self.running(id).await?;
+        if record.ports.values().any(|one| one.endpoint == nic.endpoint) {
+            return Ok(());
+        }
+        // The interface that nobody claimed stays on its port.
+        let first = if record.cloned.is_some() && record.spec.nics.is_empty() { 2 } else { 1 };
+        let port = (first..=SPARE_PORTS).find(|port| !record.ports.contains_key(port));
+        let port = port.ok_or_else(|| {
+            MachineError::io("plugging an interface in")(io::ErrorKind::QuotaExceeded.into())
+        })?;
+        let (vch, wanted) = (record.spec.vch, nic.clone());
+        let open = move |inner: &Inner| {
+            inner.shared.networks.open_tap(vch, &wanted).map_err(MachineError::io("joining a network"))
+        };
+        let tap = self.blocking("joining a network", open).await?;
+        self.change(id, What::Plug { port, mac: nic.mac, tap }).await?;
+        self.rewrite(id, |record| drop(record.ports.insert(port, nic.clone())))
     }
 
     async fn change(&self, id: &ContainerId, what: What) -> Result<Modules, MachineError> {
@@ -258,40 +320,33 @@ impl Inner {
         self.folder(id).state().map_err(MachineError::io("looking at the machine"))
     }
 
-    fn start(self: &Arc<Self>, spec: &MachineSpec) -> Result<(), MachineError> {
+    /// `true`: it was launched, and is to be waited for.
+    fn start(&self, spec: &MachineSpec, template: Option<&Template>) -> Result<bool, MachineError> {
         let (state, _) = self.state(&spec.id)?;
         let step = state
             .start(spec.run)
             .map_err(|error| MachineError::Start { id: spec.id.clone(), why: error.to_string() })?;
         match step {
-            StartStep::Nothing => Ok(()),
+            StartStep::Nothing => Ok(false),
             StartStep::Launch => {
-                let uid = self.take_uid(&spec.id)?;
-                let launched = launch::launch(&self.shared, spec, uid);
+                let taken = self.shared.uids.take();
+                let uid = taken.map_err(|why| MachineError::Start { id: spec.id.clone(), why })?;
+                let launched = launch::launch(&self.shared, spec, uid, template);
                 if launched.is_err() {
-                    lock(&self.uids).remove(&uid);
+                    self.shared.uids.give_back(uid);
                 }
-                let Launched { record, pidfd, log } = launched?;
-                tracing::info!(container.id = %spec.id, pid = record.process.pid, uid, "machine started");
-                self.watch(record, pidfd, Some(log)).map_err(MachineError::io("watching the machine"))
+                let Launched { record, pidfd, log, state } = launched?;
+                let (pid, template) = (record.process.pid, template.map(|template| &template.name));
+                tracing::info!(container.id = %spec.id, pid, uid, template, "machine started");
+                self.watch(record, pidfd, Some(log), state)
+                    .map_err(MachineError::io("watching the machine"))?;
+                Ok(true)
             }
         }
     }
 
-    /// A user id that no other machine has, not even one that ended and was not deleted.
-    fn take_uid(&self, id: &ContainerId) -> Result<u32, MachineError> {
-        let mut uids = lock(&self.uids);
-        let (first, count) = (self.shared.uid_base, self.shared.uid_count);
-        let free = (first..first.saturating_add(count)).find(|uid| !uids.contains(uid));
-        let uid = free.ok_or_else(|| MachineError::Start {
-            id: id.clone(),
-            why: format!("all {count} user ids for machines are taken"),
-        })?;
-        uids.insert(uid);
-        Ok(uid)
-    }
-
-    fn watch(&self, record: Record, pidfd: Pidfd, log: Option<File>) -> io::Result<()> {
+    /// `state`: the number of its descriptor with the state that it has to load.
+    fn watch(&self, record: Record, pidfd: Pidfd, log: Option<File>, state: Option<RawFd>) -> io::Result<()> {
         let _context = self.runtime.enter();
         let (id, journal_bytes_max) = (record.spec.id.clone(), record.spec.journal_bytes_max);
         let started = id.clone();
@@ -300,8 +355,9 @@ impl Inner {
         let (grow, grow_requests) = mpsc::channel(1);
         let (plug, plug_changes) = mpsc::channel(1);
         let (frozen, is_frozen) = watched::channel(None);
-        let memory_bytes = record.spec.memory_bytes.saturating_add(record.plugged_bytes());
+        let memory_bytes = record.spec.memory_bytes.max(record.granted_bytes);
         let (size, is_size) = watched::channel(Size { cpu_milli: record.spec.cpu_milli, memory_bytes });
+        let (loaded, is_loaded) = watched::channel(state.is_none());
         let (over, is_over) = watched::channel(false);
         // SAFETY: it owns its descriptor, which stays open and the same as long as it lives.
         let pidfd = unsafe { AsyncFd::register(pidfd) }?;
@@ -316,6 +372,7 @@ impl Inner {
             grow: grow_requests,
             frozen,
             changes: plug_changes,
+            load: state.map(|descriptor| Load { descriptor, done: loaded }),
         };
         let live = Live {
             kill,
@@ -323,6 +380,7 @@ impl Inner {
             size,
             grow,
             changes: plug,
+            loaded: is_loaded,
             frozen: is_frozen,
             over: is_over,
             hangup: None,
@@ -359,13 +417,24 @@ impl Inner {
         self.folder(id).remove().map_err(MachineError::io("removing the machine's folder"))?;
         self.shared.cgroups.leave(id);
         if let Some(record) = record {
-            lock(&self.uids).remove(&record.uid);
+            self.shared.uids.give_back(record.uid);
         }
         if lock(&self.live).remove(id).is_some() {
             let _ = self.changes.send(id.clone());
         }
         Ok(())
     }
+}
+
+/// Removes what never became a machine.
+fn discard(shared: &Shared, id: &ContainerId, folder: &MachineFolder) -> io::Result<()> {
+    if let Some(record) = folder.record()?
+        && let Some(pidfd) = Pidfd::open(&record.process)?
+    {
+        pidfd.kill()?;
+    }
+    shared.cgroups.leave(id);
+    folder.remove()
 }
 
 fn facts(state: MachineState, record: Option<Record>, paused: bool) -> Option<MachineFacts> {
@@ -377,16 +446,16 @@ fn facts(state: MachineState, record: Option<Record>, paused: bool) -> Option<Ma
         }
         MachineState::Ended { reason, .. } => Condition::Ended { reason },
     };
-    let plugged_bytes = record.plugged_bytes();
+    let (plugged_bytes, memory_bytes) = (record.plugged_bytes(), record.usable_bytes());
     let memory_bytes_max = match record.modules.len() < MEMORY_SLOTS {
         true => record.spec.memory_bytes.saturating_add(MEMORY_GROWTH_MIB << 20),
-        false => record.spec.memory_bytes.saturating_add(plugged_bytes),
+        false => memory_bytes,
     };
     let nics = record.ports.into_values().map(|nic| nic.endpoint).collect();
-    let MachineSpec { id, vch, server, run, vcpus, memory_bytes, token, .. } = record.spec;
-    let memory_bytes = memory_bytes.saturating_add(plugged_bytes);
+    let boot = if record.cloned.is_some() { Boot::Clone } else { Boot::Cold };
+    let MachineSpec { id, vch, server, run, vcpus, token, .. } = record.spec;
     let memory = MemoryFacts { memory_bytes, plugged_bytes, memory_bytes_max };
-    Some(MachineFacts { id, vch, server, run, vcpus, memory, token, nics, condition })
+    Some(MachineFacts { id, vch, server, run, vcpus, memory, token, boot, nics, condition })
 }
 
 #[async_trait]
@@ -395,14 +464,40 @@ impl Machines for QemuMachines {
         &self.0.capabilities
     }
 
+    async fn prepare(&self, spec: &MachineSpec, patience: Duration) -> Result<bool, MachineError> {
+        match spec.boot {
+            Boot::Cold => Ok(true),
+            Boot::Clone => {
+                let prepared = self.0.templates.prepare(Class::of(spec), patience).await;
+                prepared.map_err(MachineError::io("looking for a template"))
+            }
+        }
+    }
+
     async fn start(&self, spec: &MachineSpec) -> Result<(), MachineError> {
         let act = self.act(&spec.id).await;
-        let (inner, spec) = (self.0.clone(), spec.clone());
-        self.blocking("starting the machine", move |_| {
-            let _act = act;
-            inner.start(&spec)
-        })
-        .await
+        let template = match spec.boot {
+            Boot::Clone => self.0.templates.at_hand(Class::of(spec)),
+            Boot::Cold => None,
+        };
+        let (launched, act) = self.launch(spec, template.clone(), act).await?;
+        let Some(template) = template.filter(|_| launched) else { return Ok(()) };
+        let why = match self.await_load(&spec.id).await {
+            Ok(()) => {
+                for nic in spec.nics.iter().skip(1) {
+                    self.plug_in(&spec.id, nic).await?;
+                }
+                return Ok(());
+            }
+            Err(why) => why,
+        };
+        // It never ran: nothing of it is worth anything.
+        self.0.end(&spec.id, "it was not loaded");
+        self.over(&spec.id, KILL_DEADLINE).await;
+        let id = spec.id.clone();
+        self.blocking("deleting the machine", move |inner| inner.delete(&id)).await?;
+        self.0.templates.distrust(&template, &why).await;
+        self.launch(spec, None, act).await.map(drop)
     }
 
     async fn observe(&self, id: &ContainerId) -> Result<Option<MachineFacts>, MachineError> {
@@ -461,11 +556,16 @@ impl Machines for QemuMachines {
     async fn grow_memory(&self, id: &ContainerId, bytes: u64) -> Result<(), MachineError> {
         let _act = self.act(id).await;
         let record = self.running(id).await?;
-        let had = record.spec.memory_bytes;
+        // The host grants it first: its guest may use it at once.
+        self.rewrite(id, |record| record.granted_bytes = record.granted_bytes.max(bytes))?;
         self.resize(id, |size| size.memory_bytes = size.memory_bytes.max(bytes))?;
-        let modules = self.change(id, What::Grow { bytes: bytes.saturating_sub(had) }).await?;
-        self.rewrite(id, |record| record.modules.clone_from(&modules))?;
-        self.resize(id, |size| size.memory_bytes = had.saturating_add(modules.iter().sum()))
+        if bytes <= record.usable_bytes() {
+            return Ok(());
+        }
+        let missing = bytes.saturating_sub(Class::of(&record.spec).usable_bytes());
+        // The guest's kernel takes its part of it.
+        let modules = self.change(id, What::Grow { bytes: missing.saturating_add(missing / 30) }).await?;
+        self.rewrite(id, |record| record.modules = modules)
     }
 
     async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError> {
@@ -481,21 +581,7 @@ impl Machines for QemuMachines {
 
     async fn plug(&self, id: &ContainerId, nic: &Nic) -> Result<(), MachineError> {
         let _act = self.act(id).await;
-        let record = self.running(id).await?;
-        if record.ports.values().any(|one| one.endpoint == nic.endpoint) {
-            return Ok(());
-        }
-        let port = (1..=SPARE_PORTS).find(|port| !record.ports.contains_key(port));
-        let port = port.ok_or_else(|| {
-            MachineError::io("plugging an interface in")(io::ErrorKind::QuotaExceeded.into())
-        })?;
-        let (vch, wanted) = (record.spec.vch, nic.clone());
-        let open = move |inner: &Inner| {
-            inner.shared.networks.open_tap(vch, &wanted).map_err(MachineError::io("joining a network"))
-        };
-        let tap = self.blocking("joining a network", open).await?;
-        self.change(id, What::Plug { port, mac: nic.mac, tap }).await?;
-        self.rewrite(id, |record| drop(record.ports.insert(port, nic.clone())))
+        self.plug_in(id, nic).await
     }
 
     async fn unplug(&self, id: &ContainerId, endpoint: &EndpointId) -> Result<(), MachineError> {
@@ -545,6 +631,19 @@ impl Machines for QemuMachines {
             live.hangup = Some(hangup);
         }
         Ok(Box::new(stream))
+    }
+
+    async fn templates(&self) -> Result<Vec<TemplateFacts>, MachineError> {
+        self.0.templates.list().await.map_err(MachineError::io("listing templates"))
+    }
+
+    async fn build_template(&self, vcpus: u32, memory_bytes: u64) -> Result<String, MachineError> {
+        let made = self.0.templates.make(Class::holding(vcpus, memory_bytes)).await;
+        made.map_err(MachineError::io("making a template"))?.map_err(MachineError::Template)
+    }
+
+    async fn remove_template(&self, name: &str) -> Result<bool, MachineError> {
+        self.0.templates.remove(name).await.map_err(MachineError::io("removing a template"))
     }
 
     fn changes(&self) -> broadcast::Receiver<ContainerId> {

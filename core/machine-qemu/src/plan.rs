@@ -17,7 +17,8 @@ use std::path::PathBuf;
 /// Where the files of the guest lie in QEMU's own root.
 pub(crate) const KERNEL_PATH: &str = "/guest/vmlinuz";
 pub(crate) const INITRD_PATH: &str = "/guest/initrd";
-pub(crate) const TOKEN_PATH: &str = "/guest/token";
+/// The descriptors of QEMU itself, by number: for what it can open by a path only.
+pub(crate) const DESCRIPTORS_PATH: &str = "/guest/fd";
 
 /// Layer disks are LUNs of target 0, so this is bounded by what the overlay of the guest can stack.
 pub(crate) const LAYERS_MAX: usize = 127;
@@ -52,6 +53,15 @@ impl Accelerator {
     }
 }
 
+/// Where the state of a guest comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It boots, in memory of its own.
+    Boot,
+    /// It goes on from a captured state, in a private view of the captured memory.
+    Capture,
+}
+
 /// Everything that the command line depends on.
 #[derive(Debug, Clone)]
 pub struct LaunchPlan {
@@ -60,10 +70,15 @@ pub struct LaunchPlan {
     pub id: ContainerId,
     pub vcpus: u32,
     pub memory_mib: u64,
+    pub origin: Origin,
+    /// The file that is the guest's memory.
+    pub memory: RawFd,
+    /// What [`Origin::Capture`] goes on from; loaded by command.
+    pub state: Option<RawFd>,
     /// Read-only layer disks, bottom first.
     pub layers: Vec<RawFd>,
-    /// The writable disk.
-    pub disk: RawFd,
+    /// The writable disk; a machine that is going to be captured has none.
+    pub disk: Option<RawFd>,
     /// Disks of volumes, and whether each can only be read.
     pub volumes: Vec<(RawFd, bool)>,
     /// Opened for appending.
@@ -80,7 +95,8 @@ impl LaunchPlan {
     pub fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.layers.clone();
         all.extend(self.volumes.iter().map(|(fd, _)| *fd));
-        all.extend([self.disk, self.journal, self.agent_socket, self.qmp_socket]);
+        all.extend([self.memory, self.journal, self.agent_socket, self.qmp_socket]);
+        all.extend(self.disk.into_iter().chain(self.state));
         all.extend(self.nics.iter().map(|(_, tap)| *tap));
         all
     }
@@ -90,7 +106,10 @@ impl LaunchPlan {
 pub fn command_line(plan: &LaunchPlan) -> Vec<OsString> {
     let mut line = Line(vec![plan.qemu_binary.clone().into_os_string()]);
     machine(plan, &mut line);
-    boot(&mut line);
+    match plan.origin {
+        Origin::Boot => boot(&mut line),
+        Origin::Capture => line.option("-incoming", "defer"),
+    }
     ports(plan, &mut line);
     disks(plan, &mut line);
     for port in 1..=SPARE_PORTS {
@@ -149,8 +168,18 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
     line.option("-smp", plan.vcpus.to_string());
     let most_mib = plan.memory_mib + MEMORY_GROWTH_MIB;
     line.option("-m", format!("{}M,slots={MEMORY_SLOTS},maxmem={most_mib}M", plan.memory_mib));
-    // Memory as a shared file, so that a machine can be captured later without another kind of memory.
-    line.option("-object", format!("memory-backend-memfd,id=ram,size={}M,share=on", plan.memory_mib));
+    // Memory is a file in any case: what a machine was captured with is what its clones must have.
+    let share = match plan.origin {
+        Origin::Boot => "on",
+        Origin::Capture => "off",
+    };
+    line.option(
+        "-object",
+        format!(
+            "memory-backend-file,id=ram,size={}M,mem-path={DESCRIPTORS_PATH}/{},share={share}",
+            plan.memory_mib, plan.memory
+        ),
+    );
     // A restart from inside is an end: whether it starts again is decided by the server. A panicked guest stands still
     // until its last words were read; without a server that waits for the next one.
     line.option("-action", "reboot=shutdown,shutdown=poweroff,panic=pause");
@@ -165,8 +194,6 @@ fn boot(line: &mut Line) {
         "-append",
         "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp swiotlb=noforce panic=-1",
     );
-    // Not on the line itself, where every user of the host could read it.
-    line.option("-fw_cfg", format!("name=opt/bulkhead/token,file={TOKEN_PATH}"));
 }
 
 fn ports(plan: &LaunchPlan, line: &mut Line) {
@@ -202,13 +229,15 @@ fn disks(plan: &LaunchPlan, line: &mut Line) {
             format!("scsi-hd,bus=scsi0.0,scsi-id=0,lun={lun},drive=l{lun},serial=layer{lun}"),
         );
     }
-    file_set(line, 2, plan.disk);
-    // Locked: two machines on one writable disk would destroy it. What the guest discards is given back.
-    line.option(
-        "-blockdev",
-        "driver=raw,node-name=rw,discard=unmap,file.driver=file,file.filename=/dev/fdset/2,file.locking=on,file.discard=unmap",
-    );
-    line.option("-device", "scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive=rw,serial=rw");
+    if let Some(disk) = plan.disk {
+        file_set(line, 2, disk);
+        // Locked: two machines on one writable disk would destroy it. What the guest discards is given back.
+        line.option(
+            "-blockdev",
+            "driver=raw,node-name=rw,discard=unmap,file.driver=file,file.filename=/dev/fdset/2,file.locking=on,file.discard=unmap",
+        );
+        line.option("-device", "scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive=rw,serial=rw");
+    }
     for (lun, (fd, read_only)) in plan.volumes.iter().enumerate() {
         let (set, node) = (1000 + lun, volume_node(lun));
         file_set(line, set, *fd);

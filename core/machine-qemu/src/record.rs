@@ -3,6 +3,7 @@
 //! ```text
 //!   DATA/machines/<container id>/   0700 root
 //!     machine.json   what was asked, and which process it is; written before the process may run
+//!     loaded         a clone has all of its state; what has not never was a machine
 //!     end.json       why it ended
 //!     agent.sock, qmp.sock          listened on by QEMU
 //!     root/          empty; QEMU's own root is mounted here, in its namespace only
@@ -11,6 +12,7 @@
 //! A folder without `machine.json` never became a machine.
 
 use crate::process::ProcessId;
+use crate::templates::Class;
 use bulkhead_machine::MachineSpec;
 use bulkhead_machine::networks::Nic;
 use bulkhead_machine::state::MachineState;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -33,9 +36,15 @@ pub(crate) struct Record {
     /// Which interface is on which port now, counted from 1.
     #[serde(default)]
     pub(crate) ports: BTreeMap<usize, Nic>,
+    /// `None`: it booted.
+    #[serde(default)]
+    pub(crate) cloned: Option<Cloned>,
     /// Sizes of the memory modules that came since its start, in bytes.
     #[serde(default)]
     pub(crate) modules: Vec<u64>,
+    /// What its container was allowed after its start, where that is more.
+    #[serde(default)]
+    pub(crate) granted_bytes: u64,
 }
 
 impl Record {
@@ -43,6 +52,21 @@ impl Record {
     pub(crate) fn plugged_bytes(&self) -> u64 {
         self.modules.iter().sum()
     }
+
+    /// What its container may be allowed of what it has. Of what was plugged in, the guest's kernel takes its part.
+    pub(crate) fn usable_bytes(&self) -> u64 {
+        let plugged = self.plugged_bytes();
+        Class::of(&self.spec).usable_bytes().saturating_add(plugged - plugged / 32)
+    }
+}
+
+/// What a machine was cloned from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cloned {
+    /// Name of the template.
+    pub(crate) template: String,
+    /// The descriptor in the hypervisor that holds its memory.
+    pub(crate) memory: RawFd,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,6 +81,11 @@ pub(crate) struct MachineFolder(PathBuf);
 impl MachineFolder {
     pub(crate) fn of(machines: &Path, id: &ContainerId) -> Self {
         Self(machines.join(id.as_str()))
+    }
+
+    /// For what is not a container's machine.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self(path)
     }
 
     /// All of them, whether or not they became a machine.
@@ -104,6 +133,15 @@ impl MachineFolder {
         write(&self.0, "machine.json", record)
     }
 
+    /// Notes that a clone has all of its state. Of interest only while its process lives, so it need not reach the disk.
+    pub(crate) fn write_loaded(&self) -> io::Result<()> {
+        fs::write(self.0.join("loaded"), "")
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.0.join("loaded").exists()
+    }
+
     /// Why it ended, if that was written down.
     pub(crate) fn end(&self) -> io::Result<Option<String>> {
         Ok(read::<End>(&self.0.join("end.json"))?.map(|end| end.reason))
@@ -133,7 +171,7 @@ impl MachineFolder {
 /// When neither QEMU nor its log had the time to say why.
 pub(crate) const UNKNOWN_END: &str = "the hypervisor process ended";
 
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
         Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -142,7 +180,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 }
 
 /// Whole or not at all, also after a power loss.
-fn write(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
     let draft = folder.join(format!(".{name}"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     file.write_all(&serde_json::to_vec(value)?)?;

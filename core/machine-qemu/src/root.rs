@@ -3,14 +3,14 @@
 //! ```text
 //!   /            tmpfs, read-only once built, in a mount namespace of its own
 //!   /usr /lib …  the host's, read-only
-//!   /guest/      vmlinuz and initrd of the installation, read-only; token
+//!   /guest/      vmlinuz and initrd of the installation, read-only, for who boots them; fd: its own descriptors
 //!   /dev/        null, and kvm where it is used
 //! ```
 //!
 //! No `/etc`, no `/proc`, no data folder: a guest that took over its QEMU finds nothing of the host or of others.
 //! This is planned in the server, where memory may be allocated, and built in the forked child, where it may not.
 
-use crate::plan::{Accelerator, INITRD_PATH, KERNEL_PATH, TOKEN_PATH};
+use crate::plan::{Accelerator, DESCRIPTORS_PATH, INITRD_PATH, KERNEL_PATH};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
@@ -26,9 +26,6 @@ pub(crate) struct RootPlan {
     pub(crate) folders: Vec<CString>,
     pub(crate) symlinks: Vec<(CString, CString)>,
     pub(crate) binds: Vec<Bind>,
-    pub(crate) token_path: CString,
-    /// 64 hex digits.
-    pub(crate) token: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -46,13 +43,12 @@ pub(crate) struct RootContents<'a> {
     pub(crate) at: &'a Path,
     pub(crate) qemu_binary: &'a Path,
     pub(crate) accelerator: Accelerator,
-    pub(crate) kernel: &'a Path,
-    pub(crate) initrd: &'a Path,
-    pub(crate) token: [u8; 32],
+    /// Kernel and initramfs, where they are booted.
+    pub(crate) boots: Option<(&'a Path, &'a Path)>,
 }
 
 pub(crate) fn plan(contents: &RootContents<'_>) -> io::Result<RootPlan> {
-    let mut folders = BTreeSet::from([PathBuf::from("/guest"), PathBuf::from("/dev")]);
+    let mut folders = BTreeSet::from(["/guest", DESCRIPTORS_PATH, "/dev"].map(PathBuf::from));
     let mut symlinks = Vec::new();
     let mut binds = Vec::new();
     for path in ["/usr", "/lib", "/lib32", "/lib64"]
@@ -88,8 +84,16 @@ pub(crate) fn plan(contents: &RootContents<'_>) -> io::Result<RootPlan> {
             device: false,
         });
     }
+    // Of whoever mounts it, which is the process that becomes QEMU.
+    binds.push(Bind {
+        source: c"/proc/self/fd".into(),
+        target: inside(Path::new(DESCRIPTORS_PATH))?,
+        file: false,
+        device: false,
+    });
     // By path: a file that was opened in another mount namespace cannot be mounted in this one.
-    for (file, target) in [(contents.kernel, KERNEL_PATH), (contents.initrd, INITRD_PATH)] {
+    let boots = contents.boots.map(|(kernel, initrd)| [(kernel, KERNEL_PATH), (initrd, INITRD_PATH)]);
+    for (file, target) in boots.into_iter().flatten() {
         binds.push(Bind {
             source: c_string(file)?,
             target: inside(Path::new(target))?,
@@ -108,8 +112,6 @@ pub(crate) fn plan(contents: &RootContents<'_>) -> io::Result<RootPlan> {
         folders: folders.iter().map(|path| inside(path)).collect::<io::Result<_>>()?,
         symlinks,
         binds,
-        token_path: inside(Path::new(TOKEN_PATH))?,
-        token: hex::encode(contents.token).into_bytes(),
     })
 }
 
@@ -146,9 +148,7 @@ mod tests {
             at: Path::new("/tmp"),
             qemu_binary: Path::new("/usr/bin/qemu-system-x86_64"),
             accelerator: Accelerator::Tcg,
-            kernel: Path::new("/k"),
-            initrd: Path::new("/i"),
-            token: [0xab; 32],
+            boots: Some((Path::new("/k"), Path::new("/i"))),
         };
         let plan = plan(&contents).unwrap();
         let folders: Vec<_> = plan.folders.iter().map(|f| f.to_str().unwrap().to_owned()).collect();
@@ -156,6 +156,9 @@ mod tests {
         assert!(folders.is_sorted());
         let devices: Vec<_> = plan.binds.iter().filter(|bind| bind.device).map(|bind| &bind.target).collect();
         assert_eq!(devices, [c"dev/null"]);
-        assert_eq!(plan.token, "ab".repeat(32).into_bytes());
+        let sources = |plan: &RootPlan| plan.binds.iter().map(|bind| bind.source.clone()).collect::<Vec<_>>();
+        assert!(sources(&plan).contains(&c"/k".into()));
+        let cloned = super::plan(&RootContents { boots: None, ..contents }).unwrap();
+        assert!(!sources(&cloned).contains(&c"/k".into()), "what is not booted is not shown");
     }
 }

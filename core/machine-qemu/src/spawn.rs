@@ -14,10 +14,12 @@
 //! **Invariant:** between fork and execve the child of a process with many threads may call only what is
 //! async-signal-safe (signal-safety(7)). It takes no lock and allocates nothing; all memory it reads was prepared before.
 
+use crate::memfd;
 use crate::root::RootPlan;
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::{Duration, Instant};
 
@@ -147,7 +149,6 @@ enum Step {
     Root,
     Folders,
     Binds,
-    Token,
     Pivot,
     Confined,
     Go,
@@ -156,7 +157,7 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 13] = [
+    const ALL: [Step; 12] = [
         Step::Session,
         Step::Descriptors,
         Step::Limits,
@@ -164,7 +165,6 @@ impl Step {
         Step::Root,
         Step::Folders,
         Step::Binds,
-        Step::Token,
         Step::Pivot,
         Step::Confined,
         Step::Go,
@@ -181,7 +181,6 @@ impl Step {
             Step::Root => "mounting the hypervisor's root",
             Step::Folders => "filling the hypervisor's root",
             Step::Binds => "showing files to the hypervisor",
-            Step::Token => "handing over the token",
             Step::Pivot => "entering the hypervisor's root",
             Step::Confined => "reporting",
             Step::Go => "waiting for the record",
@@ -294,7 +293,7 @@ unsafe fn become_qemu(prepared: &Prepared<'_>) -> Done {
         limit(libc::RLIMIT_NOFILE as i32, 1024)?;
         let namespaces = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNS;
         check(Step::Namespaces, libc::unshare(namespaces))?;
-        build_root(&spawn.root, spawn.uid)?;
+        build_root(&spawn.root)?;
         say(prepared.report, Step::Confined, libc::getpid());
         let mut byte = 0_u8;
         if libc::read(prepared.go, (&raw mut byte).cast(), 1) != 1 {
@@ -344,7 +343,7 @@ unsafe fn limit(resource: i32, value: u64) -> Done {
 
 /// # Safety
 /// Only in a freshly forked child, in a mount namespace of its own.
-unsafe fn build_root(root: &RootPlan, uid: u32) -> Done {
+unsafe fn build_root(root: &RootPlan) -> Done {
     const SHUT: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV;
     let (nothing, here, slash) = (ptr::null(), c".".as_ptr(), c"/".as_ptr());
     // SAFETY: system calls on C strings that outlive them.
@@ -378,12 +377,6 @@ unsafe fn build_root(root: &RootPlan, uid: u32) -> Done {
             let flags = libc::MS_BIND | libc::MS_REMOUNT | shut;
             check(Step::Binds, libc::mount(nothing, target, nothing, flags, ptr::null()))?;
         }
-        let token =
-            libc::open(root.token_path.as_ptr(), libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC, 0o400);
-        check(Step::Token, token)?;
-        check(Step::Token, libc::write(token, root.token.as_ptr().cast(), root.token.len()) as i64)?;
-        check(Step::Token, libc::fchown(token, uid, uid))?;
-        libc::close(token);
         // The old root is stacked under the new one and taken away (pivot_root(2), "pivot_root(".", ".")").
         check(Step::Pivot, libc::syscall(libc::SYS_pivot_root, here, here))?;
         check(Step::Pivot, libc::umount2(here, libc::MNT_DETACH))?;
@@ -424,28 +417,16 @@ unsafe fn drop_privileges(prepared: &Prepared<'_>) -> Done {
 }
 
 /// A bounded place for what QEMU says: it cannot grow, and a write beyond its end fails.
-pub(crate) fn log_file(bytes: usize) -> io::Result<OwnedFd> {
-    // SAFETY: a constant name; returns a new descriptor or -1.
-    let fd = unsafe {
-        libc::memfd_create(c"hypervisor-log".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-    };
-    if fd == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and belongs to nobody else.
-    let file = unsafe { OwnedFd::from_raw_fd(fd) };
-    nix::unistd::ftruncate(&file, i64::try_from(bytes).map_err(io::Error::other)?)?;
-    let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
-    // SAFETY: a descriptor and numbers.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } == -1 {
-        return Err(io::Error::last_os_error());
-    }
+pub(crate) fn log_file(bytes: u64) -> io::Result<File> {
+    let file = memfd::create(c"hypervisor-log", bytes)?;
+    memfd::seal(&file, libc::F_SEAL_GROW | libc::F_SEAL_SHRINK)?;
     Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     #[test]
     fn only_own_descriptors_are_kept() {
@@ -456,8 +437,8 @@ mod tests {
 
     #[test]
     fn the_log_never_grows() {
-        let log = log_file(8).unwrap();
-        assert_eq!(nix::unistd::write(&log, b"12345678").unwrap(), 8);
-        assert!(nix::unistd::write(&log, b"9").is_err());
+        let mut log = log_file(8).unwrap();
+        assert_eq!(log.write(b"12345678").unwrap(), 8);
+        assert!(log.write(b"9").is_err());
     }
 }

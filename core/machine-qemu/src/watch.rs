@@ -10,9 +10,11 @@ use crate::process::Pidfd;
 use crate::qmp::{Message, Qmp};
 use crate::record::{MachineFolder, Record, UNKNOWN_END};
 use crate::shared::Shared;
+use crate::templates;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +39,17 @@ pub(crate) mod command {
     pub(super) const QUIT: u64 = 4;
     pub(super) const FREEZE: u64 = 5;
     pub(super) const GROW: u64 = 6;
+    pub(super) const PREPARE_LOAD: u64 = 7;
+    pub(super) const LOAD: u64 = 8;
     /// From here on: changes of what is plugged in, each with numbers of its own.
     pub(crate) const CHANGES: u64 = 1000;
+}
+
+/// What a clone has to do before it is a machine.
+pub(crate) struct Load {
+    /// In the hypervisor.
+    pub(crate) descriptor: RawFd,
+    pub(crate) done: watched::Sender<bool>,
 }
 
 pub(crate) struct Watch {
@@ -59,6 +70,7 @@ pub(crate) struct Watch {
     pub(crate) size: watched::Receiver<Size>,
     /// What is to be plugged in or out.
     pub(crate) changes: mpsc::Receiver<Change>,
+    pub(crate) load: Option<Load>,
 }
 
 impl Watch {
@@ -85,7 +97,11 @@ impl Watch {
                     Ok(message) => {
                         self.heard(&message, &mut qmp).await;
                         changes.heard(&message, &mut qmp).await;
+                        let greets = message == Message::Greeting;
                         ending.heard(message, &mut qmp).await;
+                        if greets {
+                            self.begin_load(&mut qmp).await;
+                        }
                     }
                     Err(_) => {
                         qmp = None;
@@ -132,6 +148,13 @@ impl Watch {
     /// Whether its vCPUs stand still is what QEMU says of itself: a machine that panicked stands, too, and is not paused.
     async fn heard(&self, message: &Message, qmp: &mut Option<Qmp>) {
         match message {
+            Message::Event { name, .. } if name == "RESUME" && self.is_loading() => self.loaded(),
+            Message::Answer { id: command::LOAD, value: None } => {
+                // It says no more than that it does not.
+                if let Err(error) = self.pidfd.get_ref().kill() {
+                    tracing::error!(container.id = %self.record.spec.id, %error, "a machine could not be killed");
+                }
+            }
             Message::Event { name, .. } if name == "STOP" || name == "RESUME" => {
                 send(qmp, command::STATUS, "query-status", Value::Null).await;
             }
@@ -140,6 +163,29 @@ impl Watch {
                 self.frozen.send_replace(Some(paused));
             }
             Message::Greeting | Message::Event { .. } | Message::Answer { .. } => {}
+        }
+    }
+
+    async fn begin_load(&self, qmp: &mut Option<Qmp>) {
+        if let Some(load) = self.load.as_ref().filter(|load| !*load.done.borrow()) {
+            send(qmp, command::PREPARE_LOAD, "migrate-set-capabilities", templates::capabilities()).await;
+            let from = json!({ "uri": format!("fd:{}", load.descriptor) });
+            send(qmp, command::LOAD, "migrate-incoming", from).await;
+        }
+    }
+
+    fn is_loading(&self) -> bool {
+        self.load.as_ref().is_some_and(|load| !*load.done.borrow())
+    }
+
+    fn loaded(&self) {
+        let folder = MachineFolder::of(&self.shared.machines_folder(), &self.record.spec.id);
+        match (folder.write_loaded(), &self.load) {
+            (Ok(()), Some(load)) => drop(load.done.send_replace(true)),
+            (Ok(()), None) => {}
+            (Err(error), _) => {
+                tracing::error!(container.id = %self.record.spec.id, %error, "a clone cannot be noted as loaded");
+            }
         }
     }
 
@@ -289,7 +335,7 @@ fn panic_reason(console: &str) -> String {
 }
 
 /// The last error that QEMU wrote: it says what was wrong with its start. A hint may follow on lines of its own.
-fn last_words(log: Option<&File>) -> String {
+pub(crate) fn last_words(log: Option<&File>) -> String {
     let mut text = vec![0; 64 * 1024];
     let read = log.and_then(|log| log.read_at(&mut text, 0).ok()).unwrap_or_default();
     text.truncate(read);
@@ -319,7 +365,7 @@ mod tests {
     fn the_log_tells_why_a_start_failed() {
         use std::io::Write;
         assert_eq!(last_words(None), UNKNOWN_END);
-        let mut log = File::from(crate::spawn::log_file(4096).unwrap());
+        let mut log = crate::spawn::log_file(4096).unwrap();
         assert_eq!(last_words(Some(&log)), UNKNOWN_END);
         log.write_all(b"warning: x\nqemu-system-x86_64: no such device\nIs there another?\n").unwrap();
         assert_eq!(last_words(Some(&log)), format!("{UNKNOWN_END}: qemu-system-x86_64: no such device"));

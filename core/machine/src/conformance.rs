@@ -11,7 +11,7 @@ use bulkhead_guest_protocol::message::{
     AgentState, Interior, Limits, Process, ReplyBody, RequestBody, Start, Stdio,
 };
 use bulkhead_model::volume::VolumeDisk;
-use bulkhead_model::{ContainerId, Digest, ServerId, VchId, VolumeId};
+use bulkhead_model::{Boot, ContainerId, Digest, ServerId, VchId, VolumeId};
 use std::error::Error;
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -34,6 +34,11 @@ pub trait Fixture: Send + Sync {
     async fn reopen(&mut self) -> Result<BackEnd, Failure>;
 
     fn server(&self) -> ServerId;
+
+    /// How its machines come to life.
+    fn boot(&self) -> Boot {
+        Boot::default()
+    }
 
     /// Puts the layers of an image on the datastore in which [`Fixture::process`] can run.
     async fn image(&self, vch: VchId) -> Result<Vec<Digest>, Failure>;
@@ -127,7 +132,7 @@ fn uuid_of(byte: u8) -> uuid::Uuid {
 pub async fn prepare(fixture: &dyn Fixture, id: &ContainerId) -> Result<MachineSpec, Failure> {
     let layers = fixture.image(vch()).await?;
     fixture.back_end().disks.create_disk(vch(), id, DISK_BYTES).await?;
-    Ok(MachineSpec {
+    let spec = MachineSpec {
         id: id.clone(),
         vch: vch(),
         server: fixture.server(),
@@ -140,14 +145,17 @@ pub async fn prepare(fixture: &dyn Fixture, id: &ContainerId) -> Result<MachineS
         run: 1,
         journal_bytes_max: 1 << 20,
         nics: Vec::new(),
-    })
+        boot: fixture.boot(),
+    };
+    fixture.back_end().machines.prepare(&spec, BOOT_DEADLINE).await?;
+    Ok(spec)
 }
 
 /// Connects to the agent and hears who it is.
 pub async fn greet(back_end: &BackEnd, spec: &MachineSpec) -> Result<(AgentClient, AgentState), Failure> {
     let mut agent = AgentClient::new(back_end.machines.channel(&spec.id).await?);
     let hello = agent.hello([7; 16], BOOT_DEADLINE).await?;
-    ensure!(hello.token == spec.token, "the agent said another token");
+    ensure!(hello.token.is_none_or(|token| token == spec.token), "the agent said another token");
     Ok((agent, hello.state))
 }
 
@@ -160,6 +168,7 @@ pub async fn run(
 ) -> Result<ReplyBody, Failure> {
     let end = back_end.journals.extent(&spec.id).await?.end;
     let start = Start {
+        token: spec.token,
         run: spec.run,
         entropy: [9; 32],
         unix_ns: 1_700_000_000_000_000_000,

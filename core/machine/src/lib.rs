@@ -16,15 +16,17 @@ pub mod conformance;
 pub mod networks;
 pub mod sim;
 pub mod state;
+pub mod templates;
 
 use async_trait::async_trait;
 use bulkhead_model::volume::VolumeDisk;
-use bulkhead_model::{ContainerId, Digest, EndpointId, ServerId, VchId, VolumeId};
+use bulkhead_model::{Boot, ContainerId, Digest, EndpointId, ServerId, VchId, VolumeId};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 
@@ -69,7 +71,7 @@ pub struct MachineSpec {
     /// Disks of volumes. Each is one machine's at a time, unless all of them only read it.
     #[serde(default)]
     pub volumes: Vec<VolumeDisk>,
-    /// Proves to the server that the agent on the channel is the one of this machine. Used once.
+    /// The agent is told, and proves by it to the next server that it is the one of this machine. Used once.
     pub token: [u8; 32],
     /// Which run of the container this is; kept on the machine.
     pub run: u32,
@@ -78,6 +80,8 @@ pub struct MachineSpec {
     /// At most as many as [`bulkhead_model::network::NETWORKS_PER_CONTAINER_MAX`]; their networks were applied.
     #[serde(default)]
     pub nics: Vec<networks::Nic>,
+    #[serde(default)]
+    pub boot: Boot,
 }
 
 /// A machine, as it was found.
@@ -91,16 +95,18 @@ pub struct MachineFacts {
     pub vcpus: u32,
     pub memory: MemoryFacts,
     pub token: [u8; 32],
+    /// How it came to life; a back end that has nothing to clone from boots.
+    pub boot: Boot,
     /// Of its interfaces.
     pub nics: Vec<EndpointId>,
     pub condition: Condition,
 }
 
-/// What a machine has and could have while it runs, whatever its guest makes of it.
+/// What the container of a machine may take of its memory, and could while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryFacts {
     pub memory_bytes: u64,
-    /// Of that, what came since its start.
+    /// Of the machine's memory, what came since its start.
     pub plugged_bytes: u64,
     pub memory_bytes_max: u64,
 }
@@ -132,6 +138,8 @@ pub enum MachineError {
     Start { id: ContainerId, why: String },
     #[error("the agent of machine {id} cannot be reached: {why}")]
     Channel { id: ContainerId, why: String },
+    #[error("no template can be made: {0}")]
+    Template(String),
     #[error("the datastore is full: {0}")]
     Full(String),
     #[error("{doing}: {source}")]
@@ -164,6 +172,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Channel for T {}
 pub trait Machines: Send + Sync + fmt::Debug {
     fn capabilities(&self) -> &Capabilities;
 
+    /// Makes what a machine like this one is cloned from, where that is not there yet. Comes back after `patience` at the
+    /// latest: `false` means that it is not ready. A start does not need it, it may only take longer.
+    async fn prepare(&self, spec: &MachineSpec, patience: Duration) -> Result<bool, MachineError>;
+
     /// Starts the machine, or finds it running already. Its layers must be on the datastore, its own disk made, and its
     /// volumes made and free.
     async fn start(&self, spec: &MachineSpec) -> Result<(), MachineError>;
@@ -188,8 +200,8 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// with. Holds until its end or the server's. A machine that is not running is [`MachineError::NoSuchMachine`].
     async fn set_cpu_share(&self, id: &ContainerId, cpu_milli: u32) -> Result<(), MachineError>;
 
-    /// Gives a running machine memory until it has so much, or a little more. Fine if it has; none is taken away. The guest
-    /// sees it a moment later. More than [`MemoryFacts::memory_bytes_max`] is an error.
+    /// Lets the container of a running machine have so much memory: what is missing for that is plugged in, and the guest
+    /// sees it a moment later. None is taken away. More than [`MemoryFacts::memory_bytes_max`] is an error.
     async fn grow_memory(&self, id: &ContainerId, bytes: u64) -> Result<(), MachineError>;
 
     /// Lets a running machine see the disk of a volume as large as it was made, by and by. Fine if the machine has none
@@ -207,6 +219,16 @@ pub trait Machines: Send + Sync + fmt::Debug {
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError>;
 
     async fn channel(&self, id: &ContainerId) -> Result<Box<dyn Channel>, MachineError>;
+
+    /// What machines are cloned from; nothing, where they are not.
+    async fn templates(&self) -> Result<Vec<templates::TemplateFacts>, MachineError>;
+
+    /// Makes the template of machines like that, or finds it, and returns its name.
+    async fn build_template(&self, vcpus: u32, memory_bytes: u64) -> Result<String, MachineError>;
+
+    /// Throws a template away; the next machine of its class has a new one made. `false`: there was none. Machines that
+    /// were cloned from it go on.
+    async fn remove_template(&self, name: &str) -> Result<bool, MachineError>;
 
     /// Wakes when a machine may have changed; lagging behind loses nothing but wake-ups.
     fn changes(&self) -> broadcast::Receiver<ContainerId>;

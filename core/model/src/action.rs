@@ -68,6 +68,9 @@ actions! {
     VchInspect = "vch.inspect",
     VchDelete = "vch.delete",
     DecisionRead = "decision.read",
+    TemplateList = "template.list",
+    TemplateBuild = "template.build",
+    TemplateRemove = "template.remove",
 }
 
 impl Action {
@@ -90,7 +93,8 @@ impl Action {
             | Action::VolumeInspect
             | Action::VchList
             | Action::VchInspect
-            | Action::DecisionRead => true,
+            | Action::DecisionRead
+            | Action::TemplateList => true,
             Action::RegistryLogin
             | Action::ContainerAttach
             | Action::ContainerExec
@@ -124,7 +128,9 @@ impl Action {
             | Action::NetworkConnect
             | Action::NetworkDisconnect
             | Action::VchCreate
-            | Action::VchDelete => false,
+            | Action::VchDelete
+            | Action::TemplateBuild
+            | Action::TemplateRemove => false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Containers: what was asked for, what was decided, what is.
 
+use crate::boot::{self, Boot, BootError};
 use crate::digest::Digest;
 use crate::health::{HealthAsk, HealthCheck, RunHealth};
 use crate::ids::{ContainerId, VchId};
@@ -99,6 +100,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     #[serde(default)]
     pub network: NetworkOptions,
+    #[serde(default)]
+    pub boot: Boot,
 }
 
 /// What a machine gets.
@@ -155,6 +158,8 @@ pub struct Container {
 pub enum SpecError {
     #[error("no command specified")]
     NoCommand,
+    #[error("label {label}: {0}", label = boot::LABEL)]
+    Boot(#[from] BootError),
     #[error("invalid signal: {0}")]
     Signal(String),
     #[error("invalid hostname `{0}`: expected 1 to 63 letters, digits, `-` and `.`")]
@@ -245,6 +250,10 @@ pub fn resolve(
     if ask.auto_remove && ask.restart != RestartPolicy::No {
         return Err(SpecError::RestartAndAutoRemove);
     }
+    let boot = match ask.labels.get(boot::LABEL) {
+        Some(wish) => settings.boot.and(wish.parse()?),
+        None => settings.boot,
+    };
     let mut labels = image.labels.clone();
     labels.extend(ask.labels.clone());
     Ok(ContainerSpec {
@@ -270,6 +279,7 @@ pub fn resolve(
         health: ask.health.over(&image.health).check(&ask.shell),
         mounts: Vec::new(),
         network: ask.network.clone().with_image(&image.exposed_ports),
+        boot,
     })
 }
 

@@ -4,6 +4,7 @@
 //! Everything here can be tested by calling it.
 
 pub mod action;
+pub mod boot;
 pub mod caller;
 pub mod capability;
 pub mod clock;
@@ -26,6 +27,7 @@ pub mod vch;
 pub mod volume;
 
 pub use action::Action;
+pub use boot::Boot;
 pub use caller::Caller;
 pub use clock::Clock;
 pub use container::{Container, ContainerAsk, ContainerSpec, Resources, StdioOptions};

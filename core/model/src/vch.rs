@@ -1,5 +1,6 @@
 //! Virtual container hosts: what they are and what they are set to.
 
+use crate::boot::Boot;
 use crate::ids::VchId;
 use crate::ports::PublishGrant;
 use chrono::{DateTime, Utc};
@@ -106,6 +107,8 @@ pub struct VchSettings {
     pub insecure_listen: Option<String>,
     /// Addresses and ports of the host that containers may be published on.
     pub publish: PublishGrant,
+    /// [`Boot::Cold`]: machines of this VCH share no memory with others, whatever containers ask for.
+    pub boot: Boot,
 }
 
 impl Default for VchSettings {
@@ -124,6 +127,7 @@ impl Default for VchSettings {
             tls_listen: None,
             insecure_listen: None,
             publish: PublishGrant::default(),
+            boot: Boot::default(),
         }
     }
 }

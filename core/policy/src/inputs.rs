@@ -170,6 +170,7 @@ fn add_container(
         mounts,
         process,
         network,
+        boot,
     } = container.spec;
     // Where it is not in the schema, it takes something away, or bounds what the memory's size bounds already.
     let ProcessOptions {
@@ -230,6 +231,7 @@ fn add_container(
         .fact("privileged", Fact::Bool(*privileged))
         .fact("runAsRoot", Fact::Bool(is_root(user)))
         .fact("autoRemove", Fact::Bool(*auto_remove))
+        .fact("boot", Fact::Text(boot.to_string()))
         .fact("readOnly", Fact::Bool(*read_only))
         .fact("capAdd", Fact::Texts(cap_add.names()))
         .fact("capDrop", Fact::Texts(cap_drop.names()))

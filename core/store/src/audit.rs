@@ -33,7 +33,7 @@ pub struct AuditRow {
 }
 
 impl Store {
-    /// An entry without a change beside it: a call that was refused.
+    /// An entry without a change beside it: a call that was refused, or that changes nothing in the database.
     pub async fn insert_audit(
         &self,
         vch: Option<VchId>,

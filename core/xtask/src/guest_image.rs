@@ -23,8 +23,7 @@ mod cpio;
 
 /// In this order if nothing else demands another. There is no balloon: a machine cloned from a snapshot would give back
 /// pages of the snapshot. The network driver is for later; it is small.
-const MODULES: [&str; 9] = [
-    "qemu_fw_cfg",
+const MODULES: [&str; 8] = [
     "virtio_pci",
     "virtio_console",
     "virtio_scsi",

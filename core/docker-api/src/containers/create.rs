@@ -27,8 +27,7 @@ pub async fn post(mut call: Call) -> Answer {
         EngineError::NoSuchContainer(_) => ApiError::bad(ApiError::from(error).message),
         error => error.into(),
     })?;
-    let mut warnings = request.warnings;
-    warnings.extend(created.warnings);
+    let warnings = request.warnings;
     reply::json(StatusCode::CREATED, &json!({ "Id": created.id, "Warnings": warnings }))
 }
 

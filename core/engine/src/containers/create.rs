@@ -2,7 +2,6 @@
 
 use super::{event, names};
 use crate::admission::{Admitted, Ask, random};
-use crate::driver::MACHINE_BYTES_MIN;
 use crate::volumes::{self, Planned, volume_event};
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::container::resolve;
@@ -17,8 +16,6 @@ use bulkhead_store::{Record, StoreError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     pub id: ContainerId,
-    /// For the user to read.
-    pub warnings: Vec<String>,
 }
 
 /// Tries to find a free name, where the user gave none.
@@ -68,7 +65,6 @@ impl Engine {
             vch.settings.publish.check(wish)?;
         }
         let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
-        let warnings = warnings(&spec);
 
         let facts = ContainerFacts {
             id: &id,
@@ -116,7 +112,7 @@ impl Engine {
             self.insert(container, name, &new, admitted).await
         };
         match created.await {
-            Ok(()) => Ok(Created { id, warnings }),
+            Ok(()) => Ok(Created { id }),
             Err(error) => {
                 self.give_up_disks(&error, &new).await;
                 Err(error)
@@ -205,15 +201,4 @@ impl Engine {
 fn shown_name(asked: &str, image: &Image) -> String {
     let by_id = asked.starts_with("sha256:") || image.id.hex().starts_with(asked);
     if by_id { image.id.to_string() } else { asked.to_owned() }
-}
-
-pub(super) fn warnings(spec: &ContainerSpec) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if spec.resources.memory_bytes < MACHINE_BYTES_MIN {
-        warnings.push(format!(
-            "the memory limit was raised to {} MiB, the least that a machine with a kernel of its own needs",
-            MACHINE_BYTES_MIN >> 20
-        ));
-    }
-    warnings
 }

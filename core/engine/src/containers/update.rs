@@ -10,7 +10,6 @@
 //! ```
 
 use super::TRIES;
-use super::create::warnings;
 use crate::driver::limits;
 use crate::guest::GuestError;
 use crate::{Engine, EngineError, Session};
@@ -38,13 +37,13 @@ pub struct Update {
 }
 
 impl Engine {
-    /// Makes the change that is asked for of the container as it is. Gives warnings.
+    /// Makes the change that is asked for of the container as it is.
     pub async fn update<E: From<EngineError>>(
         &self,
         session: &Session,
         text: &str,
         change: impl Fn(&Container) -> Result<Update, E>,
-    ) -> Result<Vec<String>, E> {
+    ) -> Result<(), E> {
         let vch = self.vch_of(session).await?;
         let id = self.find(session.vch, text).await?.id;
         for _ in 0..TRIES {
@@ -69,8 +68,7 @@ impl Engine {
                 Ok(_) => {
                     self.0.feed.wake();
                     self.carry_out(&old, &new).await?;
-                    let told = update.memory_bytes.is_some();
-                    return Ok(if told { warnings(&new.spec) } else { Vec::new() });
+                    return Ok(());
                 }
                 Err(StoreError::Conflict { .. }) => {}
                 Err(StoreError::NotFound { .. }) => {

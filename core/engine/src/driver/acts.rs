@@ -36,8 +36,6 @@ pub(super) const GREET_SLICE: Duration = Duration::from_millis(250);
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(10);
 /// With volumes to be written first.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
-/// Below this the guest's kernel does not come up.
-pub(crate) const MACHINE_BYTES_MIN: u64 = 128 << 20;
 
 impl Driver {
     pub(super) async fn perform(&mut self, act: &Act, container: &Container) -> Result<(), EngineError> {
@@ -144,6 +142,10 @@ impl Driver {
             }
         }
         self.link = None;
+        if !self.prepare_machine(container).await? {
+            // Something else may be wanted by now; else it is looked again.
+            return Ok(());
+        }
         self.begun = Some(Instant::now());
         let started = self.join_and_start(container).await;
         drop(gate);
@@ -188,6 +190,16 @@ impl Driver {
         if hardware { BOOT_DEADLINE } else { BOOT_DEADLINE_EMULATED }
     }
 
+    /// Whether what the machine is cloned from is there. Where it cannot be, the machine boots.
+    async fn prepare_machine(&self, container: &Container) -> Result<bool, EngineError> {
+        let spec = self.machine_spec(container).await?;
+        let prepared = self.engine.back_end().machines.prepare(&spec, GREET_SLICE).await;
+        if let Err(error) = &prepared {
+            tracing::warn!(error = error as &dyn std::error::Error, "no template was looked for");
+        }
+        Ok(prepared.unwrap_or(true))
+    }
+
     async fn join_and_start(&self, container: &Container) -> Result<(), EngineError> {
         let container = self.engine.join_networks(container).await?;
         let spec = self.machine_spec(&container).await?;
@@ -202,13 +214,14 @@ impl Driver {
             server: self.engine.0.fence.server,
             cpu_milli: resources.cpu_milli,
             vcpus: resources.vcpus(),
-            memory_bytes: resources.memory_bytes.max(MACHINE_BYTES_MIN).next_multiple_of(1 << 20),
+            memory_bytes: resources.memory_bytes,
             layers: container.layers.clone(),
             volumes: disks(&container.spec.mounts),
             token: random()?,
             run: run_of(&container.status),
             journal_bytes_max: 2 * self.log_bytes(container).await?,
             nics: nics(&container.endpoints),
+            boot: container.spec.boot,
         })
     }
 
@@ -304,6 +317,7 @@ impl Driver {
         let network = self.engine.network_of(container).await;
         let start = Start {
             run,
+            token: self.token.unwrap_or_default(),
             entropy: random()?,
             unix_ns: u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0),
             hostname: spec.hostname.clone(),

@@ -1,6 +1,6 @@
 //! A driver's eyes on the journal: how the process began and ended, and how much of the log is kept.
 
-use super::{Driver, MACHINE_BYTES_MIN, run_of};
+use super::{Driver, run_of};
 use crate::EngineError;
 use crate::guest::printable;
 use bulkhead_guest_protocol::journal::{Body, Reader, Record};
@@ -211,10 +211,10 @@ impl Driver {
 
 /// Whoever was ended for want of memory learns what to ask for.
 fn memory_advice(oom_killed: bool, code: i32, spec: &ContainerSpec) -> Option<String> {
-    let mib = spec.resources.memory_bytes.max(MACHINE_BYTES_MIN) >> 20;
+    let mib = spec.resources.memory_bytes >> 20;
     (oom_killed && code != 0).then(|| {
         let more = 2 * mib;
-        format!("out of memory: the container's machine has {mib} MiB; give it more with -m (--memory), such as -m {more}m")
+        format!("out of memory: the container may take {mib} MiB; give it more with -m (--memory), such as -m {more}m")
     })
 }
 

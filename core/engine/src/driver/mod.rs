@@ -19,7 +19,6 @@ mod told;
 mod volumes;
 mod workbench;
 
-pub(crate) use acts::MACHINE_BYTES_MIN;
 pub(crate) use journal::time_of;
 pub(crate) use process::{limits, process};
 pub(crate) use workbench::Bench;

@@ -1,6 +1,5 @@
 //! From a decided spec to what the guest is told.
 
-use super::MACHINE_BYTES_MIN;
 use bulkhead_guest_protocol::message::{Device, Interior, Limit, Limits, Process, Tmpfs};
 use bulkhead_model::ContainerSpec;
 use bulkhead_model::process::{self as model, SHM_BYTES_DEFAULT};
@@ -54,7 +53,7 @@ pub(crate) fn limits(spec: &ContainerSpec, vcpus: u32) -> Limits {
     let is_part = resources.cpu_milli < vcpus.saturating_mul(1000);
     Limits {
         cpu_quota_milli: if is_part { resources.cpu_milli } else { 0 },
-        memory_bytes: resources.memory_bytes.max(MACHINE_BYTES_MIN),
+        memory_bytes: resources.memory_bytes,
         pids_max: spec.process.pids_max.unwrap_or(0),
         plugged_bytes: 0,
     }
@@ -132,7 +131,5 @@ mod tests {
             spec.resources.cpu_milli = cpu_milli;
             assert_eq!(limits(&spec, vcpus).cpu_quota_milli, expect, "{cpu_milli} of {vcpus}");
         }
-        spec.resources.memory_bytes = 6 << 20;
-        assert_eq!(limits(&spec, 1).memory_bytes, MACHINE_BYTES_MIN);
     }
 }

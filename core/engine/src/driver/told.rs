@@ -7,7 +7,7 @@ use super::{Command, Driver, Handle};
 use crate::EngineError;
 use crate::guest::GuestError;
 use bulkhead_guest_protocol::message::{Limits, RequestBody};
-use bulkhead_machine::{Condition, MachineFacts, MemoryFacts};
+use bulkhead_machine::{Condition, MachineFacts};
 use bulkhead_model::Container;
 use bulkhead_model::lifecycle::{GuestFact, MachineFact};
 use std::time::Duration;
@@ -32,14 +32,12 @@ pub(super) struct Told {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Size {
     vcpus: u32,
-    memory_bytes: u64,
     plugged_bytes: u64,
 }
 
 impl Size {
     pub(super) fn of(found: &MachineFacts) -> Self {
-        let MemoryFacts { memory_bytes, plugged_bytes, .. } = found.memory;
-        Self { vcpus: found.vcpus, memory_bytes, plugged_bytes }
+        Self { vcpus: found.vcpus, plugged_bytes: found.memory.plugged_bytes }
     }
 }
 
@@ -88,7 +86,8 @@ impl Driver {
     /// Memory that the machine has not yet comes first.
     async fn tell_limits(&mut self, container: &Container) -> Result<(), EngineError> {
         let mut limits = limits(&container.spec, self.size.vcpus);
-        if limits.memory_bytes > self.size.memory_bytes {
+        // The host's own limit on the machine rises before the guest's on the container.
+        if self.told.limits.is_none_or(|told| told.memory_bytes < limits.memory_bytes) {
             let machines = self.engine.back_end().machines.clone();
             machines.grow_memory(&self.id, limits.memory_bytes).await?;
             if let Some(found) = machines.observe(&self.id).await? {

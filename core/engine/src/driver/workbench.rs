@@ -111,6 +111,9 @@ impl Driver {
         }
         let volumes = self.bench_disks(container).await?;
         let spec = MachineSpec { run, volumes, nics: Vec::new(), ..self.machine_spec(container).await? };
+        while !back_end.machines.prepare(&spec, GREET_SLICE).await? {
+            wanted(self, &self.engine.store().container(self.vch, &self.id).await?)?;
+        }
         back_end.machines.start(&spec).await?;
         drop(gate);
         let channel = back_end.machines.channel(&self.id).await?;
@@ -129,6 +132,7 @@ impl Driver {
             return Err(self.broken(&GuestError::Protocol(format!("{state:?} at its start"))));
         }
         let assemble = Assemble {
+            token: spec.token,
             unix_ns: u64::try_from(self.engine.now().timestamp_nanos_opt().unwrap_or(0)).unwrap_or(0),
             layer_count: u32::try_from(container.layers.len()).unwrap_or(u32::MAX),
             volumes: told(&container.spec.mounts, &spec.volumes),

@@ -44,7 +44,7 @@ impl Guest {
             nonce,
             agent: String::new(),
             kernel: String::new(),
-            token,
+            token: Some(token),
             state: AgentState::Ready,
         };
         self.say(HELLO_ID, ReplyBody::Hello(hello)).await.unwrap();

@@ -21,6 +21,17 @@ impl Interfaces {
         self.ask(libc::SIOCSIFFLAGS, &mut request)
     }
 
+    /// The hardware address of an interface that is down.
+    pub fn set_mac(&self, name: &str, mac: [u8; 6]) -> Result<()> {
+        let mut request = request(name)?;
+        let mut data = [0; 14];
+        for (to, from) in data.iter_mut().zip(mac) {
+            *to = libc::c_char::from_ne_bytes([from]);
+        }
+        request.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: data };
+        self.ask(libc::SIOCSIFHWADDR, &mut request)
+    }
+
     pub fn address(&self, name: &str) -> Result<Option<Ipv4Addr>> {
         let mut request = request(name)?;
         match self.ask(libc::SIOCGIFADDR, &mut request) {

@@ -241,6 +241,7 @@ fn files_of_a_container_that_does_not_run() {
     let asked = Files { stream: 1, task: FileTask::Export, window: WINDOW };
     assert!(matches!(machine.call(RequestBody::Files(Box::new(asked))), ReplyBody::Refused { .. }));
     let assemble = RequestBody::Assemble(Assemble {
+        token: crate::machine::TOKEN,
         unix_ns: 1_700_000_000_000_000_000,
         layer_count: 2,
         volumes: Volumes::default(),

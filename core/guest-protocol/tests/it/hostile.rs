@@ -75,7 +75,7 @@ fn replies() -> Vec<ReplyBody> {
             nonce: [1; 16],
             agent: text(),
             kernel: text(),
-            token: [2; 32],
+            token: Some([2; 32]),
             state: AgentState::Running { run: 1, pid: 2, started_unix_ns: 3 },
         }),
         ReplyBody::Started { pid: 1, unix_ns: u64::MAX },
@@ -132,6 +132,7 @@ fn requests() -> Vec<RequestBody> {
     vec![
         RequestBody::Hello { protocol_min: 1, protocol_max: 2, nonce: [3; 16] },
         RequestBody::Start(Box::new(Start {
+            token: [4; 32],
             run: 1,
             entropy: [4; 32],
             unix_ns: 5,
@@ -155,7 +156,7 @@ fn requests() -> Vec<RequestBody> {
             task: FileTask::Layer { mounts: vec![text(); 2], freeze: true },
             window: 3,
         })),
-        RequestBody::Assemble(Assemble { unix_ns: 1, layer_count: 2, volumes }),
+        RequestBody::Assemble(Assemble { token: [4; 32], unix_ns: 1, layer_count: 2, volumes }),
         RequestBody::Network(Box::new(network)),
     ]
 }

@@ -14,17 +14,33 @@ const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 /// linux/sockios.h: an interface joins a bridge.
 const SIOCBRADDIF: libc::c_ulong = 0x89a2;
 
+/// A tap that leads nowhere, in a namespace that is gone with it.
+pub(crate) fn parked() -> io::Result<File> {
+    std::thread::scope(|scope| {
+        let made = std::thread::Builder::new().name("parked".into()).spawn_scoped(scope, || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+            make("parked")
+        })?;
+        made.join().unwrap_or_else(|_| Err(io::Error::other("work in a network namespace was cut off")))
+    })
+}
+
+fn make(name: &str) -> io::Result<File> {
+    let tap =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    let mut request = named(name)?;
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR)
+            .map_err(io::Error::other)?;
+    control(tap.as_raw_fd(), TUNSETIFF, &mut request)?;
+    Ok(tap)
+}
+
 /// A tap on the segment of the interface's network. Which frames may come out of it, rules say that are there before.
 pub(crate) fn open(namespace: &Namespace, nic: &Nic) -> io::Result<File> {
     let (name, bridge) = (names::port(&nic.endpoint), names::bridge(&nic.network));
     namespace.enter(|| {
-        let tap =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
-        let mut request = named(&name)?;
-        request.ifr_ifru.ifru_flags =
-            libc::c_short::try_from(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR)
-                .map_err(io::Error::other)?;
-        control(tap.as_raw_fd(), TUNSETIFF, &mut request)?;
+        let tap = make(&name)?;
         // SAFETY: plain numbers; returns a new descriptor or -1.
         let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
         if socket == -1 {

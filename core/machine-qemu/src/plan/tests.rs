@@ -9,8 +9,11 @@ fn plan() -> LaunchPlan {
         id: ContainerId::from_random([0xab; 32]),
         vcpus: 2,
         memory_mib: 512,
+        origin: Origin::Boot,
+        memory: 27,
+        state: None,
         layers: vec![20, 21],
-        disk: 22,
+        disk: Some(22),
         volumes: vec![(26, false), (27, true)],
         journal: 23,
         agent_socket: 24,
@@ -62,7 +65,7 @@ proptest! {
         let [disk, journal, agent_socket, qmp_socket] = fds.map(i32::from);
         let id = ContainerId::from_random(id);
         let volumes: Vec<_> = read_only.into_iter().enumerate().map(|(n, read_only)| (100_000 + n as i32, read_only)).collect();
-        let plan = LaunchPlan { id: id.clone(), vcpus, memory_mib, layers, disk, volumes, journal, agent_socket, qmp_socket, ..plan() };
+        let plan = LaunchPlan { id: id.clone(), vcpus, memory_mib, layers, disk: Some(disk), volumes, journal, agent_socket, qmp_socket, ..plan() };
         let line = text(&plan);
         let digits_out = |argument: &String| -> String {
             argument.replace(id.as_str(), "ID").split(|c: char| c.is_ascii_digit()).filter(|p| !p.is_empty()).collect::<Vec<_>>().join("#")

@@ -5,7 +5,7 @@ use bulkhead_guest_protocol::message::Process;
 use bulkhead_machine::conformance::{Does, Failure, Fixture};
 use bulkhead_machine::{BackEnd, Condition};
 use bulkhead_machine_qemu::{AcceleratorChoice, QemuBackEnd, QemuConfig};
-use bulkhead_model::{ContainerId, Digest, ServerId, VchId};
+use bulkhead_model::{Boot, ContainerId, Digest, ServerId, VchId};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -35,7 +35,12 @@ static SHELL_LAYER: LazyLock<Vec<u8>> = LazyLock::new(|| {
     fs::read(layer).unwrap()
 });
 
+/// Templates that a test of this run made: the others find them on their disk, as after a restart.
+static MADE: LazyLock<tempfile::TempDir> =
+    LazyLock::new(|| tempfile::Builder::new().prefix("bulkhead-templates-").tempdir_in("/var/tmp").unwrap());
+
 pub struct Qemu {
+    boot: Boot,
     config: QemuConfig,
     pub qemu: QemuBackEnd,
     folder: tempfile::TempDir,
@@ -43,7 +48,17 @@ pub struct Qemu {
 }
 
 impl Qemu {
+    /// Its machines are clones.
     pub async fn new() -> Self {
+        Self::with(Boot::Clone).await
+    }
+
+    /// Its machines boot.
+    pub async fn booting() -> Self {
+        Self::with(Boot::Cold).await
+    }
+
+    async fn with(boot: Boot) -> Self {
         let turn = TURN.clone().lock_owned().await;
         let guest = guest_folder();
         assert!(
@@ -59,8 +74,20 @@ impl Qemu {
             uid_base: 1_900_000_000,
             ..QemuConfig::new(folder.path(), guest)
         };
+        share(MADE.path(), &folder.path().join("templates"));
         let qemu = QemuBackEnd::open(config.clone(), server()).await.unwrap();
-        Self { config, qemu, folder, _turn: turn }
+        Self { boot, config, qemu, folder, _turn: turn }
+    }
+
+    /// From the next server on, a copy of the guest image that may be changed.
+    pub fn own_guest(&mut self) -> PathBuf {
+        let own = self.folder.path().join("guest");
+        fs::create_dir_all(&own).unwrap();
+        for file in ["vmlinuz", "initrd", "guest.json"] {
+            fs::copy(self.config.guest_dir.join(file), own.join(file)).unwrap();
+        }
+        self.config.guest_dir = own.clone();
+        own
     }
 
     pub fn config(&self) -> &QemuConfig {
@@ -97,6 +124,22 @@ impl Drop for Qemu {
                 self.qemu.close().await;
             });
         });
+        share(&self.folder.path().join("templates"), MADE.path());
+    }
+}
+
+/// Links what is whole in one folder into another.
+fn share(from: &Path, to: &Path) {
+    for template in fs::read_dir(from).into_iter().flatten().flatten() {
+        let target = to.join(template.file_name());
+        let is_whole = template.path().join("capture.json").exists();
+        if !is_whole || template.file_name().to_string_lossy().starts_with('.') || target.exists() {
+            continue;
+        }
+        fs::create_dir_all(&target).unwrap();
+        for file in ["memory", "state", "capture.json"] {
+            fs::hard_link(template.path().join(file), target.join(file)).unwrap();
+        }
     }
 }
 
@@ -139,6 +182,10 @@ impl Fixture for Qemu {
 
     fn server(&self) -> ServerId {
         server()
+    }
+
+    fn boot(&self) -> Boot {
+        self.boot
     }
 
     async fn image(&self, vch: VchId) -> Result<Vec<Digest>, Failure> {

@@ -8,8 +8,19 @@ mod confinement;
 mod faults;
 mod fixture;
 mod kvm;
+mod templates;
 
-use bulkhead_machine::conformance;
-use fixture::Qemu;
+/// Everything that holds for machines holds for clones as for machines that booted.
+mod cloned {
+    use crate::fixture::Qemu;
+    use bulkhead_machine::conformance;
 
-conformance!(Qemu::new());
+    conformance!(Qemu::new());
+}
+
+mod booted {
+    use crate::fixture::Qemu;
+    use bulkhead_machine::conformance;
+
+    conformance!(Qemu::booting());
+}

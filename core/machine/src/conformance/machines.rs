@@ -187,7 +187,7 @@ pub async fn memory_comes_to_what_runs(fixture: &mut dyn Fixture) -> Outcome {
     fixture.back_end().machines.grow_memory(&id, spec.memory_bytes).await?;
     let after = memory(fixture, &id).await?;
     ensure!((wanted..wanted + (128 << 20)).contains(&after.memory_bytes), "it has {after:?}");
-    ensure!(after.plugged_bytes == after.memory_bytes - before.memory_bytes, "it has {after:?}");
+    ensure!(after.plugged_bytes >= after.memory_bytes - before.memory_bytes, "it has {after:?}");
     fixture.reopen().await?;
     ensure!(memory(fixture, &id).await? == after, "the next server finds another machine");
     let back_end = fixture.back_end();

@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 /// What is inside a machine, over all its channels.
 pub(super) struct Guest {
     id: ContainerId,
-    token: [u8; 32],
     inside: Mutex<Inside>,
     pub(super) signals: Notify,
     pub(super) limit: watch::Sender<u64>,
@@ -44,6 +43,7 @@ pub(super) struct Guest {
 }
 
 pub(super) struct Inside {
+    token: Option<[u8; 32]>,
     pub(super) state: AgentState,
     answer: Option<ReplyBody>,
     /// Of the container's own process.
@@ -55,8 +55,8 @@ impl Guest {
     pub(super) fn new(spec: &MachineSpec) -> Self {
         Self {
             id: spec.id.clone(),
-            token: spec.token,
             inside: Mutex::new(Inside {
+                token: None,
                 state: AgentState::Ready,
                 answer: None,
                 args: Vec::new(),
@@ -165,13 +165,14 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
                 let message = format!("this agent speaks protocol 0, not {protocol_min} to {protocol_max}");
                 return ReplyBody::Refused { message };
             }
+            let inside = guest.lock();
             ReplyBody::Hello(Hello {
                 protocol,
                 nonce,
                 agent: env!("CARGO_PKG_VERSION").into(),
                 kernel: "0.0.0-simulated".into(),
-                token: guest.token,
-                state: guest.lock().state.clone(),
+                token: inside.token,
+                state: inside.state.clone(),
             })
         }
         RequestBody::Start(start) => start_process(sim, guest, power, *start),
@@ -248,7 +249,11 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
         }
         RequestBody::Processes => facts::processes(guest),
         RequestBody::Usage => facts::usage(guest),
-        RequestBody::Assemble(_) | RequestBody::ReleaseVolumes => ReplyBody::Done,
+        RequestBody::Assemble(assemble) => {
+            guest.lock().token = Some(assemble.token);
+            ReplyBody::Done
+        }
+        RequestBody::ReleaseVolumes => ReplyBody::Done,
         RequestBody::GrowVolume { .. } => ReplyBody::Done,
         RequestBody::Files(_) => ReplyBody::Refused { message: "a simulated guest has no files".into() },
         RequestBody::PowerOff => {
@@ -270,6 +275,7 @@ fn start_process(
     if let Some(answer) = &inside.answer {
         return answer.clone();
     }
+    inside.token = Some(start.token);
     *guest.limits.lock().unwrap_or_else(PoisonError::into_inner) = start.interior.limits;
     guest.limit.send_replace(start.journal_limit);
     *guest.network.lock().unwrap_or_else(PoisonError::into_inner) = start.network;

@@ -3,12 +3,14 @@
 use super::{Machine, Sim, Verb, agent};
 use crate::networks::Nic;
 use crate::state::{MachineEvent, MachineState, StartStep};
+use crate::templates::TemplateFacts;
 use crate::{
     Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines, MemoryFacts,
 };
 use async_trait::async_trait;
 use bulkhead_model::{ContainerId, EndpointId, VolumeId};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,10 @@ const MEMORY_BYTES_MAX: u64 = 2 << 30;
 impl Machines for Sim {
     fn capabilities(&self) -> &Capabilities {
         &self.0.capabilities
+    }
+
+    async fn prepare(&self, _: &MachineSpec, _: Duration) -> Result<bool, MachineError> {
+        Ok(true)
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<(), MachineError> {
@@ -180,6 +186,18 @@ impl Machines for Sim {
         Ok(Box::new(ours))
     }
 
+    async fn templates(&self) -> Result<Vec<TemplateFacts>, MachineError> {
+        Ok(Vec::new())
+    }
+
+    async fn build_template(&self, _: u32, _: u64) -> Result<String, MachineError> {
+        Err(MachineError::Template("simulated machines are not cloned".into()))
+    }
+
+    async fn remove_template(&self, _: &str) -> Result<bool, MachineError> {
+        Ok(false)
+    }
+
     fn changes(&self) -> broadcast::Receiver<ContainerId> {
         self.0.changes.subscribe()
     }
@@ -219,6 +237,7 @@ fn facts(machine: &Machine) -> Option<MachineFacts> {
             memory_bytes_max: MEMORY_BYTES_MAX,
         },
         token: machine.spec.token,
+        boot: machine.spec.boot,
         nics: machine.spec.nics.iter().map(|nic| nic.endpoint.clone()).collect(),
         condition,
     })

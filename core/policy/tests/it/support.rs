@@ -3,8 +3,8 @@
 use bulkhead_model::caller::Via;
 use bulkhead_model::container::{Resources, Signal};
 use bulkhead_model::{
-    Action, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Network, Origin, Vch, VchId,
-    VchSettings, Volume, VolumeId,
+    Action, Boot, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Network, Origin, Vch,
+    VchId, VchSettings, Volume, VolumeId,
 };
 use bulkhead_policy::{ContainerFacts, HostFacts, ImageFacts, Query, Subject, Usage};
 use chrono::{DateTime, Utc};
@@ -89,6 +89,7 @@ impl World {
             name: "web".into(),
             owner: "uid:1000".into(),
             spec: ContainerSpec {
+                boot: Boot::default(),
                 entrypoint: Vec::new(),
                 cmd: vec!["nginx".into()],
                 env: vec!["PATH=/bin".into(), "PASSWORD=hunter2".into()],
@@ -141,7 +142,9 @@ impl World {
         let container =
             ContainerFacts { id: &self.id, name: &self.name, owner: &self.owner, spec: &self.spec, image };
         let subject = match action {
-            Action::VchList => Subject::Platform,
+            Action::VchList | Action::TemplateList | Action::TemplateBuild | Action::TemplateRemove => {
+                Subject::Platform
+            }
             Action::ContainerInspect
             | Action::ContainerLogs
             | Action::ContainerAttach

@@ -10,6 +10,7 @@ mod failure;
 mod output;
 mod policy;
 mod size;
+mod template;
 mod vch;
 
 pub use failure::Failure;
@@ -73,6 +74,9 @@ enum Command {
     /// Policies: check files, see what is in force
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Templates: what machines are cloned from
+    #[command(subcommand)]
+    Template(template::Command),
     /// Check this machine, with a remedy for each thing that is missing
     Doctor(ConfigArgs),
     /// The configuration file
@@ -128,6 +132,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Decision(command) => decision::run(command, &client()?, format)?,
         Command::Policy(policy::Command::Check { dir }) => policy::check(&dir)?,
         Command::Policy(policy::Command::Status) => policy::status(&client()?, format)?,
+        Command::Template(command) => template::run(command, &client()?, format)?,
         Command::Doctor(args) => return doctor::run(&args.load()?, format),
         Command::Config(ConfigCommand::Example) => output::text(EXAMPLE),
         Command::Config(ConfigCommand::Check(args)) => {

@@ -3,8 +3,8 @@
 use super::client::Client;
 use super::{Failure, Format, context, output, size};
 use bulkhead_admin_api::view::{EndpointKind, VchAsk, VchView};
-use bulkhead_model::VchSettings;
 use bulkhead_model::ports::PublishGrant;
+use bulkhead_model::{Boot, VchSettings};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -86,6 +86,9 @@ pub struct Create {
     /// Ports of the host that containers may be published on (all but 22 and 443, unless given)
     #[arg(long, value_name = "FIRST-LAST")]
     publish_ports: Vec<bulkhead_model::ports::PortRange>,
+    /// `cold`: its machines share no memory with others and start slowly; `clone` otherwise
+    #[arg(long, value_name = "HOW", default_value_t)]
+    boot: Boot,
 }
 
 impl Create {
@@ -108,6 +111,7 @@ impl Create {
                 addresses: or_default(self.publish_address, default.publish.addresses),
                 ports: or_default(self.publish_ports, default.publish.ports),
             },
+            boot: self.boot,
         };
         VchAsk { name: self.name, class: self.class, tenant: self.tenant, settings }
     }
@@ -249,6 +253,7 @@ fn page(vch: &VchView) -> String {
         ),
         ("container disk", output::bytes(settings.disk_bytes)),
         ("container log", output::bytes(settings.log_bytes)),
+        ("boot", settings.boot.to_string()),
         (
             "socket users",
             if uids.is_empty() {

@@ -4,7 +4,8 @@ use bulkhead_model::container::{ContainerAsk, ContainerSpec, Resources, Signal};
 use bulkhead_model::event::{EventKind, NewEvent};
 use bulkhead_model::lifecycle::{Desired, Exit, Goal, Status};
 use bulkhead_model::{
-    Container, ContainerId, Digest, Image, ImageConfig, Layer, Origin, ServerId, Vch, VchId, VchSettings,
+    Boot, Container, ContainerId, Digest, Image, ImageConfig, Layer, Origin, ServerId, Vch, VchId,
+    VchSettings,
 };
 use bulkhead_store::{AuditEntry, Fence, Record, Store};
 use bulkhead_test_support::postgres::Postgres;
@@ -150,6 +151,7 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
         name: name.into(),
         ask: ContainerAsk { image: "app".into(), ..ContainerAsk::default() },
         spec: ContainerSpec {
+            boot: Boot::Cold,
             entrypoint: Vec::new(),
             cmd: vec!["sh".into()],
             env: vec!["A=\u{1}".into()],

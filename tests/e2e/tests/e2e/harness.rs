@@ -53,6 +53,8 @@ fn run(chosen: &[&Case], filtered_out: usize) -> ExitCode {
                 score.case(name, || case(&mut world));
                 if score.failures.len() > before {
                     world.explain_failure();
+                    // What it left would fail others, or slow them down.
+                    world.sweep();
                 }
             }
             score.case("world::is_taken_down", || world.take_down());

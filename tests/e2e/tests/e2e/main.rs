@@ -25,6 +25,7 @@ mod run;
 mod sdk;
 mod streams;
 mod survival;
+mod templates;
 mod volumes;
 mod watch;
 mod world;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         output::CASES,
         streams::CASES,
         files::CASES,
+        templates::CASES,
         volumes::CASES,
         watch::CASES,
         sdk::CASES,

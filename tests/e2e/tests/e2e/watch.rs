@@ -33,7 +33,10 @@ fn processes_and_what_they_take(world: &mut World) -> Result<()> {
     // Numbers as they are in the container, and nothing of the agent.
     ensure!(first.starts_with(&["root", "1", "0"]) && first.ends_with(&["sleep", "4321"]), "{listed}");
     ensure!(second.get(2) == Some(&"1") && second.contains(&"-c"), "{listed}");
-    let chosen = docker.ok(&["top", "busy", "-o", "pid,rss,nlwp,comm"])?;
+    // Busybox executes itself, and gives itself the name a moment later.
+    let chosen = wait_for("its name", Duration::from_secs(60), || {
+        docker.ok(&["top", "busy", "-o", "pid,rss,nlwp,comm"]).ok().filter(|chosen| chosen.contains("sleep"))
+    })?;
     let line: Vec<&str> = chosen.lines().nth(1).context("no process")?.split_whitespace().collect();
     let [pid, rss, threads, name] = line.as_slice() else { anyhow::bail!("{chosen}") };
     same((*pid, *threads, *name), ("1", "1", "sleep"))?;

@@ -96,6 +96,16 @@ impl World {
     }
 
     /// Removes all VCHs, stops the server, and looks that no machine and no database remains.
+    /// Removes the containers of the first VCH, whatever they do.
+    pub fn sweep(&self) {
+        let listed = self.dev.ok(&["ps", "--all", "--quiet"]).unwrap_or_default();
+        for id in listed.lines() {
+            if let Err(error) = self.dev.ok(&["rm", "--force", "--volumes", id]) {
+                eprintln!("     {id} stays: {error:#}");
+            }
+        }
+    }
+
     pub fn take_down(self) -> Result<()> {
         let folder = self.server.dir().to_path_buf();
         drop(self.server);

@@ -63,7 +63,6 @@ async fn sizes_that_no_machine_has_are_refused() {
     assert!(matches!(error, EngineError::Invalid { what: "memory", .. }), "{error:?}");
     let little = ContainerAsk { memory_bytes: Some(16 * MIB), ..ask("exit 0") };
     let created = world.create_as(None, little).await.unwrap();
-    assert_eq!(created.warnings.len(), 1, "{:?}", created.warnings);
     world.start(&created.id).await.unwrap();
 }
 

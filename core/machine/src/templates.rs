@@ -1,0 +1,33 @@
+//! What machines are cloned from, as operators see it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// A machine that has booted and waits, kept to be cloned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateFacts {
+    pub name: String,
+    pub vcpus: u32,
+    /// Of each clone; a container may take less.
+    pub memory_bytes: u64,
+    pub state: TemplateState,
+    /// On this host, once for all clones.
+    pub memory_used_bytes: u64,
+    pub disk_used_bytes: u64,
+    pub made_at: Option<DateTime<Utc>>,
+    /// Machines that run and were cloned from it.
+    pub clones: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum TemplateState {
+    Making,
+    Loaded,
+    /// Loaded when it is next needed.
+    OnDisk,
+    /// Machines of this class boot.
+    Failed {
+        why: String,
+    },
+}

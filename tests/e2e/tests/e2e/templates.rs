@@ -1,0 +1,91 @@
+//! Clones: where they come from, who has none, and what differs between them.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::harness::Case;
+use crate::world::{World, has, same};
+
+pub const CASES: &[Case] = &[
+    ("templates::machines_are_clones_unless_a_label_says_cold", a_label_says_cold),
+    ("templates::a_vch_of_cold_machines_has_no_clones", a_cold_vch),
+    ("templates::are_made_listed_and_thrown_away", made_and_thrown_away),
+];
+
+fn cli(world: &World, args: &[&str]) -> Result<String> {
+    world.server.bulkhead(args)?.ok()
+}
+
+/// Clones that run, of all templates.
+fn clones(world: &World) -> Result<u64> {
+    let listed = cli(world, &["template", "ls", "-o", "json"])?;
+    let listed: Vec<Value> = serde_json::from_str(&listed)?;
+    Ok(listed.iter().filter_map(|template| template["clones"].as_u64()).sum())
+}
+
+fn a_label_says_cold(world: &mut World) -> Result<()> {
+    let docker = &world.dev;
+    let before = clones(world)?;
+    let identity = "cat /proc/sys/kernel/random/boot_id; head -c 16 /dev/urandom | md5sum; sleep 1000";
+    let start = |name: &str, label: &str| {
+        docker.ok(&[
+            "run",
+            "--detach",
+            "--name",
+            name,
+            "--label",
+            label,
+            &world.busybox(),
+            "sh",
+            "-c",
+            identity,
+        ])
+    };
+    start("one", "a=b")?;
+    start("two", "bulkhead.boot=clone")?;
+    same(clones(world)? - before, 2)?;
+    start("three", "bulkhead.boot=cold")?;
+    same(clones(world)? - before, 2)?;
+    let mut told = Vec::new();
+    for name in ["one", "two", "three"] {
+        let text =
+            bulkhead_test_support::wait_for("its identity", std::time::Duration::from_secs(30), || {
+                docker.ok(&["logs", name]).ok().filter(|text| text.lines().count() == 2)
+            })?;
+        told.extend(text.lines().map(str::to_owned));
+        docker.ok(&["rm", "--force", name])?;
+    }
+    let lines = told.len();
+    told.sort();
+    told.dedup();
+    same(told.len(), lines)?;
+    let wrong = docker.run(&["run", "--rm", "--label", "bulkhead.boot=warm", &world.busybox(), "true"])?;
+    same(wrong.code, Some(125))?;
+    has(&wrong.stderr, "label bulkhead.boot: `warm` is no way to boot: expected clone or cold")
+}
+
+fn a_cold_vch(world: &mut World) -> Result<()> {
+    let docker = world.server.create_vch("cold-c", &["--class", "dev", "--boot", "cold"])?;
+    world.registry.log_in(&docker)?;
+    docker.ok(&["pull", "--quiet", &world.busybox()])?;
+    let before = clones(world)?;
+    let run = ["run", "--detach", "--name", "alone", "--label", "bulkhead.boot=clone"];
+    docker.ok(&[&run[..], &[&world.busybox(), "sleep", "1000"]].concat())?;
+    same(clones(world)?, before)?;
+    has(&cli(world, &["vch", "inspect", "cold-c"])?, "cold")?;
+    world.remove_vch("cold-c")
+}
+
+fn made_and_thrown_away(world: &mut World) -> Result<()> {
+    let name = cli(world, &["template", "build", "--cpus", "1", "--memory", "1200m"])?;
+    let name = name.trim();
+    let listed = cli(world, &["template", "ls"])?;
+    let line = listed.lines().find(|line| line.starts_with(name)).context("it is not listed")?;
+    ensure!(line.contains("2 GiB") && line.contains("loaded"), "{listed}");
+    cli(world, &["template", "rm", name])?;
+    let again = world.server.bulkhead(&["template", "rm", name])?;
+    same(again.code, Some(4))?;
+    has(&again.stderr, &format!("no such template: {name}"))?;
+    let wrong = world.server.bulkhead(&["template", "build", "--cpus", "4000"])?;
+    has(&wrong.stderr, "invalid vCPUs `4000`")
+}
