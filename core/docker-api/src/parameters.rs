@@ -70,6 +70,7 @@ pub fn of(endpoint: Endpoint) -> Table {
         | Endpoint::NetworkDisconnect
         | Endpoint::NetworkRemove
         | Endpoint::VolumeCreate
+        | Endpoint::DistributionInspect
         | Endpoint::VolumeInspect => NONE,
         Endpoint::Events => &[("since", Taken), ("until", Taken), ("filters", Taken)],
         Endpoint::DiskUsage => &[("type", Taken), ("verbose", Taken)],
@@ -122,6 +123,7 @@ pub fn of(endpoint: Endpoint) -> Table {
         Endpoint::ContainerRemove | Endpoint::LinkRemove => REMOVE,
         Endpoint::VolumeRemove => &[("force", Taken)],
         Endpoint::ContainerPrune
+        | Endpoint::ImagePrune
         | Endpoint::NetworkList
         | Endpoint::NetworkListSlash
         | Endpoint::NetworkPrune => FILTERS,

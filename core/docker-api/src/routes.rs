@@ -79,6 +79,8 @@ routes! {
     GET    "/images/{*}/history"       => ImageHistory,     images::history::get;
     POST   "/images/{*}/tag"           => ImageTag,         images::tag::post;
     DELETE "/images/{*}"               => ImageRemove,      images::remove::delete;
+    POST   "/images/prune"             => ImagePrune,       images::prune::post;
+    GET    "/distribution/{*}/json"    => DistributionInspect, images::distribution::get;
 
     GET    "/networks"                 => NetworkList,      networks::list::get;
     GET    "/networks/"                => NetworkListSlash, networks::list::get;

@@ -21,6 +21,8 @@ pub enum Kind {
     /// There are no plugins of Docker's kind, hence none of that name.
     NoPlugin,
     Experimental,
+    /// One registry only can be searched, by an interface of its own.
+    NoSearch,
 }
 
 macro_rules! operations {
@@ -30,7 +32,7 @@ macro_rules! operations {
     };
 }
 
-use Kind::{Experimental, Later, NoPlugin, NoSwarm, NotInSwarm};
+use Kind::{Experimental, Later, NoPlugin, NoSearch, NoSwarm, NotInSwarm};
 
 operations! {
     POST   "/build"                        Later("build");
@@ -38,11 +40,9 @@ operations! {
     POST   "/build/cancel"                 Later("build");
     POST   "/session"                      Later("build");
     POST   "/grpc"                         Later("build");
-    GET    "/images/search"                Later("search");
-    POST   "/images/prune"                 Later("image prune");
+    GET    "/images/search"                NoSearch;
     POST   "/images/{*}/push"              Later("push");
     GET    "/images/{*}/attestations"      Later("image attestations");
-    GET    "/distribution/{*}/json"        Later("manifest inspect");
     PUT    "/volumes/{}"                   NoSwarm;
 
     GET    "/containers/{}/checkpoints"    Experimental;
@@ -107,6 +107,12 @@ pub fn refuse(operation: &Operation, name: &str) -> Answer {
         ),
         NotInSwarm => (StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm".to_owned()),
         NoPlugin => (StatusCode::NOT_FOUND, format!("plugin \"{}\" not found", crate::query::clip(name))),
+        NoSearch => (
+            StatusCode::NOT_IMPLEMENTED,
+            "bulkhead: search is not supported, registries have no common way to be searched: look for images on the \
+             registry's own page, and pull them by name"
+                .to_owned(),
+        ),
         Experimental => (
             StatusCode::NOT_IMPLEMENTED,
             "bulkhead: checkpoints are an experimental feature that is not supported yet".to_owned(),
@@ -130,17 +136,14 @@ mod tests {
     #[test]
     fn refusals_name_the_call() {
         check(
-            Method::GET,
-            "/distribution/a/b/json",
+            Method::POST,
+            "/images/a/b/push",
             501,
-            "bulkhead: GET /distribution/{name}/json (manifest inspect) is not supported yet",
+            "bulkhead: POST /images/{name}/push (push) is not supported yet",
         );
-        check(
-            Method::GET,
-            "/images/search",
-            501,
-            "bulkhead: GET /images/search (search) is not supported yet",
-        );
+        let (found, _) = find(&Method::GET, "/images/search").unwrap();
+        let crate::routes::Endpoint::Unsupported(search) = found else { panic!("search is supported") };
+        assert!(super::refuse(search, "").unwrap_err().message.contains("pull them by name"));
         check(Method::GET, "/plugins/a/b/json", 404, "plugin \"a/b\" not found");
         check(
             Method::GET,

@@ -1,6 +1,6 @@
 //! Every use case asks here first. Changes and refusals are recorded; permitted reads are not.
 
-use crate::{Engine, EngineError, Session};
+use crate::{Engine, EngineError, Happening, Session};
 use bulkhead_model::{Action, Caller, Decision, DecisionId, Reason, Vch, VchId, Verdict};
 use bulkhead_policy::{HostFacts, Query, Subject, Usage};
 use bulkhead_store::AuditEntry;
@@ -38,6 +38,7 @@ impl Engine {
             now,
         });
         let allowed = outcome.is_allowed();
+        self.0.observer.tell(Happening::Decided { action: ask.action, allowed });
         let mut audit = AuditEntry {
             caller: ask.caller.name.clone(),
             action: ask.action.name().into(),

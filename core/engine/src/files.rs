@@ -288,6 +288,8 @@ impl Engine {
         let (vch, container, admitted) = self.admit_container(session, Action::ContainerCommit, text).await?;
         let base = self.store().image(vch.id, &container.image).await?;
         let options = CommitOptions {
+            container: container.id.to_string(),
+            base: base.id,
             base_config_json: base.config_json,
             base_layers: base.layers,
             config: config_of(&container),

@@ -44,6 +44,9 @@ pub(crate) enum GuestError {
     Impostor,
     #[error("the agent refused: {0}")]
     Refused(String),
+    /// There is no protocol that both speak.
+    #[error("the agent in the machine is of another version than the server: {0}")]
+    OtherVersion(String),
     #[error("the agent broke the protocol: {0}")]
     Protocol(String),
 }
@@ -129,7 +132,7 @@ impl Link {
                 Err(GuestError::Protocol(format!("protocol {} was not offered", hello.protocol)))
             }
             ReplyBody::Hello(hello) => Ok(Some(hello)),
-            ReplyBody::Refused { message } => Err(GuestError::Refused(printable(&message))),
+            ReplyBody::Refused { message } => Err(GuestError::OtherVersion(printable(&message))),
             other => Err(GuestError::Protocol(format!("{other:?} instead of a greeting"))),
         }
     }

@@ -16,6 +16,21 @@ pub enum RemovedImage {
     Deleted(Digest),
 }
 
+/// What a prune did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrunedImages {
+    pub images: Vec<RemovedImage>,
+    /// Of layers that no image has any more, unpacked.
+    pub reclaimed_bytes: u64,
+}
+
+/// Of all layers, each counted once, unpacked.
+fn layer_bytes(images: &[Image]) -> u64 {
+    let layers = images.iter().flat_map(|image| &image.layers);
+    let distinct: BTreeMap<_, _> = layers.map(|layer| (&layer.diff_id, layer.size_bytes)).collect();
+    distinct.values().sum()
+}
+
 /// An event of an image: `name` and the image's labels. `actor` is its id or reference.
 pub(crate) fn image_event(
     action: &str,
@@ -152,6 +167,47 @@ impl Engine {
         self.clear_condemned(vch.id).await?;
         removed.push(RemovedImage::Deleted(image.id));
         Ok(removed)
+    }
+
+    /// Removes the images that no container was made of and that are `wanted`, with all their names. Each is decided about
+    /// as a removal of its own: what a policy protects is passed over.
+    pub async fn prune_images(
+        &self,
+        session: &Session,
+        wanted: impl Fn(&Image) -> bool + Send + Sync,
+    ) -> Result<PrunedImages, EngineError> {
+        let vch = self.vch_of(session).await?;
+        self.admit_vch(session, &vch, Action::ImagePrune).await?;
+        let mut pruned = PrunedImages::default();
+        let before = self.store().images(vch.id).await?;
+        for image in before.iter().filter(|image| wanted(image)) {
+            if !self.store().containers_using_image(vch.id, &image.id).await?.is_empty() {
+                continue;
+            }
+            match self.remove_image(session, image.id.as_str(), true).await {
+                Ok(removed) => pruned.images.extend(removed),
+                // Protected, or a container was made of it, or somebody else removed it.
+                Err(
+                    error @ (EngineError::Denied { .. }
+                    | EngineError::ImageInUse { .. }
+                    | EngineError::NoSuchImage(_)),
+                ) => {
+                    tracing::info!(image = %image.id, %error, "not pruned");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let after = self.store().images(vch.id).await?;
+        pruned.reclaimed_bytes = layer_bytes(&before).saturating_sub(layer_bytes(&after));
+        let event = NewEvent {
+            kind: EventKind::Image,
+            action: "prune".into(),
+            actor: String::new(),
+            attributes: [("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())].into(),
+        };
+        self.store().tell(vch.id, &Record::at(self.now()).event(event)).await?;
+        self.0.feed.wake();
+        Ok(pruned)
     }
 
     pub(crate) async fn admit_image(

@@ -1,6 +1,6 @@
 //! Input of processes: what a client types, and the size of its terminal.
 
-use crate::driver::Handle;
+use crate::driver::{Handle, Met};
 use crate::guest::{GuestError, GuestInput};
 use crate::output::current_or_next_run;
 use crate::{Engine, EngineError, Session};
@@ -126,10 +126,10 @@ pub(crate) async fn agent_of(
 ) -> Result<crate::guest::Agent, EngineError> {
     let (mut agents, mut seen) = (handle.agent.clone(), handle.seen());
     loop {
-        if let Some((_, agent)) =
-            agents.borrow_and_update().as_ref().filter(|(of, agent)| *of == run && !agent.is_closed())
-        {
-            return Ok(agent.clone());
+        match &*agents.borrow_and_update() {
+            Met::Agent(of, agent) if *of == run && !agent.is_closed() => return Ok(agent.clone()),
+            Met::Stranger(why) => return Err(EngineError::Conflict(why.clone())),
+            Met::Agent(..) | Met::Nobody => {}
         }
         let over = {
             let seen = seen.borrow_and_update();

@@ -29,6 +29,7 @@ mod layers;
 mod log;
 mod lookup;
 mod networks;
+mod observe;
 mod output;
 mod pull;
 mod recovery;
@@ -49,10 +50,11 @@ pub use exec::{ExecAsk, ExecFacts, ExecSession};
 pub use feed::EventQuery;
 pub use files::{ArchiveIn, ChangeKind, CommitAsk, FileChange, FileFault, Pieces};
 pub use fsck::Finding;
-pub use images::RemovedImage;
+pub use images::{PrunedImages, RemovedImage};
 pub use input::{Input, Size};
 pub use log::{Log, LogLine, LogQuery};
 pub use networks::{NewNetwork, NewPool6};
+pub use observe::{Happening, Observer};
 pub use output::{Output, OutputStream};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
@@ -63,8 +65,8 @@ pub use watch::{Sample, Stats};
 
 // What callers need of it, so that they need not know the crate.
 pub use bulkhead_guest_protocol::files::PathStat;
-pub use bulkhead_guest_protocol::watch::{DeviceUsage, Process, Processes, Usage};
-pub use bulkhead_image::registry::Credentials;
+pub use bulkhead_guest_protocol::watch::{DeviceUsage, InterfaceUsage, Process, Processes, Traffic, Usage};
+pub use bulkhead_image::registry::{Credentials, Described};
 pub use bulkhead_image::{ImageError, PullProgress, Stage};
 pub use bulkhead_machine::templates::{TemplateFacts, TemplateState};
 
@@ -91,6 +93,7 @@ pub struct EngineParts {
     /// From `Store::claim_server`; a later claim fences this engine off.
     pub fence: Fence,
     pub settings: EngineSettings,
+    pub observer: Observer,
 }
 
 /// Set by the operator in the configuration file.
@@ -120,6 +123,7 @@ struct Inner {
     clock: Clock,
     fence: Fence,
     settings: EngineSettings,
+    observer: Observer,
     feed: feed::Feed,
     drivers: driver::Drivers,
     execs: exec::Execs,
@@ -161,6 +165,7 @@ impl Engine {
             converter: parts.converter,
             clock: parts.clock,
             settings: parts.settings,
+            observer: parts.observer,
         };
         let engine = Self(Arc::new(inner));
         engine.recover().await?;

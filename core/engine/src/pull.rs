@@ -1,10 +1,10 @@
 //! Pull: resolve at the registry, decide, fetch what is missing, record with its origin.
 
-use crate::admission::Ask;
+use crate::admission::{Admitted, Ask};
 use crate::images::{bare_image_event, image_event};
 use crate::{Engine, EngineError, Session};
 use bulkhead_image::pull::{Fetched, fetch};
-use bulkhead_image::registry::{Credentials, Platform};
+use bulkhead_image::registry::{Credentials, Described, Platform};
 use bulkhead_image::{ImageError, Progress, PullProgress};
 use bulkhead_model::{Action, Digest, Image, Reference, VchId};
 use bulkhead_policy::{ImageFacts, Subject, Usage};
@@ -72,16 +72,7 @@ impl Engine {
     ) -> Result<Pull, EngineError> {
         let vch = self.vch_of(session).await?;
         let reference = reference.or_latest();
-        let asked = reference.to_string();
-        let admitted = self
-            .admit(Ask {
-                action: Action::ImagePull,
-                caller: &session.caller,
-                endpoint: Some(&vch),
-                subject: Subject::Image { vch: &vch, image: ImageFacts { asked: &asked, cached: None } },
-                usage_after: Usage::default(),
-            })
-            .await?;
+        let admitted = self.admit_pull(session, &reference).await?;
         let platform = match platform.as_deref() {
             None | Some("") => Platform::default(),
             Some(text) => text.parse().map_err(EngineError::Image)?,
@@ -174,6 +165,42 @@ impl Engine {
         }
         self.0.feed.wake();
         Ok(newer)
+    }
+
+    /// What a registry has by a name. It is as much of a registry's as a pull is, and decided about as one.
+    pub async fn describe(
+        &self,
+        session: &Session,
+        reference: Reference,
+        credentials: Credentials,
+    ) -> Result<Described, EngineError> {
+        let reference = reference.or_latest();
+        let admitted = self.admit_pull(session, &reference).await?;
+        let record = Record::at(self.now()).audit(admitted.audit);
+        self.store().tell(session.vch, &record).await?;
+        Ok(self.0.registries.describe(&reference, &credentials).await?)
+    }
+
+    /// The tags of a repository, to be pulled one by one; each is decided about by itself, too.
+    pub async fn tags(
+        &self,
+        session: &Session,
+        repository: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Vec<String>, EngineError> {
+        let admitted = self.admit_pull(session, repository).await?;
+        let record = Record::at(self.now()).audit(admitted.audit);
+        self.store().tell(session.vch, &record).await?;
+        Ok(self.0.registries.tags(repository, credentials).await?)
+    }
+
+    async fn admit_pull(&self, session: &Session, reference: &Reference) -> Result<Admitted, EngineError> {
+        let vch = self.vch_of(session).await?;
+        let asked = reference.to_string();
+        let subject = Subject::Image { vch: &vch, image: ImageFacts { asked: &asked, cached: None } };
+        let usage_after = Usage::default();
+        let (action, caller) = (Action::ImagePull, &session.caller);
+        self.admit(Ask { action, caller, endpoint: Some(&vch), subject, usage_after }).await
     }
 
     /// Whether a registry accepts these credentials.

@@ -2,8 +2,10 @@
 
 use crate::volumes::VolumeStoreFacts;
 use crate::{Engine, EngineError, Session};
+use bulkhead_image::registry::ShownProxies;
 use bulkhead_machine::Capabilities;
 use bulkhead_model::{Action, Vch};
+use std::collections::BTreeMap;
 
 /// Facts about a VCH and what carries it.
 #[derive(Debug, Clone)]
@@ -25,6 +27,11 @@ pub struct SystemFacts {
     pub layers_bytes: u64,
     /// Why there can be no networks.
     pub without_networks: Option<String>,
+    pub proxies: ShownProxies,
+    /// By registry, as the operator named it.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Registries whose certificates are not checked.
+    pub insecure: Vec<String>,
 }
 
 impl Engine {
@@ -33,6 +40,7 @@ impl Engine {
         self.admit_vch(session, &vch, Action::SystemRead).await?;
         let usage = self.vch_usage(&vch).await?;
         let layers = self.store().layers(vch.id).await?;
+        let registries = self.0.registries.config();
         Ok(SystemFacts {
             capabilities: self.back_end().machines.capabilities().clone(),
             version: self.0.settings.version.clone(),
@@ -44,6 +52,9 @@ impl Engine {
             accept_emulation: self.0.policies.settings().accepts_emulation,
             policy_set: self.0.policies.status().policy_set,
             without_networks: self.back_end().networks.unavailable().map(str::to_owned),
+            proxies: registries.proxies.shown(),
+            mirrors: registries.mirrors.clone(),
+            insecure: registries.insecure.clone(),
             layers_bytes: layers.iter().map(|layer| layer.disk_bytes).sum(),
             vch,
         })

@@ -69,7 +69,7 @@ impl Engine {
     }
 
     /// The agent of a container that runs or stands still, and what keeps it there.
-    async fn awake(&self, container: &Container) -> Result<(Agent, Option<Bench>), EngineError> {
+    pub(crate) async fn awake(&self, container: &Container) -> Result<(Agent, Option<Bench>), EngineError> {
         if !container.desired.paused {
             return Ok((self.agent(container).await?, None));
         }
@@ -144,6 +144,10 @@ impl Watcher {
                     *name = printable(name);
                 }
                 usage.devices.truncate(FIGURES_MAX);
+                usage.interfaces.truncate(FIGURES_MAX);
+                for interface in &mut usage.interfaces {
+                    interface.name = printable(&interface.name);
+                }
                 Ok(Some(*usage))
             }
             Err(error @ (GuestError::Closed | GuestError::Silent(_) | GuestError::Refused(_))) => {

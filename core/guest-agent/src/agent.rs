@@ -6,6 +6,7 @@
 //! ```
 
 use crate::channel::Channel;
+use crate::devices::Drivers;
 use crate::failure::{Doing, Failure};
 use crate::files::Scene;
 use crate::journal::{CHUNK_BYTES_MAX, Journal};
@@ -62,6 +63,7 @@ pub struct Agent {
     /// Once they are written.
     own_files: Option<OwnFiles>,
     greeted: bool,
+    drivers: Drivers,
 }
 
 struct Running {
@@ -75,7 +77,7 @@ struct Running {
     stderr: Option<File>,
     input: Input,
     is_terminal: bool,
-    entrances: cgroup::Entrances,
+    groups: cgroup::Groups,
     /// As of wait(2).
     status: Option<libc::c_int>,
     /// Output is not waited for any more.
@@ -85,7 +87,7 @@ struct Running {
 }
 
 impl Agent {
-    pub fn new(channel: File, journal_port: File) -> Result<Self, Failure> {
+    pub fn new(channel: File, journal_port: File, drivers: Drivers) -> Result<Self, Failure> {
         let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGIO]).doing("take signals")?;
         sys::make_async(&channel).doing("prepare the channel")?;
         Ok(Self {
@@ -102,6 +104,7 @@ impl Agent {
             resolver: None,
             own_files: None,
             greeted: false,
+            drivers,
         })
     }
 
@@ -225,7 +228,10 @@ impl Agent {
             RequestBody::Start(start) => return self.start(request.id, &start),
             RequestBody::Signal { number } => self.signal(number),
             RequestBody::JournalLimit { offset } => self.raise_limit(offset),
-            RequestBody::Limits { cpu_quota_milli } => done(cgroup::set_cpu_quota(cpu_quota_milli)),
+            RequestBody::Limits(limits) => match &self.running {
+                Some(running) => done(running.groups.limit(&limits)),
+                None => refused("no process runs"),
+            },
             RequestBody::Freeze { still } => self.set_still(still),
             RequestBody::Network(told) => done(self.network(&told)),
             RequestBody::SetClock { unix_ns } => done(sys::set_clock(unix_ns).doing("set the clock")),
@@ -283,7 +289,7 @@ impl Agent {
         self.token = Some(start.token);
         let mut journal = Journal::new(port, start.run, start.journal_offset, start.journal_limit);
         match self.become_container(start) {
-            Ok((Spawned { pid, stdio }, entrances)) => {
+            Ok((Spawned { pid, stdio }, groups)) => {
                 let unix_ns = sys::unix_ns();
                 report(journal.started(unix_ns, pid.unsigned_abs()));
                 self.running = Some(Running {
@@ -296,7 +302,7 @@ impl Agent {
                     stderr: stdio.stderr,
                     input: Input::new(stdio.stdin, stdio.is_terminal),
                     is_terminal: stdio.is_terminal,
-                    entrances,
+                    groups,
                     status: None,
                     hurry: false,
                     gathering: false,
@@ -311,7 +317,7 @@ impl Agent {
         }
     }
 
-    fn become_container(&mut self, start: &Start) -> Result<(Spawned, cgroup::Entrances), Failure> {
+    fn become_container(&mut self, start: &Start) -> Result<(Spawned, cgroup::Groups), Failure> {
         let random =
             fs::OpenOptions::new().write(true).open("/dev/urandom").doing("open the random generator")?;
         sys::add_entropy(&random, start.entropy).doing("seed the random generator")?;
@@ -322,9 +328,10 @@ impl Agent {
         self.network(&start.network)?;
         disks::assemble(start.layer_count, &start.interior.volumes)?;
         self.own_files = Some(OwnFiles::write(&start.hostname, &start.domain_name, &start.network)?);
-        let entrances = cgroup::prepare(&start.interior)?;
-        let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &entrances)?;
-        Ok((spawned, entrances))
+        self.drivers.load(&start.interior)?;
+        let groups = cgroup::prepare(&start.interior)?;
+        let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &groups)?;
+        Ok((spawned, groups))
     }
 
     fn exec(&mut self, exec: &Exec) -> ReplyBody {
@@ -334,7 +341,7 @@ impl Agent {
         if let Some(refusal) = self.refusal(exec.stream) {
             return refusal;
         }
-        match process::spawn(&exec.process, exec.stdio, Place::Beside(running.pid), &running.entrances) {
+        match process::spawn(&exec.process, exec.stdio, Place::Beside(running.pid), &running.groups) {
             Ok(spawned) => {
                 let pid = spawned.pid.unsigned_abs();
                 self.beside.push(Beside::new(exec.stream, spawned, exec.window));

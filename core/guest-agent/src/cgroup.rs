@@ -2,8 +2,8 @@
 //! a vCPU; the number of processes; and which devices may be opened.
 
 use crate::failure::{Doing, Failure};
-use crate::sys;
-use bulkhead_guest_protocol::message::Interior;
+use crate::{devices, memory, sys};
+use bulkhead_guest_protocol::message::{Interior, Limits};
 use bulkhead_guest_protocol::watch::{FIGURES_MAX, Usage};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek};
@@ -35,45 +35,79 @@ const DEVICES_ALLOWED: [&str; 10] = [
     "c 136:* rwm",
 ];
 
-/// Where a process writes `0` to come under the limits.
+/// The container's groups.
 #[derive(Debug)]
-pub struct Entrances {
-    pub files: Vec<File>,
+pub struct Groups {
+    /// Where a process writes `0` to come under the limits.
+    pub entrances: Vec<File>,
+    /// The most that its processes can have of what the machine began with.
+    memory_bytes: u64,
+    /// That many blocks of it.
+    blocks: u64,
 }
 
 /// Makes the container's groups.
-pub fn prepare(interior: &Interior) -> Result<Entrances, Failure> {
+pub fn prepare(interior: &Interior) -> Result<Groups, Failure> {
     mount("cgroup2", ROOT, "")?;
     fs::write(format!("{ROOT}/cgroup.subtree_control"), "+memory +cpu +pids").doing("use the controllers")?;
     fs::create_dir_all(WORKLOAD).doing("make the container's group")?;
     let available =
         meminfo_bytes(&fs::read_to_string("/proc/meminfo").doing("read the memory's size")?, "MemAvailable:");
-    let most = available.saturating_sub(MEMORY_RESERVE_BYTES);
-    let asked = if interior.memory_bytes == 0 { most } else { interior.memory_bytes };
-    set("memory.max", &asked.min(most).max(MEMORY_BYTES_MIN).to_string())?;
-    if interior.pids_max > 0 {
-        set("pids.max", &interior.pids_max.to_string())?;
-    }
-    if interior.cpu_quota_milli > 0 {
-        set_cpu_quota(interior.cpu_quota_milli)?;
-    }
-    let mut files = vec![entrance(WORKLOAD)?];
+    let memory_bytes = available.saturating_sub(MEMORY_RESERVE_BYTES).max(MEMORY_BYTES_MIN);
+    let blocks = memory::blocks().doing("look at the memory")?;
+    let mut groups = Groups { entrances: vec![entrance(WORKLOAD)?], memory_bytes, blocks };
+    groups.limit(&interior.limits)?;
     if !interior.privileged {
         // The second version of cgroups would need a program in the kernel for this.
         mount("cgroup", "/cgroup/devices", "devices")?;
         fs::create_dir_all(DEVICES).doing("make the container's group")?;
         fs::write(format!("{DEVICES}/devices.deny"), "a").doing("deny devices")?;
-        for device in DEVICES_ALLOWED {
+        let more = devices::rules(interior);
+        for device in DEVICES_ALLOWED.into_iter().chain(more.iter().map(String::as_str)) {
             fs::write(format!("{DEVICES}/devices.allow"), device).doing("allow devices")?;
         }
-        files.push(entrance(DEVICES)?);
+        groups.entrances.push(entrance(DEVICES)?);
     }
-    Ok(Entrances { files })
+    Ok(groups)
 }
 
-/// In thousandths of a vCPU; 0: none.
-pub fn set_cpu_quota(milli: u32) -> Result<(), Failure> {
-    set("cpu.max", &cpu_max(milli))
+impl Groups {
+    /// From now on. Memory comes first, as the one that can be refused.
+    pub fn limit(&self, limits: &Limits) -> Result<(), Failure> {
+        let plugged_bytes = memory::plugged(self.blocks).doing("take new memory")?;
+        if plugged_bytes < limits.plugged_bytes {
+            let missing = limits.plugged_bytes - plugged_bytes;
+            return Err(Failure::internal(format!(
+                "{missing} bytes of the machine's memory are not there yet"
+            )));
+        }
+        // The kernel keeps 64 bytes of each page for itself.
+        let most = self.memory_bytes + (plugged_bytes - plugged_bytes / 64);
+        let memory_bytes = if limits.memory_bytes == 0 { most } else { limits.memory_bytes.min(most) };
+        make_room(memory_bytes)?;
+        set("memory.max", &memory_bytes.to_string())?;
+        let pids = if limits.pids_max == 0 { "max".to_owned() } else { limits.pids_max.to_string() };
+        set("pids.max", &pids)?;
+        set("cpu.max", &cpu_max(limits.cpu_quota_milli))
+    }
+}
+
+/// A limit below what is held would have the kernel kill somebody. What can be read again is given back first.
+fn make_room(memory_bytes: u64) -> Result<(), Failure> {
+    let held = || -> Result<u64, Failure> {
+        Ok(number(&fs::read_to_string(format!("{WORKLOAD}/memory.current")).doing("read the memory in use")?))
+    };
+    let over = held()?.saturating_sub(memory_bytes);
+    if over > 0 {
+        // It fails where not all of that can be given back; what matters is what is held then.
+        let _ = set("memory.reclaim", &over.to_string());
+    }
+    match held()? {
+        used if used > memory_bytes => Err(Failure::internal(format!(
+            "unable to set memory limit to {memory_bytes} (current usage: {used})"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn cpu_max(milli: u32) -> String {

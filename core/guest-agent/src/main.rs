@@ -11,12 +11,14 @@ mod boot;
 mod caps;
 mod cgroup;
 mod channel;
+mod devices;
 mod disks;
 mod failure;
 mod files;
 mod init;
 mod journal;
 mod lookup;
+mod memory;
 mod network;
 mod own_files;
 mod ports;
@@ -57,8 +59,9 @@ fn main() {
 fn serve() -> Result<(), Failure> {
     boot::mount_basics()?;
     boot::load_modules()?;
+    let drivers = devices::Drivers::take()?;
     boot::leave_initramfs()?;
     let channel = ports::open(CHANNEL_PORT)?;
     let journal = ports::open(JOURNAL_PORT)?;
-    agent::Agent::new(channel, journal)?.run()
+    agent::Agent::new(channel, journal, drivers)?.run()
 }

@@ -3,7 +3,7 @@
 //!
 //! A socket that closes on exec carries the reason if it does not get there.
 
-use crate::cgroup::Entrances;
+use crate::cgroup::Groups;
 use crate::failure::{Doing, Failure};
 use crate::lookup::{self, Candidate};
 use crate::report::{self, Report};
@@ -42,25 +42,20 @@ pub enum Place<'a> {
 struct Plan<'a> {
     process: &'a Process,
     place: Place<'a>,
-    entrances: &'a Entrances,
+    groups: &'a Groups,
     theirs: Theirs,
     report: Report,
 }
 
 /// Returns when the program runs, or says why it does not.
-pub fn spawn(
-    process: &Process,
-    stdio: Stdio,
-    place: Place<'_>,
-    entrances: &Entrances,
-) -> Result<Spawned, Failure> {
+pub fn spawn(process: &Process, stdio: Stdio, place: Place<'_>, groups: &Groups) -> Result<Spawned, Failure> {
     let (ours, theirs) = stdio::make(stdio)?;
     let (listener, report) = report::pair()?;
     let flags = match place {
         Place::First(_) => libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC,
         Place::Beside(_) => 0,
     };
-    let plan = Plan { process, place, entrances, theirs, report };
+    let plan = Plan { process, place, groups, theirs, report };
     let Some(pid) = sys::clone(flags).doing("make a process")? else {
         drop(listener);
         plan.report.failure(&plan.become_process());
@@ -90,7 +85,7 @@ impl Plan<'_> {
         sys::umask(0);
         fs::write("/proc/self/oom_score_adj", process.oom_score_adj.to_string())
             .doing("be a process like others")?;
-        for mut entrance in &self.entrances.files {
+        for mut entrance in &self.groups.entrances {
             entrance.write_all(b"0").doing("enter the container's group")?;
         }
         let mut parent = None;

@@ -50,6 +50,7 @@ pub fn enter(interior: &Interior) -> Result<(), Failure> {
     sys::unshare(libc::CLONE_NEWCGROUP).doing("hide the agent's cgroups")?;
     mount("cgroup", "/sys/fs/cgroup", "cgroup2", NOTHING | writable, "")?;
     devices(interior.shm_bytes)?;
+    crate::devices::make(interior)?;
     place(&interior.tmpfs, &volumes)?;
     for (name, tree) in own_files {
         let target = Path::new("/etc").join(name);

@@ -2,7 +2,8 @@
 
 use crate::{cgroup, sys};
 use bulkhead_guest_protocol::watch::{
-    COMMAND_BYTES_MAX, COMMANDS_BYTES_MAX, DeviceUsage, FIGURES_MAX, PROCESSES_MAX, Process, Processes, Usage,
+    COMMAND_BYTES_MAX, COMMANDS_BYTES_MAX, DeviceUsage, FIGURES_MAX, InterfaceUsage, PROCESSES_MAX, Process,
+    Processes, Traffic, Usage,
 };
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -123,7 +124,29 @@ pub fn usage() -> std::io::Result<Usage> {
     cgroup::usage(&mut usage)?;
     usage.system_ns = uptime_ns()?.saturating_mul(u64::from(usage.cpus));
     usage.devices = disks(&fs::read_to_string("/proc/diskstats")?);
+    usage.interfaces = interfaces(&fs::read_to_string("/proc/net/dev")?, |name| {
+        fs::exists(format!("/sys/class/net/{name}/device")).unwrap_or(false)
+    });
     Ok(usage)
+}
+
+/// Those that are devices of the machine: others lead nowhere but into it.
+fn interfaces(dev: &str, is_device: impl Fn(&str) -> bool) -> Vec<InterfaceUsage> {
+    let interface = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        let name = name.trim();
+        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let traffic = |at: usize| match numbers.get(at..)? {
+            [bytes, packets, errors, dropped, ..] => {
+                Some(Traffic { bytes: *bytes, packets: *packets, errors: *errors, dropped: *dropped })
+            }
+            _ => None,
+        };
+        // Eight figures of what was received stand before those of what was sent.
+        let (received, sent) = (traffic(0)?, traffic(8)?);
+        is_device(name).then(|| InterfaceUsage { name: name.to_owned(), received, sent })
+    };
+    dev.lines().filter_map(interface).take(FIGURES_MAX).collect()
 }
 
 /// Of the machine, which is the container's alone: its group does not count what is written back later.
@@ -201,6 +224,17 @@ mod tests {
         let expect =
             DeviceUsage { major: 8, minor: 16, read_bytes: 1024, write_bytes: 3072, reads: 3, writes: 4 };
         assert_eq!(disks(text), [expect]);
+    }
+
+    #[test]
+    fn interfaces_of_the_machine_are_counted() {
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop|bytes\n\
+                    \x20   lo:  90 9 0 0 0 0 0 0  90 9 0 0 0 0 0 0\n  eth0: 70 7 1 2 0 0 0 3 50 5 3 4 0 0 0 0\n";
+        let received = Traffic { bytes: 70, packets: 7, errors: 1, dropped: 2 };
+        let sent = Traffic { bytes: 50, packets: 5, errors: 3, dropped: 4 };
+        let expect = InterfaceUsage { name: "eth0".into(), received, sent };
+        assert_eq!(interfaces(text, |name| name != "lo"), [expect]);
+        assert_eq!(interfaces("eth0: 1 2 3\n", |_| true), []);
     }
 
     #[test]

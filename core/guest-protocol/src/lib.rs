@@ -16,9 +16,13 @@ pub mod network;
 pub mod volumes;
 pub mod watch;
 
-/// Protocol versions that this build speaks, oldest and newest.
-pub const PROTOCOL_MIN: u16 = 1;
-pub const PROTOCOL_MAX: u16 = 1;
+/// Protocol versions that this build speaks, oldest and newest. Messages have no names of fields in them: the first
+/// change of any after a release makes a new version. A server that takes over a machine with an agent of a version
+/// that it does not speak leaves it alone: the journal's form never changes, so that output and exit are read all the
+/// same, and all else is refused with the versions named, until the container starts anew. So [`message::RequestBody::Hello`],
+/// [`message::Hello`], [`message::ReplyBody::Refused`] and their places among the others never change either.
+pub const PROTOCOL_MIN: u16 = 2;
+pub const PROTOCOL_MAX: u16 = 2;
 
 /// Names of the two virtio-serial ports.
 pub const CHANNEL_PORT: &str = "bulkhead.channel";

@@ -88,10 +88,8 @@ pub enum RequestBody {
     Leave {
         stream: u32,
     },
-    /// Other limits for what runs; 0: none.
-    Limits {
-        cpu_quota_milli: u32,
-    },
+    /// Other limits for what runs. Refused as a whole while it holds more memory than it would be allowed.
+    Limits(Limits),
     /// Ends a process beside the container's own, at once. No reply.
     Kill {
         stream: u32,
@@ -208,20 +206,41 @@ pub struct Interior {
     /// Parents before what is below them.
     pub tmpfs: Vec<Tmpfs>,
     pub volumes: Volumes,
+    /// Beside those that every container has.
+    pub devices: Vec<Device>,
     /// Size of /dev/shm; 0: there is none.
     pub shm_bytes: u64,
     /// `net.core.somaxconn` and its value.
     pub sysctls: Vec<(String, String)>,
     pub masked_paths: Vec<String>,
     pub read_only_paths: Vec<String>,
-    /// What the container may take; less where the machine has less. 0: all that there is.
+    pub limits: Limits,
+    /// The agent's own program reaps and forwards signals, with the container's process as its child.
+    pub init: bool,
+}
+
+/// What all processes of a container may take together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Quota in thousandths of a vCPU, where it is less than the machine has; 0: none.
+    pub cpu_quota_milli: u32,
+    /// Never more than the machine has, less what its kernel and the agent need; 0: all of that.
     pub memory_bytes: u64,
     /// 0: no limit.
     pub pids_max: u32,
-    /// Quota in thousandths of a vCPU, where it is less than the machine has; 0: none.
-    pub cpu_quota_milli: u32,
-    /// The agent's own program reaps and forwards signals, with the container's process as its child.
-    pub init: bool,
+    /// Of the machine's memory, what came since its start: such limits are refused until the kernel has all of it.
+    pub plugged_bytes: u64,
+}
+
+/// A device of the guest that a container gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// As the guest has it: `/dev/fuse`.
+    pub source: String,
+    /// Where the container finds it.
+    pub target: String,
+    /// Letters of `rwm`: to read, to write, to make nodes of it.
+    pub access: String,
 }
 
 /// A file system in memory.

@@ -8,7 +8,7 @@ pub const PROCESSES_MAX: usize = 1024;
 /// Most bytes of command lines in one answer, and of one.
 pub const COMMANDS_BYTES_MAX: usize = 256 << 10;
 pub const COMMAND_BYTES_MAX: usize = 4 << 10;
-/// Most figures of memory, and devices.
+/// Most figures of memory, devices, and interfaces.
 pub const FIGURES_MAX: usize = 128;
 
 /// The processes of a container, by their numbers in it.
@@ -76,6 +76,25 @@ pub struct Usage {
     /// 0: no limit.
     pub pids_limit: u64,
     pub devices: Vec<DeviceUsage>,
+    /// On networks; what is only inside is not among them.
+    pub interfaces: Vec<InterfaceUsage>,
+}
+
+/// Of a network interface, since the machine's start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceUsage {
+    /// `eth0`.
+    pub name: String,
+    pub received: Traffic,
+    pub sent: Traffic,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    pub bytes: u64,
+    pub packets: u64,
+    pub errors: u64,
+    pub dropped: u64,
 }
 
 /// Of a block device.

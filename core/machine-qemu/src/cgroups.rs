@@ -22,6 +22,13 @@ pub(crate) enum Cgroups {
     None,
 }
 
+/// What a machine has at a time, as its guest sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) cpu_milli: u32,
+    pub(crate) memory_bytes: u64,
+}
+
 /// What one machine may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Share {
@@ -31,14 +38,14 @@ pub(crate) struct Share {
 
 impl Share {
     /// While it boots a machine may use its vCPUs in full: on a fraction of one, the boot would take many times as long.
-    pub(crate) fn booting(spec: &MachineSpec) -> Self {
-        Self::whole(spec.vcpus, spec.memory_bytes)
+    pub(crate) fn booting(spec: &MachineSpec, size: Size) -> Self {
+        Self::whole(spec.vcpus, size.memory_bytes)
     }
 
-    pub(crate) fn running(spec: &MachineSpec) -> Self {
+    pub(crate) fn running(size: Size) -> Self {
         // A quota below this would starve the threads that serve the guest's disks and ports.
-        let cpu_milli = u64::from(spec.cpu_milli.max(50));
-        Self { cpu_milli, memory_bytes: spec.memory_bytes.saturating_add(OVERHEAD_BYTES) }
+        let cpu_milli = u64::from(size.cpu_milli.max(50));
+        Self { cpu_milli, memory_bytes: size.memory_bytes.saturating_add(OVERHEAD_BYTES) }
     }
 
     /// All of that many vCPUs, and that much memory.

@@ -1,6 +1,6 @@
 //! From a spec to a running QEMU: opens what it needs, writes it down, lets it go.
 
-use crate::cgroups::Share;
+use crate::cgroups::{Share, Size};
 use crate::memfd;
 use crate::networks::tap;
 use crate::plan::{self, LAYERS_MAX, LaunchPlan, Origin, SPARE_PORTS, VOLUMES_MAX};
@@ -108,9 +108,10 @@ fn launch_into(
     let waiting = fork(shared, spec, uid, folder, &inherited, &log)
         .map_err(MachineError::io("preparing the hypervisor process"))?;
     let process = ProcessId::of(waiting.pid).map_err(MachineError::io("finding the hypervisor process"))?;
+    let size = Size { cpu_milli: spec.cpu_milli, memory_bytes: spec.memory_bytes };
     shared
         .cgroups
-        .enter(&spec.id, Share::booting(spec), process.pid)
+        .enter(&spec.id, Share::booting(spec, size), process.pid)
         .map_err(MachineError::io("limiting the hypervisor process"))?;
     let ports = spec
         .nics
@@ -122,7 +123,9 @@ fn launch_into(
         .collect();
     let cloned = template
         .map(|template| Cloned { template: template.name.clone(), memory: inherited.memory.as_raw_fd() });
-    let record = Record { spec: spec.clone(), process, uid, since: chrono::Utc::now(), ports, cloned };
+    let since = chrono::Utc::now();
+    let (modules, granted_bytes) = (Vec::new(), 0);
+    let record = Record { spec: spec.clone(), process, uid, since, ports, cloned, modules, granted_bytes };
     let pidfd = Pidfd::open(&record.process)
         .and_then(|found| found.ok_or_else(|| io::Error::other("it ended before it was started")))
         .map_err(MachineError::io("watching the hypervisor process"))?;

@@ -3,10 +3,11 @@
 //! The truth is on the disk and in `/proc`; what is kept here is only who watches which machine. So a server that was
 //! killed and started again finds every machine as it is.
 
+use crate::cgroups::Size;
 use crate::channel::{AgentStream, Hangup};
-use crate::hotplug::{NicChange, What};
+use crate::hotplug::{Change, Modules, What};
 use crate::launch::{self, Launched};
-use crate::plan::SPARE_PORTS;
+use crate::plan::{MEMORY_GROWTH_MIB, MEMORY_SLOTS, SPARE_PORTS};
 use crate::process::Pidfd;
 use crate::record::{MachineFolder, Record};
 use crate::shared::Shared;
@@ -16,9 +17,11 @@ use async_trait::async_trait;
 use bulkhead_machine::networks::Nic;
 use bulkhead_machine::state::{MachineState, StartStep};
 use bulkhead_machine::templates::TemplateFacts;
-use bulkhead_machine::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
+use bulkhead_machine::{
+    Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines, MemoryFacts,
+};
 use bulkhead_model::{Boot, ContainerId, EndpointId, VolumeId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
@@ -41,8 +44,8 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a clone may take to have all of its state.
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
-/// For the guest to see an interface go.
-const NIC_DEADLINE: Duration = Duration::from_secs(20);
+/// For QEMU to take something in, and for the guest to see an interface go.
+const PLUG_DEADLINE: Duration = Duration::from_secs(20);
 const CHANGES_KEPT: usize = 1024;
 
 #[derive(Debug, Clone)]
@@ -67,10 +70,10 @@ struct Inner {
 struct Live {
     kill: mpsc::Sender<String>,
     freeze: mpsc::Sender<bool>,
-    cpu_milli: watched::Sender<u32>,
+    size: watched::Sender<Size>,
     /// Which volume's disk has become how large.
     grow: mpsc::Sender<(usize, u64)>,
-    nics: mpsc::Sender<NicChange>,
+    changes: mpsc::Sender<Change>,
     /// Becomes true when it has its state: a clone is not there before.
     loaded: watched::Receiver<bool>,
     /// Whether its vCPUs stand still, once that is known.
@@ -261,35 +264,45 @@ impl QemuMachines {
             inner.shared.networks.open_tap(vch, &wanted).map_err(MachineError::io("joining a network"))
         };
         let tap = self.blocking("joining a network", open).await?;
-        self.change_nics(id, What::Plug { port, mac: nic.mac, tap }).await?;
-        self.record_ports(id, |ports| drop(ports.insert(port, nic.clone())))
+        self.change(id, What::Plug { port, mac: nic.mac, tap }).await?;
+        self.rewrite(id, |record| drop(record.ports.insert(port, nic.clone())))
     }
 
-    async fn change_nics(&self, id: &ContainerId, what: What) -> Result<(), MachineError> {
-        let doing = "changing an interface of a running machine";
-        let nics = lock(&self.0.live).get(id).map(|live| live.nics.clone());
-        let nics = nics.ok_or_else(|| MachineError::NoSuchMachine(id.clone()))?;
+    async fn change(&self, id: &ContainerId, what: What) -> Result<Modules, MachineError> {
+        let doing = match what {
+            What::Plug { .. } | What::Unplug { .. } => "changing an interface of a running machine",
+            What::Grow { .. } => "giving a running machine more memory",
+        };
+        let changes = lock(&self.0.live).get(id).map(|live| live.changes.clone());
+        let changes = changes.ok_or_else(|| MachineError::NoSuchMachine(id.clone()))?;
         let (done, outcome) = oneshot::channel();
         let change = async {
-            nics.send(NicChange { what, done }).await.map_err(io::Error::other)?;
+            changes.send(Change { what, done }).await.map_err(io::Error::other)?;
             outcome.await.map_err(io::Error::other)?
         };
-        let changed = tokio::time::timeout(NIC_DEADLINE, change).await;
+        let changed = tokio::time::timeout(PLUG_DEADLINE, change).await;
         changed.map_err(io::Error::from).flatten().map_err(MachineError::io(doing))
     }
 
-    fn record_ports(
-        &self,
-        id: &ContainerId,
-        change: impl FnOnce(&mut BTreeMap<usize, Nic>),
-    ) -> Result<(), MachineError> {
+    fn rewrite(&self, id: &ContainerId, change: impl FnOnce(&mut Record)) -> Result<(), MachineError> {
         let folder = self.0.folder(id);
         let write = || {
             let mut record = folder.record()?.ok_or(io::ErrorKind::NotFound)?;
-            change(&mut record.ports);
+            change(&mut record);
             folder.write_record(&record)
         };
-        write().map_err(MachineError::io("writing down the machine's interfaces"))
+        write().map_err(MachineError::io("writing down what the machine has"))
+    }
+
+    fn resize(&self, id: &ContainerId, change: impl FnOnce(&mut Size)) -> Result<(), MachineError> {
+        // The watching task ends with the machine.
+        match lock(&self.0.live).get(id).filter(|live| !live.size.is_closed()) {
+            Some(live) => {
+                live.size.send_modify(change);
+                Ok(())
+            }
+            None => Err(MachineError::NoSuchMachine(id.clone())),
+        }
     }
 
     /// Waits until the end of a machine whose process is gone, or was killed, is written down.
@@ -347,9 +360,10 @@ impl Inner {
         let (kill, kill_requests) = mpsc::channel(1);
         let (freeze, freeze_requests) = mpsc::channel(1);
         let (grow, grow_requests) = mpsc::channel(1);
-        let (nics, nic_changes) = mpsc::channel(1);
+        let (plug, plug_changes) = mpsc::channel(1);
         let (frozen, is_frozen) = watched::channel(None);
-        let (cpu_milli, cpu_share) = watched::channel(record.spec.cpu_milli);
+        let memory_bytes = record.spec.memory_bytes.max(record.granted_bytes);
+        let (size, is_size) = watched::channel(Size { cpu_milli: record.spec.cpu_milli, memory_bytes });
         let (loaded, is_loaded) = watched::channel(state.is_none());
         let (over, is_over) = watched::channel(false);
         // SAFETY: it owns its descriptor, which stays open and the same as long as it lives.
@@ -361,18 +375,18 @@ impl Inner {
             log,
             kill: kill_requests,
             freeze: freeze_requests,
-            cpu_share,
+            size: is_size,
             grow: grow_requests,
             frozen,
-            nics: nic_changes,
+            changes: plug_changes,
             load: state.map(|descriptor| Load { descriptor, done: loaded }),
         };
         let live = Live {
             kill,
             freeze,
-            cpu_milli,
+            size,
             grow,
-            nics,
+            changes: plug,
             loaded: is_loaded,
             frozen: is_frozen,
             over: is_over,
@@ -439,10 +453,16 @@ fn facts(state: MachineState, record: Option<Record>, paused: bool) -> Option<Ma
         }
         MachineState::Ended { reason, .. } => Condition::Ended { reason },
     };
+    let (plugged_bytes, memory_bytes) = (record.plugged_bytes(), record.usable_bytes());
+    let memory_bytes_max = match record.modules.len() < MEMORY_SLOTS {
+        true => record.spec.memory_bytes.saturating_add(MEMORY_GROWTH_MIB << 20),
+        false => memory_bytes,
+    };
     let nics = record.ports.into_values().map(|nic| nic.endpoint).collect();
     let boot = if record.cloned.is_some() { Boot::Clone } else { Boot::Cold };
     let MachineSpec { id, vch, server, run, vcpus, token, .. } = record.spec;
-    Some(MachineFacts { id, vch, server, run, vcpus, token, boot, nics, condition })
+    let memory = MemoryFacts { memory_bytes, plugged_bytes, memory_bytes_max };
+    Some(MachineFacts { id, vch, server, run, vcpus, memory, token, boot, nics, condition })
 }
 
 #[async_trait]
@@ -541,12 +561,22 @@ impl Machines for QemuMachines {
     }
 
     async fn set_cpu_share(&self, id: &ContainerId, cpu_milli: u32) -> Result<(), MachineError> {
-        // The watching task ends with the machine.
-        let sent = lock(&self.0.live).get(id).map(|live| live.cpu_milli.send(cpu_milli));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) | None => Err(MachineError::NoSuchMachine(id.clone())),
+        self.resize(id, |size| size.cpu_milli = cpu_milli)
+    }
+
+    async fn grow_memory(&self, id: &ContainerId, bytes: u64) -> Result<(), MachineError> {
+        let _act = self.act(id).await;
+        let record = self.running(id).await?;
+        // The host grants it first: its guest may use it at once.
+        self.rewrite(id, |record| record.granted_bytes = record.granted_bytes.max(bytes))?;
+        self.resize(id, |size| size.memory_bytes = size.memory_bytes.max(bytes))?;
+        if bytes <= record.usable_bytes() {
+            return Ok(());
         }
+        let missing = bytes.saturating_sub(Class::of(&record.spec).usable_bytes());
+        // The guest's kernel takes its part of it.
+        let modules = self.change(id, What::Grow { bytes: missing.saturating_add(missing / 30) }).await?;
+        self.rewrite(id, |record| record.modules = modules)
     }
 
     async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError> {
@@ -577,8 +607,8 @@ impl Machines for QemuMachines {
         else {
             return Ok(());
         };
-        self.change_nics(id, What::Unplug { port }).await?;
-        self.record_ports(id, |ports| drop(ports.remove(&port)))
+        self.change(id, What::Unplug { port }).await?;
+        self.rewrite(id, |record| drop(record.ports.remove(&port)))
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {

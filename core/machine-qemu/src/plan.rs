@@ -29,6 +29,13 @@ pub(crate) const VOLUMES_MAX: usize = 64;
 /// Hot-plug ports for network interfaces, each of which may come and go while the machine runs.
 pub(crate) const SPARE_PORTS: usize = bulkhead_model::network::NETWORKS_PER_CONTAINER_MAX;
 
+/// Places for memory that comes to a running machine; a module each time.
+pub(crate) const MEMORY_SLOTS: usize = 16;
+/// What the guest's kernel takes memory in.
+pub(crate) const MEMORY_BLOCK_BYTES: u64 = 128 << 20;
+/// Most memory that can come: as addresses it costs nothing, and it has to fit in those of a processor.
+pub(crate) const MEMORY_GROWTH_MIB: u64 = 128 << 10;
+
 /// What executes guest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
@@ -156,10 +163,11 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
             line.option("-cpu", "max,-erms,-fsrm");
         }
     }
-    // No maxcpus and no memory slots: each possible CPU costs the guest memory, and a memory range above 4 GiB makes
-    // its kernel reserve 64 MiB for bounce buffers. Both are part of what a snapshot depends on, should they come.
+    // No maxcpus: each possible CPU costs the guest memory. Places for memory cost it none, as long as its kernel makes
+    // no bounce buffers (`swiotlb`, below). Both are part of what a snapshot depends on.
     line.option("-smp", plan.vcpus.to_string());
-    line.option("-m", format!("{}M", plan.memory_mib));
+    let most_mib = plan.memory_mib + MEMORY_GROWTH_MIB;
+    line.option("-m", format!("{}M,slots={MEMORY_SLOTS},maxmem={most_mib}M", plan.memory_mib));
     // Memory is a file in any case: what a machine was captured with is what its clones must have.
     let share = match plan.origin {
         Origin::Boot => "on",
@@ -180,9 +188,11 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
 fn boot(line: &mut Line) {
     line.option("-kernel", KERNEL_PATH);
     line.option("-initrd", INITRD_PATH);
+    // All devices reach all memory, so that 64 MiB of bounce buffers would serve nobody: without `swiotlb` the kernel
+    // sets them aside wherever there could be memory above 4 GiB.
     line.option(
         "-append",
-        "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp panic=-1",
+        "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp swiotlb=noforce panic=-1",
     );
 }
 

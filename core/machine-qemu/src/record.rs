@@ -12,6 +12,7 @@
 //! A folder without `machine.json` never became a machine.
 
 use crate::process::ProcessId;
+use crate::templates::Class;
 use bulkhead_machine::MachineSpec;
 use bulkhead_machine::networks::Nic;
 use bulkhead_machine::state::MachineState;
@@ -38,6 +39,25 @@ pub(crate) struct Record {
     /// `None`: it booted.
     #[serde(default)]
     pub(crate) cloned: Option<Cloned>,
+    /// Sizes of the memory modules that came since its start, in bytes.
+    #[serde(default)]
+    pub(crate) modules: Vec<u64>,
+    /// What its container was allowed after its start, where that is more.
+    #[serde(default)]
+    pub(crate) granted_bytes: u64,
+}
+
+impl Record {
+    /// Of memory that came since its start.
+    pub(crate) fn plugged_bytes(&self) -> u64 {
+        self.modules.iter().sum()
+    }
+
+    /// What its container may be allowed of what it has. Of what was plugged in, the guest's kernel takes its part.
+    pub(crate) fn usable_bytes(&self) -> u64 {
+        let plugged = self.plugged_bytes();
+        Class::of(&self.spec).usable_bytes().saturating_add(plugged - plugged / 32)
+    }
 }
 
 /// What a machine was cloned from.

@@ -3,15 +3,14 @@
 //! Why a machine ended is said by QEMU in an event just before it exits. If no server listened, the process is simply
 //! gone; a panicked guest, however, stands still until somebody has read its console.
 
-use crate::cgroups::Share;
-use crate::hotplug::{Changes, NicChange};
+use crate::cgroups::{Share, Size};
+use crate::hotplug::{Change, Changes};
 use crate::plan;
 use crate::process::Pidfd;
 use crate::qmp::{Message, Qmp};
 use crate::record::{MachineFolder, Record, UNKNOWN_END};
 use crate::shared::Shared;
 use crate::templates;
-use bulkhead_machine::MachineSpec;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
@@ -42,8 +41,8 @@ pub(crate) mod command {
     pub(super) const GROW: u64 = 6;
     pub(super) const PREPARE_LOAD: u64 = 7;
     pub(super) const LOAD: u64 = 8;
-    /// From here on: changes of interfaces, each with numbers of its own.
-    pub(crate) const NICS: u64 = 1000;
+    /// From here on: changes of what is plugged in, each with numbers of its own.
+    pub(crate) const CHANGES: u64 = 1000;
 }
 
 /// What a clone has to do before it is a machine.
@@ -67,10 +66,10 @@ pub(crate) struct Watch {
     pub(crate) grow: mpsc::Receiver<(usize, u64)>,
     /// Whether they do; `None`: not known yet.
     pub(crate) frozen: watched::Sender<Option<bool>>,
-    /// What the machine is to have once it has booted, in thousandths of a vCPU.
-    pub(crate) cpu_share: watched::Receiver<u32>,
-    /// Interfaces that are to come or go.
-    pub(crate) nics: mpsc::Receiver<NicChange>,
+    /// What the machine is to have; of CPU time, once it has booted.
+    pub(crate) size: watched::Receiver<Size>,
+    /// What is to be plugged in or out.
+    pub(crate) changes: mpsc::Receiver<Change>,
     pub(crate) load: Option<Load>,
 }
 
@@ -119,7 +118,7 @@ impl Watch {
                     let arguments = json!({ "node-name": plan::volume_node(volume), "size": size });
                     send(&mut qmp, command::GROW, "block_resize", arguments).await;
                 }
-                Some(change) = self.nics.recv(), if !changes.is_busy() => changes.begin(change, &mut qmp).await,
+                Some(change) = self.changes.recv(), if !changes.is_busy() => changes.begin(change, &mut qmp).await,
                 Some(reason) = self.kill.recv(), if ending.kill_at.is_none() => {
                     ending.quit(reason, &mut qmp).await;
                 }
@@ -131,9 +130,9 @@ impl Watch {
                 }
                 () = sleep_until(boot_over), if !tight => {
                     tight = true;
-                    self.tighten();
+                    self.limit(tight);
                 }
-                Ok(()) = self.cpu_share.changed(), if tight => self.tighten(),
+                Ok(()) = self.size.changed() => self.limit(tight),
             }
         }
         // The end may have been seen before its reason was read. With the process gone the connection has an end, too.
@@ -207,10 +206,11 @@ impl Watch {
         BOOT_TIME.saturating_sub(age)
     }
 
-    fn tighten(&mut self) {
-        let spec = MachineSpec { cpu_milli: *self.cpu_share.borrow_and_update(), ..self.record.spec.clone() };
-        if let Err(error) = self.shared.cgroups.set(&spec.id, Share::running(&spec)) {
-            tracing::warn!(container.id = %spec.id, %error, "the machine keeps the CPU share that it had");
+    fn limit(&mut self, tight: bool) {
+        let (spec, size) = (&self.record.spec, *self.size.borrow_and_update());
+        let share = if tight { Share::running(size) } else { Share::booting(spec, size) };
+        if let Err(error) = self.shared.cgroups.set(&spec.id, share) {
+            tracing::warn!(container.id = %spec.id, %error, "the machine keeps the share of the host that it had");
         }
     }
 

@@ -5,11 +5,14 @@
 
 use crate::agent::{AgentClient, AgentError};
 use crate::{
-    BackEnd, Condition, Disks, Extent, JournalChunk, MachineError, MachineFacts, MachineSpec, VolumeDisk,
+    BackEnd, Condition, Disks, Extent, JournalChunk, MachineError, MachineFacts, MachineSpec, MemoryFacts,
+    VolumeDisk,
 };
 use async_trait::async_trait;
 use bulkhead_guest_protocol::journal::{Body, Exited, Reader, Record};
-use bulkhead_guest_protocol::message::{AgentState, Interior, Process, ReplyBody, RequestBody, Start, Stdio};
+use bulkhead_guest_protocol::message::{
+    AgentState, Interior, Limits, Process, ReplyBody, RequestBody, Start, Stdio,
+};
 use bulkhead_model::volume::VolumePlace;
 use bulkhead_model::{Boot, ContainerId, Digest, ServerId, VchId, VolumeId};
 use std::error::Error;
@@ -88,6 +91,7 @@ macro_rules! conformance {
             a_command_that_is_not_there_is_told,
             a_kill_is_final_and_may_be_repeated,
             a_paused_machine_stands_still_until_it_is_resumed,
+            memory_comes_to_what_runs,
             an_end_wakes_whoever_listens,
             a_deleted_machine_starts_anew_and_its_journal_goes_on,
             a_new_channel_ends_the_last,

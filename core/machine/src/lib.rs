@@ -104,12 +104,22 @@ pub struct MachineFacts {
     pub run: u32,
     /// It was started with; it has no more.
     pub vcpus: u32,
+    pub memory: MemoryFacts,
     pub token: [u8; 32],
     /// How it came to life; a back end that has nothing to clone from boots.
     pub boot: Boot,
     /// Of its interfaces.
     pub nics: Vec<EndpointId>,
     pub condition: Condition,
+}
+
+/// What the container of a machine may take of its memory, and could while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryFacts {
+    pub memory_bytes: u64,
+    /// Of the machine's memory, what came since its start.
+    pub plugged_bytes: u64,
+    pub memory_bytes_max: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +215,10 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// Another share of CPU time for a machine that runs, in thousandths of a vCPU; it has the vCPUs that it was started
     /// with. Holds until its end or the server's. A machine that is not running is [`MachineError::NoSuchMachine`].
     async fn set_cpu_share(&self, id: &ContainerId, cpu_milli: u32) -> Result<(), MachineError>;
+
+    /// Lets the container of a running machine have so much memory: what is missing for that is plugged in, and the guest
+    /// sees it a moment later. None is taken away. More than [`MemoryFacts::memory_bytes_max`] is an error.
+    async fn grow_memory(&self, id: &ContainerId, bytes: u64) -> Result<(), MachineError>;
 
     /// Lets a running machine see the disk of a volume as large as it was made, by and by. Fine if the machine has none
     /// such.

@@ -49,6 +49,7 @@ actions! {
     ImagePull = "image.pull",
     ImageTag = "image.tag",
     ImageRemove = "image.remove",
+    ImagePrune = "image.prune",
     ImageLoad = "image.load",
     ImageSave = "image.save",
     NetworkList = "network.list",
@@ -116,6 +117,7 @@ impl Action {
             | Action::ImagePull
             | Action::ImageTag
             | Action::ImageRemove
+            | Action::ImagePrune
             | Action::ImageLoad
             | Action::ImageSave
             | Action::VolumeCreate

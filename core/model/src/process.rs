@@ -50,6 +50,30 @@ pub struct ProcessOptions {
     pub init: bool,
     pub pids_max: Option<u32>,
     pub oom_score_adj: i16,
+    pub devices: Vec<Device>,
+}
+
+/// What guests have to give.
+pub const GUEST_DEVICES: [&str; 8] = [
+    "/dev/fuse",
+    "/dev/net/tun",
+    // Every container has these, by their own names.
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+];
+
+/// A device of the guest for a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// One of [`GUEST_DEVICES`].
+    pub source: String,
+    pub target: String,
+    /// Letters of `rwm`.
+    pub access: String,
 }
 
 /// A file system in memory.

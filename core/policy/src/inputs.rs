@@ -193,6 +193,8 @@ fn add_container(
         init: _,
         pids_max: _,
         oom_score_adj: _,
+        // Of its own guest.
+        devices: _,
     } = process;
     let NetworkOptions {
         endpoints,

@@ -16,7 +16,7 @@ use bulkhead_model::{Container, ContainerId, Digest, ServerId, VchId, Volume};
 pub(crate) use limits::live;
 
 use columns::{decode, goal_name, insert, status_columns};
-use limits::{check_count, check_name, reserve};
+use limits::{check_count, check_name, memory_is_there, reserve};
 use sqlx::PgConnection;
 
 /// The channel on which a changed desired state is told, with the container's id: for drivers in other servers.
@@ -235,7 +235,9 @@ impl Store {
         record: &Record,
     ) -> Result<Vec<Event>, StoreError> {
         let (vch, id) = (old.vch, &old.id);
+        let grows = new.spec.resources.memory_bytes > old.spec.resources.memory_bytes;
         let update = work!(|tx| {
+            let locked = if grows { Some(vchs::lock(tx, vch).await?) } else { None };
             let row =
                 sqlx::query(select_container!("where vch_id = $1 and id = $2 for update of containers"))
                     .bind(vch.0)
@@ -251,6 +253,10 @@ impl Store {
                 return Err(StoreError::Conflict { kind: "container", id: id.to_string() });
             }
             columns::update(tx, new).await?;
+            if let (Some(locked), Status::Starting { .. } | Status::Running { .. }) = (&locked, &found.status)
+            {
+                memory_is_there(tx, locked, vch, id).await?;
+            }
             notify(tx, id).await
         });
         Ok(self.write(Some(vch), record, update).await?.1)

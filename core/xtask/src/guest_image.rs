@@ -34,6 +34,9 @@ const MODULES: [&str; 8] = [
     "virtio_net",
 ];
 
+/// Loaded when a container asks for what they drive.
+const MODULES_LATER: [&str; 2] = ["fuse", "tun"];
+
 /// The agent asks for each disk by its place; without this the kernel looks through all places at boot.
 const PARAMETERS: [(&str, &str); 1] = [("scsi_mod", "scan=manual")];
 
@@ -80,9 +83,12 @@ pub fn build(out: &Path) -> Result<GuestImage> {
     let release = newest_release(&root)?;
     let vmlinuz = read(&root.join("boot").join(format!("vmlinuz-{release}")))?;
     let folder = root.join("lib/modules").join(&release);
-    let modules =
-        load_order(&read_text(&folder.join("modules.dep"))?, &read_text(&folder.join("modules.builtin"))?)?;
-    let initrd = initramfs(&agent, &folder, &modules)?;
+    let (dependencies, builtin) =
+        (read_text(&folder.join("modules.dep"))?, read_text(&folder.join("modules.builtin"))?);
+    let modules = load_order(&MODULES, &dependencies, &builtin)?;
+    let mut later = load_order(&MODULES_LATER, &dependencies, &builtin)?;
+    later.retain(|path| !modules.contains(path));
+    let initrd = initramfs(&agent, &folder, &modules, &later)?;
     let description = json!({
         "kernel": release,
         "agent": env!("CARGO_PKG_VERSION"),
@@ -135,16 +141,16 @@ fn version_key(release: &str) -> Vec<u64> {
 }
 
 /// Paths of the modules below the release's folder, each after what it depends on. What is built in is left out.
-fn load_order(dependencies: &str, builtin: &str) -> Result<Vec<String>> {
+fn load_order(wanted: &[&str], dependencies: &str, builtin: &str) -> Result<Vec<String>> {
     let known: BTreeMap<String, (&str, Vec<&str>)> = dependencies
         .lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(path, needs)| (module_name(path), (path, needs.split_whitespace().collect())))
         .collect();
     let mut order: Vec<String> = Vec::new();
-    for name in MODULES {
-        let Some((path, needs)) = known.get(name) else {
-            if builtin.lines().any(|path| module_name(path) == name) {
+    for name in wanted {
+        let Some((path, needs)) = known.get(*name) else {
+            if builtin.lines().any(|path| module_name(path) == *name) {
                 continue;
             }
             bail!("the kernel has no module `{name}`");
@@ -167,7 +173,7 @@ fn module_name(path: &str) -> String {
     file.split('.').next().unwrap_or(file).replace('-', "_")
 }
 
-fn initramfs(agent: &[u8], folder: &Path, modules: &[String]) -> Result<Vec<u8>> {
+fn initramfs(agent: &[u8], folder: &Path, modules: &[String], later: &[String]) -> Result<Vec<u8>> {
     let mut archive = cpio::Archive::default();
     let mut list = String::new();
     archive.folder("modules")?;
@@ -182,6 +188,13 @@ fn initramfs(agent: &[u8], folder: &Path, modules: &[String]) -> Result<Vec<u8>>
         };
     }
     archive.file("modules.list", list.as_bytes())?;
+    let mut list = String::new();
+    for path in later {
+        let name = module_name(path);
+        archive.file(&format!("modules/{name}.ko"), &read(&folder.join(path))?)?;
+        list += &format!("/modules/{name}.ko\n");
+    }
+    archive.file("modules.later", list.as_bytes())?;
     archive.finish()
 }
 
@@ -227,13 +240,13 @@ mod tests {
                 other => format!("k/{other}.ko:\n"),
             };
         }
-        let order = load_order(&dependencies, "kernel/fs/overlay.ko\n").unwrap();
+        let order = load_order(&MODULES, &dependencies, "kernel/fs/overlay.ko\n").unwrap();
         let start =
             ["kernel/firmware/qemu-fw-cfg.ko", "k/virtio_pci.ko", "k/virtio.ko", "k/virtio_console.ko"];
         assert_eq!(order[..4], start);
         assert_eq!(order[4..7], ["k/scsi-common.ko", "k/scsi_mod.ko", "k/virtio_scsi.ko"]);
         assert!(!order.iter().any(|path| path.contains("overlay")));
-        assert!(load_order("", "").unwrap_err().to_string().contains("qemu_fw_cfg"));
+        assert!(load_order(&MODULES, "", "").unwrap_err().to_string().contains("qemu_fw_cfg"));
     }
 
     #[test]

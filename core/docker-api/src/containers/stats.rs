@@ -7,7 +7,7 @@ use crate::error::{ApiError, chain};
 use crate::reply;
 use crate::time::{NEVER, rfc3339};
 use crate::version::ApiVersion;
-use bulkhead_engine::{EngineError, Sample, Stats, Usage};
+use bulkhead_engine::{EngineError, InterfaceUsage, Sample, Stats, Usage};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
@@ -59,6 +59,10 @@ fn shape(stats: &Stats, version: ApiVersion) -> Map<String, Value> {
         Value::Object(map) => map,
         _ => Map::new(),
     };
+    // Absent where there are none, as with `--network none`.
+    if let Some(usage) = now.filter(|usage| !usage.interfaces.is_empty()) {
+        shape.insert("networks".into(), networks(&usage));
+    }
     if version.since(52) {
         shape.insert("os_type".into(), "linux".into());
     }
@@ -100,6 +104,25 @@ fn pids(usage: &Usage) -> Value {
     json!({ "current": usage.pids, "limit": limit })
 }
 
+fn networks(usage: &Usage) -> Value {
+    let shape = |interface: &InterfaceUsage| {
+        let (received, sent) = (interface.received, interface.sent);
+        json!({
+            "rx_bytes": received.bytes,
+            "rx_packets": received.packets,
+            "rx_errors": received.errors,
+            "rx_dropped": received.dropped,
+            "tx_bytes": sent.bytes,
+            "tx_packets": sent.packets,
+            "tx_errors": sent.errors,
+            "tx_dropped": sent.dropped,
+        })
+    };
+    let all: Map<String, Value> =
+        usage.interfaces.iter().map(|interface| (interface.name.clone(), shape(interface))).collect();
+    all.into()
+}
+
 fn block_devices(usage: Option<&Usage>) -> Value {
     let entries = |values: fn(&bulkhead_engine::DeviceUsage) -> [(&'static str, u64); 2]| match usage {
         None => Value::Null,
@@ -131,7 +154,7 @@ mod tests {
     use super::super::shape::tests::{at, container};
     use super::*;
     use crate::version::NEWEST;
-    use bulkhead_engine::DeviceUsage;
+    use bulkhead_engine::{DeviceUsage, Traffic};
     use bulkhead_model::lifecycle::Status;
     use std::sync::Arc;
 
@@ -155,6 +178,11 @@ mod tests {
             memory: vec![("inactive_file".into(), 100)],
             pids: 4,
             devices: vec![DeviceUsage { major: 8, read_bytes: 7, write_bytes: 5, ..DeviceUsage::default() }],
+            interfaces: vec![InterfaceUsage {
+                name: "eth0".into(),
+                received: Traffic { bytes: 70, packets: 7, errors: 0, dropped: 2 },
+                sent: Traffic { bytes: 50, packets: 5, errors: 1, dropped: 0 },
+            }],
             ..before.clone()
         };
         let shape = Value::Object(shape(&stats(Some(now), Some(before)), NEWEST));
@@ -173,8 +201,11 @@ mod tests {
         assert_eq!(shape["pids_stats"], json!({"current": 4, "limit": u64::MAX}));
         let bytes = &shape["blkio_stats"]["io_service_bytes_recursive"];
         assert_eq!(bytes[1], json!({"major": 8, "minor": 0, "op": "write", "value": 5}));
-        // A container has a loopback interface only.
-        assert!(shape.get("networks").is_none());
+        let network = json!({
+            "rx_bytes": 70, "rx_packets": 7, "rx_errors": 0, "rx_dropped": 2,
+            "tx_bytes": 50, "tx_packets": 5, "tx_errors": 1, "tx_dropped": 0,
+        });
+        assert_eq!(shape["networks"], json!({ "eth0": network }));
         assert_eq!(shape["os_type"], "linux");
     }
 
@@ -186,6 +217,7 @@ mod tests {
         assert!(shape["cpu_stats"].get("system_cpu_usage").is_none());
         assert_eq!(shape["memory_stats"], json!({}));
         assert_eq!(shape["blkio_stats"]["io_service_bytes_recursive"], Value::Null);
+        assert!(shape.get("networks").is_none());
         assert!(shape.get("os_type").is_none());
     }
 }

@@ -77,7 +77,7 @@ pub const HOST_CONFIG: &[(&str, Rule)] = &[
     ("CpuRealtimeRuntime", Discarded(PROCESSORS)),
     ("CpusetCpus", Mapped),
     ("CpusetMems", Discarded(PROCESSORS)),
-    ("Devices", Refused("is not supported: a machine has no devices of the host")),
+    ("Devices", Mapped),
     ("DeviceCgroupRules", Discarded(NO_DEVICES)),
     ("DeviceRequests", Refused("is not supported: could not select a device driver")),
     ("MemoryReservation", Discarded("a machine has all of its memory to itself")),

@@ -3,13 +3,14 @@
 
 pub mod ask;
 pub mod cpu;
+mod devices;
 pub mod fields;
 pub mod health;
 mod links;
 mod log;
 mod mounts;
 pub mod network;
-mod process;
+pub mod process;
 pub mod restart;
 mod tmpfs;
 mod view;

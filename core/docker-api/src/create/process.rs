@@ -1,6 +1,6 @@
 //! How the process is held in its machine: rights, limits, settings. Texts are Docker's where it has some.
 
-use super::tmpfs;
+use super::{devices, tmpfs};
 use crate::error::ApiError;
 use crate::json::Fields;
 use crate::query::clip;
@@ -44,6 +44,7 @@ pub fn options(
         init: host.flag("Init")?,
         pids_max: pids_max(host)?,
         oom_score_adj: oom_score_adj(host)?,
+        devices: devices::read(host.get("Devices"))?,
     })
 }
 
@@ -134,7 +135,7 @@ fn sysctls(host: &Fields) -> Result<std::collections::BTreeMap<String, String>, 
     Ok(sysctls)
 }
 
-fn pids_max(host: &Fields) -> Result<Option<u32>, ApiError> {
+pub fn pids_max(host: &Fields) -> Result<Option<u32>, ApiError> {
     // Zero and less are "no limit".
     let limit = host.integer("PidsLimit")?.filter(|limit| *limit > 0);
     let wide = |limit| u32::try_from(limit).map_err(|_| ApiError::bad(format!("invalid PidsLimit {limit}")));

@@ -2,10 +2,9 @@
 
 use crate::call::{Answer, Call};
 use crate::error::ApiError;
-use crate::query::clip;
 use crate::reply;
 use crate::system::credentials;
-use bulkhead_engine::{EngineError, Pull, PullOutcome, PullProgress, Stage};
+use bulkhead_engine::{Credentials, Engine, EngineError, Pull, PullOutcome, PullProgress, Session, Stage};
 use bulkhead_model::Reference;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -16,11 +15,76 @@ pub async fn post(call: Call) -> Answer {
     let platform = call.query.text("platform").map(str::to_owned);
     let credentials = credentials::from_header(call.header("x-registry-auth"));
     // What fails before the first byte is an error of HTTP: clients that get a 200 look no further.
+    if reference.tag.is_none() && reference.digest.is_none() {
+        let tags = call.engine().tags(&call.session, &reference, &credentials).await?;
+        let (engine, session) = (call.engine().clone(), call.session.clone());
+        let all = AllTags { engine, session, credentials, platform, repository: reference, newer: false };
+        return Ok(reply::stream(&call, reply::JSON, all.lines(tags)));
+    }
     let pull = call.engine().pull(&call.session, reference.clone(), platform, credentials).await?;
     Ok(reply::stream(&call, reply::JSON, lines(pull, reference)))
 }
 
-/// `tag` may be a digest, and the name may hold the tag itself.
+/// A pull of each tag of a repository in turn, until one fails.
+struct AllTags {
+    engine: Engine,
+    session: Session,
+    credentials: Credentials,
+    platform: Option<String>,
+    repository: Reference,
+    /// Whether any of them was.
+    newer: bool,
+}
+
+/// What comes next of [`AllTags`].
+enum Next {
+    Tag(AllTags),
+    Progress(AllTags, Box<Pull>),
+    Over,
+}
+
+impl AllTags {
+    fn lines(self, tags: Vec<String>) -> impl Stream<Item = Bytes> + Send {
+        let mut tags = tags.into_iter();
+        stream::unfold(Next::Tag(self), move |next| {
+            let tag = if matches!(next, Next::Tag(_)) { tags.next() } else { None };
+            async move {
+                match next {
+                    Next::Over => None,
+                    Next::Tag(all) => Some(all.begin(tag).await),
+                    Next::Progress(all, pull) => Some(all.go_on(pull).await),
+                }
+            }
+        })
+    }
+
+    async fn begin(self, tag: Option<String>) -> (Bytes, Next) {
+        let Some(tag) = tag else {
+            return (status(self.newer, &self.repository.familiar_name()), Next::Over);
+        };
+        let reference = Reference { tag: Some(tag), ..self.repository.clone() };
+        let (platform, credentials) = (self.platform.clone(), self.credentials.clone());
+        match self.engine.pull(&self.session, reference.clone(), platform, credentials).await {
+            Ok(pull) => (first(&reference), Next::Progress(self, Box::new(pull))),
+            Err(error) => (reply::error_line(&error.into()), Next::Over),
+        }
+    }
+
+    async fn go_on(mut self, mut pull: Box<Pull>) -> (Bytes, Next) {
+        if let Some(progress) = pull.progress.recv().await {
+            return (reply::line(&step(&progress)), Next::Progress(self, pull));
+        }
+        match pull.outcome().await {
+            Ok(outcome) => {
+                self.newer |= outcome.newer;
+                (digest(&outcome), Next::Tag(self))
+            }
+            Err(error) => (reply::error_line(&error.into()), Next::Over),
+        }
+    }
+}
+
+/// `tag` may be a digest, and the name may hold the tag itself. With neither it stands for all tags.
 fn reference(name: &str, tag: Option<&str>) -> Result<Reference, ApiError> {
     let bare: Reference = name.parse().map_err(|error| ApiError::bad(format!("{error}")))?;
     let text = match tag {
@@ -28,22 +92,11 @@ fn reference(name: &str, tag: Option<&str>) -> Result<Reference, ApiError> {
         Some(tag) if bare.digest.is_none() => format!("{}:{tag}", bare.full_name()),
         Some(_) | None => name.to_owned(),
     };
-    let reference: Reference = text.parse().map_err(|error| ApiError::bad(format!("{error}")))?;
-    if reference.tag.is_none() && reference.digest.is_none() {
-        return Err(ApiError::bad(format!(
-            "bulkhead: pulling all tags of `{}` is not supported: name one",
-            clip(name)
-        )));
-    }
-    Ok(reference)
+    text.parse().map_err(|error| ApiError::bad(format!("{error}")))
 }
 
 fn lines(pull: Pull, reference: Reference) -> impl Stream<Item = Bytes> + Send {
-    let first = reply::line(&json!({
-        "status": format!("Pulling from {}", reference.repository),
-        "progressDetail": {},
-        "id": reference.tag.clone().or_else(|| reference.digest.as_ref().map(ToString::to_string)),
-    }));
+    let first = first(&reference);
     let rest = stream::unfold(Some(pull), move |pull| {
         let shown = reference.familiar();
         async move {
@@ -55,6 +108,14 @@ fn lines(pull: Pull, reference: Reference) -> impl Stream<Item = Bytes> + Send {
         }
     });
     stream::once(std::future::ready(first)).chain(rest)
+}
+
+fn first(reference: &Reference) -> Bytes {
+    reply::line(&json!({
+        "status": format!("Pulling from {}", reference.repository),
+        "progressDetail": {},
+        "id": reference.tag.clone().or_else(|| reference.digest.as_ref().map(ToString::to_string)),
+    }))
 }
 
 fn step(progress: &PullProgress) -> Value {
@@ -80,11 +141,16 @@ fn last(outcome: Result<PullOutcome, EngineError>, shown: &str) -> Bytes {
         Ok(outcome) => outcome,
         Err(error) => return reply::error_line(&error.into()),
     };
-    let status = if outcome.newer { "Downloaded newer image for" } else { "Image is up to date for" };
-    let digest =
-        reply::line(&json!({ "status": format!("Digest: {}", outcome.digest), "progressDetail": {} }));
-    let status = reply::line(&json!({ "status": format!("Status: {status} {shown}"), "progressDetail": {} }));
-    [digest, status].concat().into()
+    [digest(&outcome), status(outcome.newer, shown)].concat().into()
+}
+
+fn digest(outcome: &PullOutcome) -> Bytes {
+    reply::line(&json!({ "status": format!("Digest: {}", outcome.digest), "progressDetail": {} }))
+}
+
+fn status(newer: bool, shown: &str) -> Bytes {
+    let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
+    reply::line(&json!({ "status": format!("Status: {status} {shown}"), "progressDetail": {} }))
 }
 
 #[cfg(test)]
@@ -105,7 +171,7 @@ mod tests {
         ] {
             assert_eq!(reference(name, tag).unwrap().familiar(), expect);
         }
-        for (name, tag) in [("alpine", None), ("Alpine", Some("x")), ("", None), ("a", Some("b/c"))] {
+        for (name, tag) in [("Alpine", Some("x")), ("", None), ("a", Some("b/c"))] {
             assert!(reference(name, tag).is_err(), "{name} {tag:?}");
         }
     }

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 pub async fn delete(call: Call) -> Answer {
     let force = call.query.flag("force");
     let removed = call.engine().remove_image(&call.session, &call.name, force).await?;
-    let list: Vec<Value> = removed
-        .iter()
-        .map(|what| match what {
-            RemovedImage::Untagged(name) => json!({ "Untagged": name }),
-            RemovedImage::Deleted(id) => json!({ "Deleted": id }),
-        })
-        .collect();
+    let list: Vec<Value> = removed.iter().map(shape).collect();
     reply::ok(&list)
+}
+
+pub fn shape(removed: &RemovedImage) -> Value {
+    match removed {
+        RemovedImage::Untagged(name) => json!({ "Untagged": name }),
+        RemovedImage::Deleted(id) => json!({ "Deleted": id }),
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::time;
 use crate::version::ApiVersion;
-use bulkhead_model::{Digest, Image, Layer, Reference};
+use bulkhead_model::{ContainerId, Digest, Image, Layer, Reference};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -111,8 +111,12 @@ pub fn details(image: &Image, version: ApiVersion) -> Value {
     add_virtual_size(&mut shape, image, version);
     if let Some(map) = shape.as_object_mut() {
         let comment = image.config.history.last().map(|entry| entry.comment.clone()).unwrap_or_default();
+        let (container, parent) = made_of(image);
+        if !version.since(45) {
+            map.insert("Container".into(), container.into());
+        }
         let texts = [
-            ("Parent", String::new()),
+            ("Parent", parent),
             ("DockerVersion", String::new()),
             ("Comment", comment),
             ("Author", image.config.author.clone()),
@@ -128,6 +132,19 @@ pub fn details(image: &Image, version: ApiVersion) -> Value {
         }
     }
     shape
+}
+
+/// The container that an image was committed of, and the image of that; both empty for what came from elsewhere, whatever
+/// it says.
+fn made_of(image: &Image) -> (String, String) {
+    if !image.origins.is_empty() {
+        return Default::default();
+    }
+    let original: Value = serde_json::from_str(&image.config_json).unwrap_or_default();
+    let text = |name| original.get(name).and_then(Value::as_str).unwrap_or_default();
+    let container = text("container").parse::<ContainerId>().map(|id| id.to_string());
+    let parent = text("parent").parse::<Digest>().map(|id| id.to_string());
+    (container.unwrap_or_default(), parent.unwrap_or_default())
 }
 
 fn config(image: &Image, version: ApiVersion) -> Value {
@@ -238,6 +255,16 @@ pub mod tests {
         assert!(shape["Config"].get("Secret").is_none());
         assert_eq!(shape["RootFS"]["Layers"].as_array().unwrap().len(), 2);
         assert_eq!(shape["Parent"], "");
+        let (parent, container) = (Digest::of(b"parent"), "ab".repeat(32));
+        let made = Image {
+            config_json: json!({ "parent": parent, "container": container }).to_string(),
+            ..image(Some("mine"))
+        };
+        let shape = details(&made, ApiVersion::new(1, 44));
+        assert_eq!((&shape["Parent"], &shape["Container"]), (&json!(parent), &json!(container)));
+        assert!(details(&made, ApiVersion::new(1, 45)).get("Container").is_none());
+        let pulled = Image { origins: image(Some("alpine")).origins, ..made };
+        assert_eq!(details(&pulled, ApiVersion::new(1, 44))["Parent"], "");
         let new = details(&image(Some("alpine")), NEWEST);
         assert!(new.get("Parent").is_none() && new["Config"].get("Entrypoint").is_none());
     }

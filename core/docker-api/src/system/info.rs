@@ -3,7 +3,8 @@
 use crate::call::{Answer, Call};
 use crate::{reply, size, time};
 use bulkhead_engine::SystemFacts;
-use serde_json::{Value, json};
+use bulkhead_model::reference::DOCKER_HUB;
+use serde_json::{Map, Value, json};
 
 pub async fn get(call: Call) -> Answer {
     let facts = call.engine().system(&call.session).await?;
@@ -38,8 +39,8 @@ fn info(facts: &SystemFacts, now: chrono::DateTime<chrono::Utc>) -> Value {
         "CpuCfsPeriod": true,
         "CpuCfsQuota": true,
         "CPUShares": false,
-        "CPUSet": false,
-        "PidsLimit": false,
+        "CPUSet": true,
+        "PidsLimit": true,
         "IPv4Forwarding": false,
         "BridgeNfIptables": false,
         "BridgeNfIp6tables": false,
@@ -56,18 +57,10 @@ fn info(facts: &SystemFacts, now: chrono::DateTime<chrono::Utc>) -> Value {
         "NCPU": machines.host_cpus,
         "MemTotal": machines.host_memory_bytes,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "AllowNondistributableArtifactsCIDRs": null,
-            "AllowNondistributableArtifactsHostnames": null,
-            "InsecureRegistryCIDRs": [],
-            "IndexConfigs": {
-                "docker.io": { "Name": "docker.io", "Mirrors": [], "Secure": true, "Official": true },
-            },
-            "Mirrors": [],
-        },
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
+        "RegistryConfig": registries(facts),
+        "HttpProxy": facts.proxies.http,
+        "HttpsProxy": facts.proxies.https,
+        "NoProxy": facts.proxies.no_proxy,
         "Labels": [
             format!("bulkhead.vch={}", facts.vch.name),
             format!("bulkhead.class={}", facts.vch.class),
@@ -111,6 +104,29 @@ fn status(facts: &SystemFacts) -> Vec<[String; 2]> {
         line(&format!("Volume store {}", store.name), format!("{} volumes of {used}{limit}", store.volumes))
     }));
     status
+}
+
+/// `Mirrors` are those of Docker Hub, as in Docker, which knows no others.
+fn registries(facts: &SystemFacts) -> Value {
+    let mirrors = |name: &str| facts.mirrors.get(name).cloned().unwrap_or_default();
+    let names = facts.mirrors.keys().chain(&facts.insecure).map(String::as_str);
+    let configs: Map<String, Value> = names
+        .chain([DOCKER_HUB])
+        .map(|name| {
+            let secure = !facts.insecure.iter().any(|insecure| insecure == name);
+            let official = name == DOCKER_HUB;
+            let config =
+                json!({ "Name": name, "Mirrors": mirrors(name), "Secure": secure, "Official": official });
+            (name.to_owned(), config)
+        })
+        .collect();
+    json!({
+        "AllowNondistributableArtifactsCIDRs": null,
+        "AllowNondistributableArtifactsHostnames": null,
+        "InsecureRegistryCIDRs": [],
+        "IndexConfigs": configs,
+        "Mirrors": mirrors(DOCKER_HUB),
+    })
 }
 
 /// Shown by `docker info` after everything else.

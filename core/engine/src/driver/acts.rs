@@ -5,13 +5,13 @@ use super::process::{interior, process};
 use super::signal::killed_by;
 use super::told::Told;
 use super::volumes::{HELD_LOOK, Readiness};
-use super::{Driver, run_of};
-use crate::EngineError;
+use super::{Driver, Met, run_of};
 use crate::admission::random;
 use crate::containers::event;
 use crate::guest::{GuestError, Link};
 use crate::networks::{nics, run_events};
 use crate::volumes::volume_event;
+use crate::{EngineError, Happening};
 use bulkhead_guest_protocol::message::{AgentState, ReplyBody, RequestBody, Start, Stdio, TerminalSize};
 use bulkhead_machine::{Condition, MachineSpec};
 use bulkhead_model::event::NewEvent;
@@ -151,6 +151,7 @@ impl Driver {
             // Something else may be wanted by now; else it is looked again.
             return Ok(());
         }
+        self.begun = Some(Instant::now());
         let started = self.join_and_start(container).await;
         drop(gate);
         self.greet_by = None;
@@ -289,7 +290,24 @@ impl Driver {
                 }
                 Ok(())
             }
-            Err(error @ (GuestError::Impostor | GuestError::Protocol(_) | GuestError::Refused(_))) => {
+            // Of a server before this one. It does its work, and says in its journal how that ended.
+            Err(error @ GuestError::OtherVersion(_))
+                if matches!(container.status, Status::Running { .. }) =>
+            {
+                self.link = None;
+                self.greet_by = None;
+                self.agent.send_replace(Met::Stranger(format!(
+                    "{error}; container {} runs on, and can be worked with again after a restart",
+                    container.id.short()
+                )));
+                self.guest_result(Err(error))
+            }
+            Err(
+                error @ (GuestError::Impostor
+                | GuestError::Protocol(_)
+                | GuestError::Refused(_)
+                | GuestError::OtherVersion(_)),
+            ) => {
                 self.link = None;
                 self.fail(128, &error.to_string(), container);
                 Ok(())
@@ -312,8 +330,8 @@ impl Driver {
 
     /// Lets others talk to the agent of this run.
     fn introduce(&self, run: u32) {
-        let agent = self.link.as_ref().map(|link| (run, link.agent().clone()));
-        self.agent.send_replace(agent);
+        let met = self.link.as_ref().map_or(Met::Nobody, |link| Met::Agent(run, link.agent().clone()));
+        self.agent.send_replace(met);
     }
 
     async fn start_process(&mut self, container: &Container) -> Result<(), EngineError> {
@@ -323,7 +341,7 @@ impl Driver {
         let journal_limit = journal_offset + 2 * self.log_bytes(container).await?;
         self.fresh = false;
         let interior = interior(spec);
-        self.told = Told { quota: Some(interior.cpu_quota_milli), still: Some(false), cpu_share: None };
+        self.told = Told { limits: Some(interior.limits), still: Some(false), cpu_share: None };
         let network = self.engine.network_of(container).await;
         let start = Start {
             run,
@@ -367,6 +385,9 @@ impl Driver {
                 self.told_network = Some(network);
                 self.introduce(run);
                 self.guest = GuestFact::Process { run, started_at: time_of(unix_ns) };
+                if let Some(begun) = self.begun.take() {
+                    self.engine.0.observer.tell(Happening::Started { took: begun.elapsed() });
+                }
                 Ok(())
             }
             Ok(ReplyBody::StartFailed { code, message }) => {
@@ -413,6 +434,9 @@ impl Driver {
         let mut record = self.record();
         if exit.oom_killed {
             record = record.event(event(container, "oom", &[]));
+        }
+        if exit.started_at.is_none() {
+            self.engine.0.observer.tell(Happening::StartFailed);
         }
         // A process that never ran did not die; but it may have come onto its networks.
         let joined = container.endpoints.iter().any(|place| place.lease.is_some());

@@ -21,7 +21,7 @@ mod volumes;
 mod workbench;
 
 pub(crate) use journal::time_of;
-pub(crate) use process::process;
+pub(crate) use process::{limits, process};
 pub(crate) use workbench::Bench;
 
 use crate::guest::{Agent, Link};
@@ -57,6 +57,17 @@ pub(crate) enum Command {
     Signal { signal: Signal, done: oneshot::Sender<Result<(), EngineError>> },
     Workbench { done: oneshot::Sender<Result<Bench, EngineError>> },
     Networks { done: oneshot::Sender<Result<(), EngineError>> },
+    Limits { done: oneshot::Sender<Result<(), EngineError>> },
+}
+
+/// Whom a driver has met in the machine.
+#[derive(Debug, Clone)]
+pub(crate) enum Met {
+    Nobody,
+    /// The agent of the run whose process runs, while the driver is connected to it.
+    Agent(u32, Agent),
+    /// One of another version: what it runs goes on, and nothing can be told to it. In words for the user.
+    Stranger(String),
 }
 
 /// How others reach a driver.
@@ -65,8 +76,7 @@ pub(crate) struct Handle {
     wake: Notify,
     commands: mpsc::Sender<Command>,
     seen: watch::Receiver<Seen>,
-    /// The agent of the run whose process runs, while the driver is connected to it.
-    pub(crate) agent: watch::Receiver<Option<(u32, Agent)>>,
+    pub(crate) agent: watch::Receiver<Met>,
     pub(crate) pins: journal::Pins,
     /// The guest's clock has to be set.
     clock_due: AtomicBool,
@@ -131,14 +141,13 @@ pub(super) struct Driver {
     commands: mpsc::Receiver<Command>,
     seen: watch::Sender<Seen>,
     link: Option<Link>,
-    agent: watch::Sender<Option<(u32, Agent)>>,
+    agent: watch::Sender<Met>,
     token: Option<[u8; 32]>,
     guest: GuestFact,
     /// The machine was paused when it was last looked at: nobody in it answers.
     standing: bool,
     workbench: Option<workbench::Workbench>,
-    /// The machine was started with so many.
-    vcpus: u32,
+    size: told::Size,
     told: told::Told,
     /// What the guest of this run was told of its networks.
     told_network: Option<Network>,
@@ -146,6 +155,8 @@ pub(super) struct Driver {
     nics: Vec<EndpointId>,
     /// A start that cannot succeed, by run: told to `next` as if the guest had said so.
     failed: Option<(u32, Exit)>,
+    /// When the machine of this run was begun, by this server.
+    begun: Option<Instant>,
     /// By when the agent must have answered.
     greet_by: Option<Instant>,
     /// This driver started the machine, and has told nobody in it whose it is.
@@ -175,7 +186,7 @@ impl Engine {
             container: Some(Arc::new(container.clone())),
             gone: false,
         });
-        let (agent, introduced) = watch::channel(None);
+        let (agent, introduced) = watch::channel(Met::Nobody);
         let handle = Arc::new(Handle {
             wake: Notify::new(),
             commands,
@@ -198,11 +209,12 @@ impl Engine {
             guest: GuestFact::Unknown,
             standing: false,
             workbench: None,
-            vcpus: 0,
+            size: told::Size::default(),
             told: told::Told::default(),
             told_network: None,
             nics: Vec::new(),
             failed: None,
+            begun: None,
             greet_by: None,
             fresh: false,
             boot: Boot::Cold,
@@ -323,7 +335,7 @@ impl Driver {
             Some(found) if self.clear_left_over(container, found.run).await? => MachineFact::Absent,
             Some(found) => {
                 self.token = Some(found.token);
-                self.vcpus = found.vcpus;
+                self.size = told::Size::of(&found);
                 self.boot = found.boot;
                 self.nics = found.nics;
                 match found.condition {
@@ -405,6 +417,7 @@ impl Driver {
         match command {
             Command::Signal { signal, done } => drop(done.send(self.signal(signal).await)),
             Command::Networks { done } => drop(done.send(self.change_networks().await)),
+            Command::Limits { done } => drop(done.send(self.change_limits().await)),
             Command::Workbench { done } => {
                 let stop = self.engine.0.stop.clone();
                 tokio::select! {

@@ -1,6 +1,6 @@
 //! From a decided spec to what the guest is told.
 
-use bulkhead_guest_protocol::message::{Interior, Limit, Process, Tmpfs};
+use bulkhead_guest_protocol::message::{Device, Interior, Limit, Limits, Process, Tmpfs};
 use bulkhead_model::ContainerSpec;
 use bulkhead_model::process::{self as model, SHM_BYTES_DEFAULT};
 use bulkhead_model::volume::uses;
@@ -31,27 +31,42 @@ fn env(asked: &[String], hostname: &str, tty: bool) -> Vec<String> {
 }
 
 pub(crate) fn interior(spec: &ContainerSpec) -> Interior {
-    let (options, resources) = (&spec.process, &spec.resources);
-    let is_part = resources.cpu_milli < resources.vcpus() * 1000;
+    let options = &spec.process;
     Interior {
         privileged: spec.privileged,
         read_only: options.read_only,
         tmpfs: options.tmpfs.iter().map(tmpfs).collect(),
+        devices: options.devices.iter().map(device).collect(),
         volumes: super::volumes::told(&spec.mounts, &uses(&spec.mounts)),
         shm_bytes: options.shm_bytes.unwrap_or(SHM_BYTES_DEFAULT),
         sysctls: options.all_sysctls().into_iter().collect(),
         masked_paths: options.masked(spec.privileged),
         read_only_paths: options.unwritable(spec.privileged),
-        memory_bytes: resources.memory_bytes,
-        pids_max: options.pids_max.unwrap_or(0),
-        cpu_quota_milli: if is_part { resources.cpu_milli } else { 0 },
+        limits: limits(spec, spec.resources.vcpus()),
         init: options.init,
+    }
+}
+
+/// In a machine with so many vCPUs, as it was started.
+pub(crate) fn limits(spec: &ContainerSpec, vcpus: u32) -> Limits {
+    let resources = &spec.resources;
+    let is_part = resources.cpu_milli < vcpus.saturating_mul(1000);
+    Limits {
+        cpu_quota_milli: if is_part { resources.cpu_milli } else { 0 },
+        memory_bytes: resources.memory_bytes,
+        pids_max: spec.process.pids_max.unwrap_or(0),
+        plugged_bytes: 0,
     }
 }
 
 fn limit(limit: &model::Limit) -> Limit {
     let number = |value: Option<u64>| value.unwrap_or(u64::MAX);
     Limit { resource: limit.resource.number(), soft: number(limit.soft), hard: number(limit.hard) }
+}
+
+fn device(device: &model::Device) -> Device {
+    let model::Device { source, target, access } = device.clone();
+    Device { source, target, access }
 }
 
 fn tmpfs(tmpfs: &model::Tmpfs) -> Tmpfs {
@@ -102,5 +117,19 @@ mod tests {
     fn no_limit_is_the_kernels_infinity() {
         let asked = model::Limit { resource: model::Resource::Core, soft: Some(0), hard: None };
         assert_eq!(limit(&asked), Limit { resource: 4, soft: 0, hard: u64::MAX });
+    }
+
+    #[test]
+    fn a_quota_is_for_less_than_the_machine_has() {
+        let id = "ab".repeat(32).parse().unwrap();
+        let ask = bulkhead_model::ContainerAsk { cmd: Some(vec!["x".into()]), ..Default::default() };
+        let mut spec =
+            bulkhead_model::container::resolve(&id, &ask, &Default::default(), &Default::default()).unwrap();
+        for (cpu_milli, vcpus, expect) in
+            [(500, 1, 500), (1000, 1, 0), (1000, 2, 1000), (2000, 2, 0), (3000, 2, 0)]
+        {
+            spec.resources.cpu_milli = cpu_milli;
+            assert_eq!(limits(&spec, vcpus).cpu_quota_milli, expect, "{cpu_milli} of {vcpus}");
+        }
     }
 }

@@ -62,10 +62,12 @@ impl Driver {
             }
             (false, _) => None,
         };
-        if self.link.is_none() {
-            self.greet(&container).await?;
-        }
-        match self.send_signal(signal, CALL_DEADLINE).await {
+        let met = if self.link.is_none() { self.greet(&container).await } else { Ok(()) };
+        let sent = match met {
+            Ok(()) => self.send_signal(signal, CALL_DEADLINE).await,
+            Err(error) => Err(error),
+        };
+        match sent {
             Err(error) if signal == Signal::KILL => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,

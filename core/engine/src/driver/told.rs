@@ -1,29 +1,53 @@
 //! What guest and host are told of what is wished now. Each look compares: who was told otherwise is told again, and
 //! both are once an agent was greeted, for it or the back end may be new.
 
-use super::Driver;
+use super::acts::unreachable_agent;
+use super::process::limits;
+use super::{Command, Driver, Handle};
+use crate::EngineError;
 use crate::guest::GuestError;
-use bulkhead_guest_protocol::message::RequestBody;
+use bulkhead_guest_protocol::message::{Limits, RequestBody};
+use bulkhead_machine::{Condition, MachineFacts};
 use bulkhead_model::Container;
 use bulkhead_model::lifecycle::{GuestFact, MachineFact};
 use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+const PLUG_PATIENCE: Duration = Duration::from_secs(20);
+const PLUG_PAUSE: Duration = Duration::from_millis(100);
 
 /// What was told since the agent was greeted.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// Thousandths of a vCPU; 0: no quota.
-    pub(super) quota: Option<u32>,
+    pub(super) limits: Option<Limits>,
     /// Whether the container's processes are to stand still.
     pub(super) still: Option<bool>,
     /// Of its machine, on the host; thousandths of a vCPU.
     pub(super) cpu_share: Option<u32>,
 }
 
-/// Thousandths of a vCPU for the container in a machine with so many; 0: all of them.
-fn quota(cpu_milli: u32, vcpus: u32) -> u32 {
-    if cpu_milli < vcpus.saturating_mul(1000) { cpu_milli } else { 0 }
+/// Of the machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Size {
+    vcpus: u32,
+    plugged_bytes: u64,
+}
+
+impl Size {
+    pub(super) fn of(found: &MachineFacts) -> Self {
+        Self { vcpus: found.vcpus, plugged_bytes: found.memory.plugged_bytes }
+    }
+}
+
+impl Handle {
+    /// Has the machine and its guest hold the limits that the container has by now.
+    pub(crate) async fn limits(&self) -> Result<(), EngineError> {
+        let (done, answer) = oneshot::channel();
+        self.command(Command::Limits { done }).await?;
+        answer.await.map_err(|_| EngineError::Stopping)?
+    }
 }
 
 impl Driver {
@@ -34,14 +58,62 @@ impl Driver {
         }
         self.tell_clock().await;
         self.tell_still(container.desired.paused).await;
-        let cpu_milli = container.spec.resources.cpu_milli;
-        self.tell_host(cpu_milli).await;
-        let quota = quota(cpu_milli, self.vcpus);
-        if self.told.quota != Some(quota)
-            && self.took(RequestBody::Limits { cpu_quota_milli: quota }, "its CPU quota").await
-        {
-            self.told.quota = Some(quota);
+        self.tell_host(container.spec.resources.cpu_milli).await;
+        if let Err(error) = self.tell_limits(container).await {
+            // The next look tries again.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the guest keeps the limits that it had"
+            );
         }
+    }
+
+    /// As somebody waits for it.
+    pub(super) async fn change_limits(&mut self) -> Result<(), EngineError> {
+        let container = self.engine.store().container(self.vch, &self.id).await?;
+        let found = self.engine.back_end().machines.observe(&self.id).await?;
+        let runs = found.filter(|found| matches!(found.condition, Condition::Running { paused: false, .. }));
+        match runs {
+            Some(found) if self.link.is_some() && matches!(self.guest, GuestFact::Process { .. }) => {
+                self.size = Size::of(&found);
+                self.tell_limits(&container).await
+            }
+            // It is told with its start, or once it goes on.
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Memory that the machine has not yet comes first.
+    async fn tell_limits(&mut self, container: &Container) -> Result<(), EngineError> {
+        let mut limits = limits(&container.spec, self.size.vcpus);
+        // The host's own limit on the machine rises before the guest's on the container.
+        if self.told.limits.is_none_or(|told| told.memory_bytes < limits.memory_bytes) {
+            let machines = self.engine.back_end().machines.clone();
+            machines.grow_memory(&self.id, limits.memory_bytes).await?;
+            if let Some(found) = machines.observe(&self.id).await? {
+                self.size = Size::of(&found);
+            }
+        }
+        limits.plugged_bytes = self.size.plugged_bytes;
+        let until = Instant::now() + PLUG_PATIENCE;
+        while self.told.limits != Some(limits) {
+            let Some(link) = self.link.as_ref() else { return Ok(()) };
+            match link.call(RequestBody::Limits(limits), DEADLINE).await {
+                Ok(_) => self.told.limits = Some(limits),
+                // Memory that was just plugged in takes a moment to be seen by the guest's kernel.
+                Err(GuestError::Refused(_)) if limits.plugged_bytes > 0 && Instant::now() < until => {
+                    tokio::time::sleep(PLUG_PAUSE).await;
+                }
+                Err(error) => {
+                    if !matches!(error, GuestError::Refused(_)) {
+                        // An agent that does not answer is greeted anew.
+                        self.link = None;
+                    }
+                    return Err(unreachable_agent(&error.to_string(), self));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A guest that stood still has missed time, as has one whose host slept.
@@ -89,20 +161,6 @@ impl Driver {
                 self.link = None;
                 false
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quota;
-
-    #[test]
-    fn a_quota_is_for_less_than_the_machine_has() {
-        for (cpu_milli, vcpus, expect) in
-            [(500, 1, 500), (1000, 1, 0), (1000, 2, 1000), (2000, 2, 0), (3000, 2, 0)]
-        {
-            assert_eq!(quota(cpu_milli, vcpus), expect, "{cpu_milli} of {vcpus}");
         }
     }
 }

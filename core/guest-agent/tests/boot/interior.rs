@@ -40,7 +40,7 @@ fn a_process_finds_around_it_what_was_asked_for() {
         start.domain_name = "example.org".into();
         let interior = &mut start.interior;
         interior.read_only = true;
-        interior.pids_max = 6;
+        interior.limits.pids_max = 6;
         interior.shm_bytes = 1 << 20;
         interior.tmpfs = vec![
             Tmpfs { executable: true, ..tmpfs("/run/mine", "size=64k,mode=1750,uid=33") },

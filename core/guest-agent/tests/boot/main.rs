@@ -86,7 +86,7 @@ fn a_process_runs_as_its_user_and_its_changes_stay() {
     asked.user = "web".to_owned();
     asked.working_dir = "/srv/app".to_owned();
     let mut start = machine::start(asked, 2);
-    start.interior.cpu_quota_milli = 500;
+    start.interior.limits.cpu_quota_milli = 500;
     let reply = machine.call(RequestBody::Start(Box::new(start)));
     started(&reply);
     let records = machine.wait_for_end();

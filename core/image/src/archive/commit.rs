@@ -15,7 +15,10 @@ use tokio::io::AsyncRead;
 
 #[derive(Debug, Clone)]
 pub struct CommitOptions {
-    /// Of the image that the container was made of.
+    /// Of the container.
+    pub container: String,
+    /// The image that it was made of.
+    pub base: Digest,
     pub base_config_json: String,
     /// Bottom first.
     pub base_layers: Vec<Layer>,
@@ -70,6 +73,9 @@ impl CommitOptions {
         document.insert("config".into(), Value::Object(config));
         document.insert("created".into(), json!(created));
         document.insert("author".into(), json!(self.author));
+        // As dockerd writes them.
+        document.insert("container".into(), json!(self.container));
+        document.insert("parent".into(), json!(self.base));
         serde_json::to_string(&document).map_err(|error| wrong(error.to_string()))
     }
 }
@@ -104,6 +110,8 @@ mod tests {
 
     fn options() -> CommitOptions {
         CommitOptions {
+            container: "c0ffee".into(),
+            base: Digest::of(b"base image"),
             base_config_json: json!({
                 "architecture": "amd64", "os": "linux", "author": "somebody",
                 "config": { "Cmd": ["old"], "Env": ["A=1"], "Healthcheck": { "Test": ["NONE"] }, "Shell": ["x"] },
@@ -129,6 +137,10 @@ mod tests {
             "Cmd": ["sh"], "Env": ["A=1", "B=2"], "User": "web", "Healthcheck": { "Test": ["NONE"] },
         });
         assert_eq!(made["config"], config);
+        assert_eq!(
+            (&made["container"], &made["parent"]),
+            (&json!("c0ffee"), &json!(Digest::of(b"base image")))
+        );
         assert_eq!(made["rootfs"]["diff_ids"], json!([Digest::of(b"base"), Digest::of(b"new")]));
         assert_eq!(made["history"][0]["created_by"], "base");
         let line = json!({

@@ -102,14 +102,16 @@ impl Endpoint {
         })
     }
 
-    /// The address of something below `/v2/`.
+    /// The address of something below `/v2/`, with a query perhaps.
     pub async fn url(&self, path: &str) -> Result<Url, ImageError> {
         let mut base = self.https.clone();
         if self.insecure && self.finds_http().await {
             let _ = base.set_scheme("http");
         }
         let prefix = base.path().trim_end_matches('/').to_owned();
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         base.set_path(&format!("{prefix}/v2/{path}"));
+        base.set_query(query);
         Ok(base)
     }
 

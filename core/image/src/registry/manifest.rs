@@ -96,6 +96,13 @@ pub(crate) struct PlatformText {
     variant: String,
 }
 
+impl From<&PlatformText> for Platform {
+    fn from(text: &PlatformText) -> Self {
+        let variant = Some(text.variant.clone()).filter(|variant| !variant.is_empty());
+        Self { os: text.os.clone(), architecture: text.architecture.clone(), variant }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Raw {
@@ -123,6 +130,11 @@ struct RawDescriptor {
 impl Document {
     /// `told` is the media type by which it came: of the HTTP answer, or of the descriptor that points at it.
     pub fn parse(bytes: &[u8], told: Option<&str>) -> Result<Self, ImageError> {
+        Ok(Self::parse_typed(bytes, told)?.0)
+    }
+
+    /// With its media type.
+    pub fn parse_typed(bytes: &[u8], told: Option<&str>) -> Result<(Self, String), ImageError> {
         let wrong = |why: String| ImageError::invalid("the manifest", why);
         if bytes.len() > MANIFEST_BYTES_MAX {
             return Err(ImageError::Limit {
@@ -156,7 +168,7 @@ impl Document {
         if raw.manifests.is_some() && (raw.layers.is_some() || raw.config.is_some()) || raw.blobs.is_some() {
             return Err(wrong("it is a manifest and an index at once".into()));
         }
-        match (media_type, raw.config, raw.layers, raw.manifests) {
+        let document = match (media_type, raw.config, raw.layers, raw.manifests) {
             (DOCKER_MANIFEST | OCI_MANIFEST, Some(config), Some(layers), None) => manifest(config, layers),
             (DOCKER_LIST | OCI_INDEX, None, None, Some(entries)) => {
                 Ok(Self::Index(entries.into_iter().map(entry).collect::<Result<_, _>>()?))
@@ -168,7 +180,8 @@ impl Document {
                 what: "the manifest".into(),
                 why: format!("its media type is `{}`", printable(other)),
             }),
-        }
+        };
+        Ok((document?, media_type.to_owned()))
     }
 }
 

@@ -9,6 +9,7 @@ mod auth;
 mod blob;
 mod config;
 mod credentials;
+mod describe;
 mod endpoint;
 pub(crate) mod manifest;
 mod proxy;
@@ -18,8 +19,9 @@ mod tls;
 
 pub use config::{PrivateAddresses, RegistryConfig, Timing};
 pub use credentials::Credentials;
+pub use describe::Described;
 pub use manifest::{BlobDescriptor, Platform};
-pub use proxy::Proxies;
+pub use proxy::{Proxies, ShownProxies};
 pub(crate) use resolve::LAYERS_MAX;
 pub use resolve::{Resolved, ResolvedLayer};
 
@@ -51,6 +53,11 @@ impl Registries {
     pub fn new(config: RegistryConfig) -> Result<Self, ImageError> {
         let tls = tls::Roots::load(&config)?;
         Ok(Self { config: Arc::new(config), tls: Arc::new(tls), endpoints: Arc::default() })
+    }
+
+    /// What the operator says about registries.
+    pub fn config(&self) -> &RegistryConfig {
+        &self.config
     }
 
     /// Whether the registry accepts the credentials, as `docker login` asks.

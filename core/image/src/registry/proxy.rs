@@ -17,6 +17,16 @@ pub struct Proxies {
     http: Option<Url>,
     https: Option<Url>,
     direct: Vec<Direct>,
+    /// As it was written.
+    no_proxy: String,
+}
+
+/// Proxies for people to read: credentials are left out, as dockerd does it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShownProxies {
+    pub http: String,
+    pub https: String,
+    pub no_proxy: String,
 }
 
 /// What is asked without a proxy: an entry of `NO_PROXY`.
@@ -59,7 +69,21 @@ impl Proxies {
         let (http, https) = (proxy("HTTP_PROXY")?.or_else(|| all.clone()), proxy("HTTPS_PROXY")?.or(all));
         let entries = find("NO_PROXY")?.map(|(_, text)| text).unwrap_or_default();
         let direct = entries.split([',', ' ', '\t']).filter_map(Direct::parse).collect();
-        Ok(Self { http, https, direct })
+        Ok(Self { http, https, direct, no_proxy: entries })
+    }
+
+    /// Empty where there is none.
+    pub fn shown(&self) -> ShownProxies {
+        let show = |proxy: &Option<Url>| {
+            let Some(mut url) = proxy.clone() else { return String::new() };
+            if !url.username().is_empty() || url.password().is_some() {
+                // Of an address with a host neither fails.
+                let _ = url.set_username("xxxxx");
+                let _ = url.set_password(Some("xxxxx"));
+            }
+            url.to_string()
+        };
+        ShownProxies { http: show(&self.http), https: show(&self.https), no_proxy: self.no_proxy.clone() }
     }
 
     /// Whether nothing goes through a proxy.
@@ -232,6 +256,7 @@ mod tests {
     #[test]
     fn nothing_prints_a_proxy_s_password() {
         let proxies = proxies(&[("ALL_PROXY", "http://alice:geheim@a:1")]).unwrap();
+        assert_eq!(proxies.shown().https, "http://xxxxx:xxxxx@a:1/");
         let text = format!("{proxies:?}");
         assert!(text.contains("a:1") && !text.contains("alice") && !text.contains("geheim"), "{text}");
     }

@@ -54,24 +54,47 @@ impl Registries {
         platform: &Platform,
     ) -> Result<Resolved, ImageError> {
         let reference = reference.clone().or_latest();
-        let mut last = None;
-        let mut sessions: Vec<Session> = self
-            .endpoints(&reference.registry)?
-            .into_iter()
-            .map(|endpoint| Session::new(endpoint, Some(reference.repository.clone()), credentials.clone()))
-            .collect();
-        while let Some(session) = sessions.first() {
-            let is_mirror = session.endpoint.is_mirror;
-            match resolve_at(&sessions, session, &reference, platform).await {
-                Err(error) if is_mirror => {
-                    tracing::info!(%error, image.reference = %reference, "a mirror failed, asking the next");
-                    last = Some(error);
-                    sessions.remove(0);
-                }
-                result => return result.map_err(|error| name_it(error, &reference)),
+        let mut sources = self.sources(&reference, credentials)?;
+        loop {
+            match resolve_at(&sources.sessions, sources.first()?, &reference, platform).await {
+                Err(error) => sources.pass_over(error, &reference)?,
+                resolved => return resolved,
             }
         }
-        Err(last.unwrap_or_else(|| ImageError::invalid(reference.to_string(), "its registry has no address")))
+    }
+
+    /// Where an image may be, in order.
+    pub(super) fn sources(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Sources, ImageError> {
+        let session =
+            |endpoint| Session::new(endpoint, Some(reference.repository.clone()), credentials.clone());
+        let sessions = self.endpoints(&reference.registry)?.into_iter().map(session).collect();
+        Ok(Sources { sessions })
+    }
+}
+
+/// The mirrors of a registry that have not failed, and last itself.
+pub(super) struct Sources {
+    sessions: Vec<Session>,
+}
+
+impl Sources {
+    pub(super) fn first(&self) -> Result<&Session, ImageError> {
+        let none = || ImageError::invalid("the registry", "it has no address");
+        self.sessions.first().ok_or_else(none)
+    }
+
+    /// The next is first from now on, unless that was the registry itself: its error is the answer.
+    pub(super) fn pass_over(&mut self, error: ImageError, reference: &Reference) -> Result<(), ImageError> {
+        if !self.first()?.endpoint.is_mirror || self.sessions.len() == 1 {
+            return Err(name_it(error, reference));
+        }
+        tracing::info!(%error, image.reference = %reference, "a mirror failed, asking the next");
+        self.sessions.remove(0);
+        Ok(())
     }
 }
 
@@ -109,12 +132,8 @@ async fn resolve_at(
     platform: &Platform,
 ) -> Result<Resolved, ImageError> {
     let repository = &reference.repository;
-    let asked = match (&reference.digest, &reference.tag) {
-        (Some(digest), _) => digest.to_string(),
-        (None, Some(tag)) => tag.clone(),
-        (None, None) => "latest".into(),
-    };
-    let (document, digest) = fetch(session, repository, &asked, reference.digest.as_ref()).await?;
+    let (document, BlobDescriptor { digest, .. }) =
+        fetch(session, repository, &asked(reference), reference.digest.as_ref()).await?;
     let (config, layers, manifest_digest) = match document {
         Document::Manifest { config, layers } => (config, layers, digest.clone()),
         Document::Index(entries) => {
@@ -124,7 +143,7 @@ async fn resolve_at(
             })?;
             let wanted = &entry.blob.digest;
             match fetch(session, repository, wanted.as_str(), Some(wanted)).await? {
-                (Document::Manifest { config, layers }, digest) => (config, layers, digest),
+                (Document::Manifest { config, layers }, found) => (config, layers, found.digest),
                 (Document::Index(_), _) => {
                     return Err(ImageError::Unsupported {
                         what: "an index within an index".into(),
@@ -158,12 +177,22 @@ async fn resolve_at(
     })
 }
 
-async fn fetch(
+/// As a registry is asked for it.
+pub(super) fn asked(reference: &Reference) -> String {
+    match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => digest.to_string(),
+        (None, Some(tag)) => tag.clone(),
+        (None, None) => "latest".into(),
+    }
+}
+
+/// A manifest or an index, with what it is.
+pub(super) async fn fetch(
     session: &Session,
     repository: &str,
     asked: &str,
     expected: Option<&Digest>,
-) -> Result<(Document, Digest), ImageError> {
+) -> Result<(Document, BlobDescriptor), ImageError> {
     let path = format!("{repository}/manifests/{asked}");
     let answer = session.get_patiently(Ask { path: &path, accept: ACCEPT, from: 0 }).await?;
     if !answer.status().is_success() {
@@ -191,10 +220,11 @@ async fn fetch(
     {
         return Err(wrong(&stated));
     }
-    Ok((Document::parse(&body, told.as_deref())?, found))
+    let (document, media_type) = Document::parse_typed(&body, told.as_deref())?;
+    Ok((document, BlobDescriptor { media_type, digest: found, bytes: body.len() as u64 }))
 }
 
-async fn fetch_config(
+pub(super) async fn fetch_config(
     session: &Session,
     repository: &str,
     config: &BlobDescriptor,

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod archives;
 #[cfg(test)]
+mod describe;
+#[cfg(test)]
 mod disks;
 #[cfg(test)]
 mod faults;

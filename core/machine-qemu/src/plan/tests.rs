@@ -76,7 +76,7 @@ proptest! {
         // Parsed back, it says what the plan says.
         let value = |flag: &str| line.iter().skip_while(|a| *a != flag).nth(1).cloned().unwrap();
         prop_assert_eq!(value("-smp"), plan.vcpus.to_string());
-        prop_assert_eq!(value("-m"), format!("{}M", plan.memory_mib));
+        prop_assert_eq!(value("-m"), format!("{}M,slots=16,maxmem={}M", plan.memory_mib, plan.memory_mib + (128 << 10)));
         let sets: Vec<_> = line.iter().filter_map(|a| a.strip_prefix("fd=")?.split_once(",set=")).collect();
         let volumes: Vec<i32> = sets.iter().filter(|(_, set)| set.len() == 4).map(|(fd, _)| fd.parse().unwrap()).collect();
         prop_assert_eq!(volumes, plan.volumes.iter().map(|(fd, _)| *fd).collect::<Vec<_>>());

@@ -35,6 +35,15 @@ impl Class {
         let needed = mib.saturating_add(RESERVE_MIB + mib / 32).max(MEMORY_MIB_MIN);
         Self { vcpus, memory_mib: needed.checked_next_power_of_two().unwrap_or(needed) }
     }
+
+    /// What the container of such a machine may take.
+    pub(crate) fn usable_bytes(self) -> u64 {
+        let shared = self.memory_mib.saturating_sub(RESERVE_MIB);
+        let most = shared - shared / 33;
+        // The other way round, as `holding` has it, is rounded elsewhere.
+        let most = if most + most / 32 > shared { most - 1 } else { most };
+        most << 20
+    }
 }
 
 /// Everything about this host and installation that a template depends on, as a short name.
@@ -109,6 +118,9 @@ mod tests {
     fn a_class_holds_what_was_asked_for() {
         let class = |mib: u64| Class::holding(1, mib << 20).memory_mib;
         assert_eq!((class(6), class(156), class(157), class(256), class(1024)), (256, 256, 512, 512, 2048));
+        for mib in [6, 156, 157, 256, 1024, 5000] {
+            assert!(Class::holding(1, mib << 20).usable_bytes() >= mib << 20, "{mib}");
+        }
         assert_eq!(Class::holding(1, (156 << 20) + 1).memory_mib, 512);
         assert!(Class::holding(1, u64::MAX).memory_mib >= u64::MAX >> 20);
     }

@@ -171,6 +171,42 @@ async fn is_paused(fixture: &dyn Fixture, id: &ContainerId) -> Result<Option<boo
     })
 }
 
+pub async fn memory_comes_to_what_runs(fixture: &mut dyn Fixture) -> Outcome {
+    let id = container(1);
+    let nothing = fixture.back_end().machines.grow_memory(&id, 1 << 30).await;
+    ensure!(matches!(nothing, Err(MachineError::NoSuchMachine(_))), "memory for nothing: {nothing:?}");
+    let spec = prepare(fixture, &id).await?;
+    let agent = start_process(fixture, &spec, &[Does::Count(1), Does::Sleep]).await?;
+    drop(agent);
+    let before = memory(fixture, &id).await?;
+    ensure!(before.memory_bytes >= spec.memory_bytes && before.plugged_bytes == 0, "it has {before:?}");
+    let wanted = spec.memory_bytes + (300 << 20);
+    for _ in 1..=2 {
+        fixture.back_end().machines.grow_memory(&id, wanted).await?;
+    }
+    fixture.back_end().machines.grow_memory(&id, spec.memory_bytes).await?;
+    let after = memory(fixture, &id).await?;
+    ensure!((wanted..wanted + (128 << 20)).contains(&after.memory_bytes), "it has {after:?}");
+    ensure!(after.plugged_bytes >= after.memory_bytes - before.memory_bytes, "it has {after:?}");
+    fixture.reopen().await?;
+    ensure!(memory(fixture, &id).await? == after, "the next server finds another machine");
+    let back_end = fixture.back_end();
+    let (mut agent, _) = greet(&back_end, &spec).await?;
+    // The guest takes it once its kernel has seen it.
+    let limits = Limits { plugged_bytes: after.plugged_bytes, ..Limits::default() };
+    let by = tokio::time::Instant::now() + DEADLINE;
+    while let refused @ ReplyBody::Refused { .. } = agent.call(RequestBody::Limits(limits), DEADLINE).await? {
+        ensure!(tokio::time::Instant::now() < by, "the guest does not take its memory: {refused:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(back_end.machines.kill(&id).await?)
+}
+
+async fn memory(fixture: &dyn Fixture, id: &ContainerId) -> Result<MemoryFacts, Failure> {
+    let found = fixture.back_end().machines.observe(id).await?;
+    Ok(found.ok_or("the machine is not there")?.memory)
+}
+
 pub async fn an_end_wakes_whoever_listens(fixture: &mut dyn Fixture) -> Outcome {
     let back_end = fixture.back_end();
     let spec = prepare(fixture, &container(1)).await?;

@@ -7,12 +7,12 @@ use crate::MachineSpec;
 use bulkhead_guest_protocol::frame::{self, Decoder};
 use bulkhead_guest_protocol::journal::{StartFailed, Started, Writer};
 use bulkhead_guest_protocol::message::{
-    AgentState, Exec, Hello, MAIN_STREAM, NO_REPLY, Reply, ReplyBody, Request, RequestBody, Start,
+    AgentState, Exec, Hello, Limits, MAIN_STREAM, NO_REPLY, Reply, ReplyBody, Request, RequestBody, Start,
 };
 use bulkhead_guest_protocol::network::Network;
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use bulkhead_model::ContainerId;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -31,7 +31,9 @@ pub(super) struct Guest {
     /// Its agent holds the processes.
     pub(super) still: watch::Sender<bool>,
     /// As it was last told.
-    pub(super) cpu_quota_milli: AtomicU32,
+    pub(super) limits: Mutex<Limits>,
+    /// What its processes hold.
+    pub(super) memory_bytes: AtomicU64,
     /// What a step `probe` ends with.
     pub(super) probe_code: std::sync::atomic::AtomicI32,
     /// How often its clock was set.
@@ -65,7 +67,8 @@ impl Guest {
             streams: Streams::default(),
             frozen: watch::Sender::new(false),
             still: watch::Sender::new(false),
-            cpu_quota_milli: AtomicU32::new(0),
+            limits: Mutex::default(),
+            memory_bytes: AtomicU64::new(facts::MEMORY_BYTES),
             clock_sets: AtomicU32::new(0),
             probe_code: std::sync::atomic::AtomicI32::new(0),
             network: Mutex::default(),
@@ -168,8 +171,11 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
     match body {
         RequestBody::Hello { protocol_min, protocol_max, nonce } => {
             let protocol = protocol_max.min(PROTOCOL_MAX);
-            if protocol < protocol_min.max(PROTOCOL_MIN) {
-                return ReplyBody::Refused { message: "no protocol in common".into() };
+            let estranged =
+                sim.upgrade().is_some_and(|shared| Sim(shared).lock().estranged.contains(&guest.id));
+            if estranged || protocol < protocol_min.max(PROTOCOL_MIN) {
+                let message = format!("this agent speaks protocol 0, not {protocol_min} to {protocol_max}");
+                return ReplyBody::Refused { message };
             }
             let inside = guest.lock();
             ReplyBody::Hello(Hello {
@@ -213,8 +219,14 @@ fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, bod
             *guest.network.lock().unwrap_or_else(PoisonError::into_inner) = *network;
             ReplyBody::Done
         }
-        RequestBody::Limits { cpu_quota_milli } => {
-            guest.cpu_quota_milli.store(cpu_quota_milli, Ordering::Relaxed);
+        RequestBody::Limits(limits) => {
+            let held = guest.memory_bytes.load(Ordering::Relaxed);
+            if limits.memory_bytes > 0 && limits.memory_bytes < held {
+                let limit = limits.memory_bytes;
+                let message = format!("unable to set memory limit to {limit} (current usage: {held})");
+                return ReplyBody::Refused { message };
+            }
+            *guest.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
             ReplyBody::Done
         }
         RequestBody::Freeze { still } => {
@@ -276,7 +288,7 @@ fn start_process(
         return answer.clone();
     }
     inside.token = Some(start.token);
-    guest.cpu_quota_milli.store(start.interior.cpu_quota_milli, Ordering::Relaxed);
+    *guest.limits.lock().unwrap_or_else(PoisonError::into_inner) = start.interior.limits;
     guest.limit.send_replace(start.journal_limit);
     *guest.network.lock().unwrap_or_else(PoisonError::into_inner) = start.network;
     let at = now_ns();

@@ -2,11 +2,14 @@
 
 use super::agent::{Guest, now_ns};
 use bulkhead_guest_protocol::message::{AgentState, ReplyBody};
-use bulkhead_guest_protocol::watch::{DeviceUsage, Process, Processes, Usage};
+use bulkhead_guest_protocol::watch::{DeviceUsage, InterfaceUsage, Process, Processes, Traffic, Usage};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 const TICKS_PER_S: u32 = 100;
 const NS_PER_TICK: u64 = 10_000_000;
 const MIB: u64 = 1 << 20;
+pub(super) const MEMORY_BYTES: u64 = 3 * MIB;
 
 fn started_ns(state: &AgentState) -> Option<u64> {
     match state {
@@ -49,6 +52,15 @@ pub(super) fn processes(guest: &Guest) -> ReplyBody {
     }))
 }
 
+/// Ten packets came in on each, and five went out.
+fn network(guest: &Guest) -> Vec<InterfaceUsage> {
+    let network = guest.network.lock().unwrap_or_else(PoisonError::into_inner);
+    let traffic = |packets| Traffic { bytes: 100 * packets, packets, ..Traffic::default() };
+    let interface =
+        |(at, _)| InterfaceUsage { name: format!("eth{at}"), received: traffic(10), sent: traffic(5) };
+    network.interfaces.iter().enumerate().map(interface).collect()
+}
+
 pub(super) fn usage(guest: &Guest) -> ReplyBody {
     let Some(started_ns) = started_ns(&guest.lock().state) else { return no_process() };
     let age_ns = now_ns().saturating_sub(started_ns);
@@ -58,7 +70,7 @@ pub(super) fn usage(guest: &Guest) -> ReplyBody {
         cpu_ns: age_ns / 4,
         user_ns: age_ns / 8,
         kernel_ns: age_ns / 8,
-        memory_bytes: 3 * MIB,
+        memory_bytes: guest.memory_bytes.load(Ordering::Relaxed),
         memory_limit_bytes: 64 * MIB,
         memory: vec![("anon".into(), MIB), ("inactive_file".into(), MIB)],
         pids: 1,
@@ -70,6 +82,7 @@ pub(super) fn usage(guest: &Guest) -> ReplyBody {
             reads: 20,
             writes: 10,
         }],
+        interfaces: network(guest),
         ..Usage::default()
     }))
 }

@@ -4,7 +4,9 @@ use super::{Machine, Sim, Verb, agent};
 use crate::networks::Nic;
 use crate::state::{MachineEvent, MachineState, StartStep};
 use crate::templates::TemplateFacts;
-use crate::{Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines};
+use crate::{
+    Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines, MemoryFacts,
+};
 use async_trait::async_trait;
 use bulkhead_model::{ContainerId, EndpointId, VolumeId};
 use std::sync::{Arc, Weak};
@@ -13,6 +15,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 const PIPE_BYTES: usize = 64 << 10;
+/// What a machine could have while it runs.
+const MEMORY_BYTES_MAX: u64 = 2 << 30;
 
 #[async_trait]
 impl Machines for Sim {
@@ -67,6 +71,7 @@ impl Machines for Sim {
                 guest: Arc::new(agent::Guest::new(spec)),
                 power: self.0.stop.child_token(),
                 channel: CancellationToken::new(),
+                plugged_bytes: 0,
             },
         );
         drop(world);
@@ -109,6 +114,19 @@ impl Machines for Sim {
         }
     }
 
+    async fn grow_memory(&self, id: &ContainerId, bytes: u64) -> Result<(), MachineError> {
+        self.enter(Verb::GrowMemory)?;
+        match self.lock().machines.get_mut(id) {
+            Some(machine) if matches!(machine.state, MachineState::Running { .. }) => {
+                let more = bytes.saturating_sub(machine.spec.memory_bytes);
+                machine.spec.memory_bytes += more;
+                machine.plugged_bytes += more;
+                Ok(())
+            }
+            Some(_) | None => Err(MachineError::NoSuchMachine(id.clone())),
+        }
+    }
+
     async fn volume_grown(&self, _: &ContainerId, _: VolumeId, _: u64) -> Result<(), MachineError> {
         Ok(())
     }
@@ -140,6 +158,7 @@ impl Machines for Sim {
         if state.delete().map_err(why)? {
             world.machines.remove(id);
             world.silent.remove(id);
+            world.estranged.remove(id);
         }
         Ok(())
     }
@@ -213,6 +232,11 @@ fn facts(machine: &Machine) -> Option<MachineFacts> {
         server: machine.spec.server,
         run,
         vcpus: machine.spec.vcpus,
+        memory: MemoryFacts {
+            memory_bytes: machine.spec.memory_bytes,
+            plugged_bytes: machine.plugged_bytes,
+            memory_bytes_max: MEMORY_BYTES_MAX,
+        },
         token: machine.spec.token,
         boot: machine.spec.boot,
         nics: machine.spec.nics.iter().map(|nic| nic.endpoint.clone()).collect(),

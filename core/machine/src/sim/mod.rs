@@ -16,10 +16,12 @@ pub mod script;
 
 use crate::state::{MachineEvent, MachineState};
 use crate::{BackEnd, Capabilities, MachineError, MachineSpec};
+use bulkhead_guest_protocol::message::Limits;
 use bulkhead_model::ports::Protocol;
 use bulkhead_model::{ContainerId, Digest, VchId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -47,10 +49,11 @@ pub enum Verb {
     ApplyNetworks,
     Plug,
     Unplug,
+    GrowMemory,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 20] = [
+    pub const ALL: [Verb; 21] = [
         Verb::Start,
         Verb::Observe,
         Verb::Kill,
@@ -71,6 +74,7 @@ impl Verb {
         Verb::ApplyNetworks,
         Verb::Plug,
         Verb::Unplug,
+        Verb::GrowMemory,
     ];
 }
 
@@ -105,6 +109,7 @@ struct World {
     hold_start: bool,
     held: HashSet<ContainerId>,
     silent: HashSet<ContainerId>,
+    estranged: HashSet<ContainerId>,
     networks: Vec<crate::networks::VchNetworks>,
     used_ports: HashSet<(Protocol, u16)>,
 }
@@ -117,6 +122,8 @@ struct Machine {
     power: CancellationToken,
     /// Ends the last channel when a new one comes.
     channel: CancellationToken,
+    /// Of its memory, what came since its start.
+    plugged_bytes: u64,
 }
 
 #[derive(Default)]
@@ -235,16 +242,27 @@ impl Sim {
     /// What a step `probe` in a machine ends with from now on.
     pub fn set_probe_code(&self, id: &ContainerId, code: i32) {
         if let Some(machine) = self.lock().machines.get(id) {
-            machine.guest.probe_code.store(code, std::sync::atomic::Ordering::Relaxed);
+            machine.guest.probe_code.store(code, Ordering::Relaxed);
         }
     }
 
-    /// What the guest of a machine was last told of its CPU quota, and how often its clock was set since it started.
-    pub fn told(&self, id: &ContainerId) -> Option<(u32, u32)> {
-        use std::sync::atomic::Ordering::Relaxed;
-        let world = self.lock();
-        let guest = &world.machines.get(id)?.guest;
-        Some((guest.cpu_quota_milli.load(Relaxed), guest.clock_sets.load(Relaxed)))
+    /// The limits that the guest of a machine was last told.
+    pub fn limits(&self, id: &ContainerId) -> Option<Limits> {
+        let guest = self.lock().machines.get(id)?.guest.clone();
+        let limits = *guest.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(limits)
+    }
+
+    /// How often the clock of a machine was set since it started.
+    pub fn clock_sets(&self, id: &ContainerId) -> Option<u32> {
+        Some(self.lock().machines.get(id)?.guest.clock_sets.load(Ordering::Relaxed))
+    }
+
+    /// The processes in a machine hold so much memory from now on, and do not give it back.
+    pub fn hold_memory(&self, id: &ContainerId, bytes: u64) {
+        if let Some(machine) = self.lock().machines.get(id) {
+            machine.guest.memory_bytes.store(bytes, Ordering::Relaxed);
+        }
     }
 
     /// What a machine has: thousandths of a vCPU, vCPUs, bytes of memory.
@@ -281,6 +299,11 @@ impl Sim {
     /// Its agent takes everything and answers nothing from now on.
     pub fn silence_agent(&self, id: &ContainerId) {
         self.lock().silent.insert(id.clone());
+    }
+
+    /// Its agent speaks another version of the protocol from the next greeting on.
+    pub fn estrange_agent(&self, id: &ContainerId) {
+        self.lock().estranged.insert(id.clone());
     }
 
     /// While held, agents do not come up.

@@ -194,6 +194,7 @@ impl World {
             | Action::RegistryLogin
             | Action::ContainerList
             | Action::ContainerPrune
+            | Action::ImagePrune
             | Action::VolumePrune
             | Action::NetworkPrune
             | Action::ImageList

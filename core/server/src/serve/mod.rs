@@ -23,7 +23,7 @@ use axum::Router;
 use back_end::OpenBackEnd;
 use bulkhead_admin_api::view::ClientCertificate;
 use bulkhead_admin_api::{AdminState, CertificateIssuer, Problem};
-use bulkhead_engine::{Engine, EngineParts, EngineSettings};
+use bulkhead_engine::{Engine, EngineParts, EngineSettings, Observer};
 use bulkhead_image::convert::{Converter, ConverterConfig};
 use bulkhead_image::registry::{PrivateAddresses, Proxies, Registries, RegistryConfig};
 use bulkhead_model::{Clock, ServerId, Vch};
@@ -93,6 +93,7 @@ async fn run(config: &Config, server: ServerId, database: &Database, mut signals
         clock,
         fence,
         settings: settings(config),
+        observer: observer(&metrics),
     })
     .await
     .context("the engine does not start")?;
@@ -148,6 +149,11 @@ async fn finish(config: &Config, engine: &Engine, stop: &Stop, mut tasks: JoinSe
     if tokio::time::timeout(CUT, all).await.is_err() {
         tasks.abort_all();
     }
+}
+
+fn observer(metrics: &Metrics) -> Observer {
+    let metrics = metrics.clone();
+    Observer::new(move |happening| metrics.happened(happening))
 }
 
 fn settings(config: &Config) -> EngineSettings {

@@ -1,5 +1,6 @@
 //! Figures in the format of Prometheus.
 
+use bulkhead_engine::Happening;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -23,6 +24,20 @@ struct Inner {
     vchs: Gauge,
     containers: Family<ContainerLabels, Gauge>,
     policy_problem: Gauge,
+    decisions: Family<DecisionLabels, Counter>,
+    starts: Family<StartLabels, Counter>,
+    start_seconds: Histogram,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    action: String,
+    verdict: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StartLabels {
+    outcome: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,7 +94,30 @@ impl Metrics {
             "1 while the policy files are wrong and older policies decide",
             policy_problem.clone(),
         );
-        Self(Arc::new(Inner { registry, requests, seconds, open, vchs, containers, policy_problem }))
+        let decisions = Family::<DecisionLabels, Counter>::default();
+        registry.register("decisions", "Questions to the policies", decisions.clone());
+        let starts = Family::<StartLabels, Counter>::default();
+        registry.register("machine_starts", "Runs of containers that were begun", starts.clone());
+        // A tenth of a second to almost two minutes.
+        let start_seconds = Histogram::new(exponential_buckets(0.1, 2.0, 11));
+        registry.register_with_unit(
+            "machine_start",
+            "Time from the machine's beginning until the container's process ran",
+            Unit::Seconds,
+            start_seconds.clone(),
+        );
+        Self(Arc::new(Inner {
+            registry,
+            requests,
+            seconds,
+            open,
+            vchs,
+            containers,
+            policy_problem,
+            decisions,
+            starts,
+            start_seconds,
+        }))
     }
 
     pub fn request_began(&self, listener: &str) {
@@ -95,6 +133,24 @@ impl Metrics {
             .observe(took.as_secs_f64());
         let labels = RequestLabels { listener, method: method.into(), endpoint: endpoint.into(), status };
         self.0.requests.get_or_create(&labels).inc();
+    }
+
+    pub fn happened(&self, happening: Happening) {
+        let started = |outcome: &str| {
+            self.0.starts.get_or_create(&StartLabels { outcome: outcome.into() }).inc();
+        };
+        match happening {
+            Happening::Decided { action, allowed } => {
+                let verdict = if allowed { "allow" } else { "deny" }.to_owned();
+                let labels = DecisionLabels { action: action.name().into(), verdict };
+                self.0.decisions.get_or_create(&labels).inc();
+            }
+            Happening::Started { took } => {
+                started("ran");
+                self.0.start_seconds.observe(took.as_secs_f64());
+            }
+            Happening::StartFailed => started("failed"),
+        }
     }
 
     /// Replaces what is known of VCHs: name, status, number.
@@ -122,6 +178,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bulkhead_model::Action;
 
     #[test]
     fn requests_are_counted_by_route() {
@@ -129,8 +186,16 @@ mod tests {
         metrics.request_began("vch dev");
         metrics.request_ended("vch dev", "GET", "/containers/{id}/json", 200, Duration::from_millis(3));
         metrics.set_containers(1, &[("dev".into(), "running", 2)]);
+        metrics.happened(Happening::Decided { action: Action::ContainerStart, allowed: false });
+        metrics.happened(Happening::Started { took: Duration::from_millis(1500) });
+        metrics.happened(Happening::StartFailed);
         let text = metrics.render();
         for line in [
+            r#"bulkhead_decisions_total{action="container.start",verdict="deny"} 1"#,
+            r#"bulkhead_machine_starts_total{outcome="ran"} 1"#,
+            r#"bulkhead_machine_starts_total{outcome="failed"} 1"#,
+            r#"bulkhead_machine_start_seconds_bucket{le="0.8"} 0"#,
+            r#"bulkhead_machine_start_seconds_bucket{le="1.6"} 1"#,
             r#"bulkhead_build_info{version="1.2.3",back_end="sim",accelerator="sim"} 1"#,
             r#"bulkhead_requests_total{listener="vch dev",method="GET",endpoint="/containers/{id}/json",status="200"} 1"#,
             r#"bulkhead_requests_open{listener="vch dev"} 0"#,

@@ -1,7 +1,8 @@
 //! What a VCH allows: names once, so many containers, so much memory, a volume in one machine.
 
 use crate::error::StoreError;
-use crate::{vchs, volumes};
+use crate::vchs::{self, LockedVch};
+use crate::volumes;
 use bulkhead_model::{Container, ContainerId, VchId};
 use sqlx::PgConnection;
 
@@ -49,6 +50,16 @@ pub(super) async fn reserve(tx: &mut PgConnection, vch: VchId, id: &ContainerId)
     let locked = vchs::lock(tx, vch).await?;
     locked.check_stays()?;
     volumes::check_free(tx, vch, id).await?;
+    memory_is_there(tx, &locked, vch, id).await
+}
+
+/// Checks that the VCH has room for all that run and this one, with the memory that its row says by now.
+pub(super) async fn memory_is_there(
+    tx: &mut PgConnection,
+    locked: &LockedVch,
+    vch: VchId,
+    id: &ContainerId,
+) -> Result<(), StoreError> {
     let Some(limit) = locked.settings.memory_bytes_max else { return Ok(()) };
     let (requested, used): (i64, i64) = sqlx::query_as(concat!(
         "select coalesce(sum(memory_bytes) filter (where id = $2), 0)::bigint,

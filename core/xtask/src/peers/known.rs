@@ -9,7 +9,6 @@ const LITTER: &str =
 const LINKS: &str = "links are names: their environment variables are not set, and `rm --link` is refused";
 const WORDS: &str = "the refusal is in the words of newer engines: `container is running: stop the container before removing`";
 const BINDS: &str = "a container has no files of the host: binds are refused";
-const STATS: &str = "figures of networks are not in `docker stats` yet";
 const PIECES: &str = "what a terminal writes comes in pieces, and nobody promises which";
 const IPV6: &str = "an IPv6 subnet without EnableIPv6 is refused, where the engine leaves it out";
 const SWARM: &str = "swarm is not there";
@@ -21,31 +20,14 @@ const KNOWN: &[(&str, &str)] = &[
         "api_container_test.py::ContainerCPUTest::test_create_with_runtime",
         "`runc` is no runtime here, `bulkhead` is the only one",
     ),
-    (
-        "api_container_test.py::ContainerUpdateTest::test_update_container",
-        "the memory of a running container is that of its machine, and cannot grow yet",
-    ),
     ("api_container_test.py::CreateContainerTest::test_create_with_links", LINKS),
     ("api_container_test.py::CreateContainerTest::test_create_with_restart_policy", WORDS),
-    ("api_container_test.py::GetContainerStatsTest::test_get_container_stats_no_stream", STATS),
     ("api_container_test.py::LinkTest::test_remove_link", LINKS),
     ("api_container_test.py::VolumeBindTest::test_create_with_binds_ro", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_binds_rw", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_mounts", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_mounts_ro", BINDS),
     ("api_container_test.py::VolumeBindTest::test_create_with_volume_mount", BINDS),
-    (
-        "api_image_test.py::CommitTest::test_commit",
-        "an image does not tell which container it was made of, as in API 1.45 and later",
-    ),
-    (
-        "api_image_test.py::CommitTest::test_commit_with_changes",
-        "an image does not tell which container it was made of, as in API 1.45 and later",
-    ),
-    (
-        "api_image_test.py::InspectDistributionTest::test_inspect_distribution",
-        "`docker manifest inspect` is not there yet",
-    ),
     ("api_network_test.py::TestNetworks::test_connect_with_ipv6_address", IPV6),
     ("api_network_test.py::TestNetworks::test_connect_with_links", LINKS),
     (
@@ -72,30 +54,16 @@ const KNOWN: &[(&str, &str)] = &[
         "models_containers_test.py::ContainerTest::test_exec_run_failed",
         "a program that is not there is 127, as in engines from 25 on",
     ),
-    ("models_containers_test.py::ContainerTest::test_stats", STATS),
     ("models_images_test.py::ImageCollectionTest::test_build", BUILD),
     ("models_images_test.py::ImageCollectionTest::test_build_with_error", BUILD),
     ("models_images_test.py::ImageCollectionTest::test_build_with_multiple_success", BUILD),
     ("models_images_test.py::ImageCollectionTest::test_build_with_success_build_output", BUILD),
-    (
-        "models_images_test.py::ImageCollectionTest::test_load_error",
-        "a broken archive is a 400; that engine says 200 and tells of it in the body",
-    ),
-    (
-        "models_images_test.py::ImageCollectionTest::test_pull_multiple",
-        "pulling all tags at once is not there: name one",
-    ),
-    (
-        "test_containers.py::test_commit",
-        "an image does not tell the image that it was made of, as in API 1.45 and later",
-    ),
     ("test_images.py::test_build_from_tar", BUILD),
     ("test_images.py::test_build_from_tar_stream", BUILD),
     ("test_images.py::test_build_image_invalid_platform", BUILD),
     ("test_images.py::test_prune_builds_default_options", BUILD),
     ("test_images.py::test_prune_builds_with_options", BUILD),
     ("test_images.py::test_prune_images", BUILD),
-    ("test_images.py::test_prune_images_without_filters", "`docker image prune` is not there yet"),
     ("test_images.py::test_pull_image_invalid_platform", "the refusal of a platform is in other words"),
 ];
 

@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("images::import", import),
     ("images::one_in_use_stays", one_in_use_stays),
     ("images::pull_by_digest_and_again", pull_by_digest_and_again),
+    ("images::prune_takes_what_nobody_uses", prune),
 ];
 
 fn listed_with_history(world: &mut World) -> Result<()> {
@@ -102,4 +103,30 @@ fn pull_by_digest_and_again(world: &mut World) -> Result<()> {
     let refused = docker.fails(&["pull", &wrong])?;
     ensure!(refused.contains("not found") || refused.contains("unknown"), "{refused}");
     Ok(())
+}
+
+fn prune(world: &mut World) -> Result<()> {
+    let docker = world.vch("prunes", "dev", "acme")?;
+    let (busybox, prune) = (world.busybox(), ["image", "prune", "--force"]);
+    // All tags there are.
+    has(&docker.ok(&["pull", "--all-tags", &world.image("busybox")])?, "Status: Downloaded newer image for")?;
+    docker.ok(&["tag", &busybox, "mine:two"])?;
+    docker.ok(&["create", "--name", "source", &busybox, "true"])?;
+    let nameless = docker.ok(&["commit", "source"])?;
+    docker.ok(&["create", "--name", "holder", &nameless, "true"])?;
+    docker.ok(&["rm", "source"])?;
+    same(docker.ok(&prune)?, "Total reclaimed space: 0B".to_owned())?;
+    docker.ok(&["rm", "holder"])?;
+    has(&docker.ok(&[&prune[..], &["--filter", "until=1h"]].concat())?, "Total reclaimed space: 0B")?;
+    has(&docker.ok(&prune)?, &format!("deleted: {nameless}"))?;
+    docker.ok(&["inspect", &busybox])?;
+    docker.ok(&["create", "--name", "holder", &busybox, "true"])?;
+    same(docker.ok(&[&prune[..], &["--all"]].concat())?, "Total reclaimed space: 0B".to_owned())?;
+    docker.ok(&["rm", "holder"])?;
+    let pruned = docker.ok(&[&prune[..], &["--all"]].concat())?;
+    has(&pruned, "untagged: mine:two")?;
+    ensure!(!pruned.contains("space: 0B"), "{pruned}");
+    same(docker.ok(&["images", "--quiet"])?, String::new())?;
+    has(&docker.fails(&["search", "busybox"])?, "pull them by name")?;
+    world.remove_vch("prunes")
 }

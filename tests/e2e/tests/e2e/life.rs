@@ -13,6 +13,7 @@ pub const CASES: &[Case] = &[
     ("life::a_restart_policy_starts_it_again", restart_policy),
     ("life::a_paused_one_stands_still_and_knows_the_time_after", pause),
     ("life::an_update_changes_the_quota_of_what_runs", update),
+    ("life::memory_comes_to_what_runs_and_goes", update_memory),
 ];
 
 /// For a boot under emulation on a busy machine.
@@ -121,9 +122,49 @@ fn update(world: &mut World) -> Result<()> {
     docker.ok(&["update", "--cpus", "0.1", "slower"])?;
     let after = burn()?;
     ensure!(after > 3.0 * before, "it took {before} s before and {after} s after");
-    has(
-        &docker.fails(&["update", "--memory", "1g", "slower"])?,
-        "the memory of a running container cannot be changed",
-    )?;
+    docker.ok(&["update", "--pids-limit", "4", "slower"])?;
+    let forks =
+        docker.fails(&["exec", "slower", "sh", "-c", "sleep 9 & sleep 9 & sleep 9 & sleep 9 & wait"])?;
+    has(&forks, "can't fork")?;
     docker.ok(&["rm", "--force", "slower"]).map(drop)
+}
+
+/// More than its machine was started with, then less, and not less than what is in use.
+fn update_memory(world: &mut World) -> Result<()> {
+    let run = ["run", "--detach", "--name", "larger", "--memory", "256m", "--tmpfs", "/big:size=900m"];
+    world.dev.ok(&[&run[..], &[&world.busybox(), "sleep", "600"]].concat())?;
+    world.dev.ok(&["update", "--memory", "900m", "larger"])?;
+    let limit = |world: &World| -> Result<String> {
+        let drawn = world.dev.ok(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "larger"])?;
+        Ok(drawn.split_once(" / ").context("a limit")?.1.to_owned())
+    };
+    let mib: f64 = limit(world)?.trim_end_matches("MiB").parse()?;
+    ensure!((800.0..=900.0).contains(&mib), "it may have {mib} MiB");
+    world.dev.ok(&[
+        "exec",
+        "larger",
+        "busybox",
+        "dd",
+        "if=/dev/zero",
+        "of=/big/file",
+        "bs=1M",
+        "count=500",
+    ])?;
+    world.server.kill_9()?;
+    world.server.restart()?;
+    has(
+        &world.dev.fails(&["update", "-m", "300m", "larger"])?,
+        "unable to set memory limit to 314572800 (current",
+    )?;
+    same(
+        world.dev.ok(&["inspect", "--format", "{{.HostConfig.Memory}}", "larger"])?,
+        "943718400".to_owned(),
+    )?;
+    world.dev.ok(&["exec", "larger", "busybox", "rm", "/big/file"])?;
+    world.dev.ok(&["update", "--memory", "300m", "larger"])?;
+    same(limit(world)?, "300MiB".to_owned())?;
+    // What the machine has already comes back at once.
+    world.dev.ok(&["update", "--memory", "600m", "larger"])?;
+    same(limit(world)?, "600MiB".to_owned())?;
+    world.dev.ok(&["rm", "--force", "larger"]).map(drop)
 }

@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     ("process::rights_are_what_was_asked_for", rights),
     ("process::limits_and_settings", limits),
     ("process::privileged_is_root_of_its_machine", privileged),
+    ("process::devices_of_the_guest_are_there_when_asked_for", devices),
     ("process::paths_can_be_unmasked", unmasked),
     ("process::an_init_reaps_and_forwards", init),
     ("process::commands_merge_as_in_docker", commands),
@@ -175,6 +176,28 @@ fn limits(world: &mut World) -> Result<()> {
         has(&shown, part)?;
     }
     world.dev.ok(&["rm", "limited"]).map(drop)
+}
+
+/// Their drivers answer, and only what was asked for may be opened.
+fn devices(world: &mut World) -> Result<()> {
+    let text = "ls -l /dev/fuse /dev/net/tun /dev/other | cut -c 1-10; (: <> /dev/fuse) && echo fuse; \
+                (: <> /dev/net/tun) && echo tun; grep -c fuse /proc/filesystems; \
+                mknod /dev/kmsg2 c 1 11; (: < /dev/kmsg2) 2>&1 | grep -o 'Operation not permitted'";
+    let options = [
+        "--device",
+        "/dev/fuse",
+        "--device",
+        "/dev/net/tun:/dev/net/tun:rw",
+        "--device",
+        "/dev/zero:/dev/other:r",
+    ];
+    let said = script(world, &options, text)?;
+    has_lines(&said, &["crw-rw-rw-", "fuse", "tun", "Operation not permitted"])?;
+    ensure!(said.lines().filter(|line| *line == "crw-rw-rw-").count() == 3, "{said}");
+    // Not among what a container has by itself, but with all privileges.
+    let text = "ls /dev; ls /dev/net; true";
+    ensure!(!script(world, &[], text)?.contains("fuse"), "a container has a device unasked");
+    has_lines(&script(world, &["--privileged"], text)?, &["fuse", "tun"])
 }
 
 fn privileged(world: &mut World) -> Result<()> {

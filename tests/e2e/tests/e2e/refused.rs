@@ -10,7 +10,6 @@ pub const CASES: &[Case] = &[
     ("refused::bind_mounts", |world| {
         by_name(world, &["--mount", "type=bind,source=/srv,destination=/x"], "--mount type=bind")
     }),
-    ("refused::devices", |world| by_name(world, &["--device", "/dev/null"], "evice")),
     ("refused::network_of_another", |world| {
         by_name(world, &["--network", "container:x"], "put both on a user-defined network")
     }),

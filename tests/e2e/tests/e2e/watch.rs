@@ -42,7 +42,7 @@ fn processes_and_what_they_take(world: &mut World) -> Result<()> {
     same((*pid, *threads, *name), ("1", "1", "sleep"))?;
     ensure!(rss.parse::<u64>()? > 0, "{chosen}");
 
-    let form = "{{.Name}} {{.CPUPerc}} {{.MemPerc}} {{.PIDs}} {{.MemUsage}} {{.BlockIO}}";
+    let form = "{{.Name}} {{.CPUPerc}} {{.MemPerc}} {{.PIDs}} {{.MemUsage}} {{.BlockIO}} {{.NetIO}}";
     let drawn = docker.ok(&["stats", "--no-stream", "--format", form, "busy"])?;
     let cells: Vec<&str> = drawn.split(' ').collect();
     let percent = |at: usize| -> Result<f64> {
@@ -52,7 +52,7 @@ fn processes_and_what_they_take(world: &mut World) -> Result<()> {
     ensure!((80.0..=110.0).contains(&percent(1)?), "{drawn}");
     ensure!((0.01..60.0).contains(&percent(2)?), "{drawn}");
     same(cells.get(3), Some(&"2"))?;
-    ensure!(!drawn.contains("/ 0B"), "a limit and what was written are known: {drawn}");
+    ensure!(!drawn.contains("/ 0B"), "a limit, what was written and what was sent are known: {drawn}");
     docker.ok(&["rm", "--force", "busy"]).map(drop)
 }
 

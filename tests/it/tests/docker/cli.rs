@@ -117,13 +117,16 @@ async fn what_is_not_there_is_refused_by_name() {
         (&["--pid", "container:x"], "HostConfig.PidMode"),
         (&["--ipc", "container:x"], "HostConfig.IpcMode"),
         (&["--security-opt", "apparmor=mine"], "HostConfig.SecurityOpt"),
-        (&["--device", "/dev/null"], "HostConfig.Devices"),
         (&["--log-driver", "syslog"], "HostConfig.LogConfig"),
         (&["--runtime", "runc"], "HostConfig.Runtime"),
     ] {
         let error = vch.docker_fails(&[&["create"], args, &[IMAGE, "sim"][..]].concat()).await;
         assert!(error.contains("bulkhead: ") && error.contains(text), "{args:?}: {error}");
     }
+    // In the words of an engine whose host has none.
+    let device = vch.docker_fails(&["create", "--device", "/dev/kvm", IMAGE, "sim"]).await;
+    assert!(device.contains("adding custom device \"/dev/kvm\": no such file or directory"), "{device}");
+    vch.docker_ok(&["create", "--device", "/dev/fuse", IMAGE, "sim"]).await;
     // The CLI's own defaults, and what means what is so anyway.
     for args in [
         &[][..],

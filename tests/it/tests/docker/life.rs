@@ -208,8 +208,22 @@ async fn update_changes_what_can_change() {
     vch.docker_ok(&["update", "--cpus", "2", "web"]).await;
     let more = vch.docker_fails(&["update", "--cpus", "3", "web"]).await;
     assert!(more.contains("cannot have more CPUs than its machine was started with, 2 here"), "{more}");
-    let memory = vch.docker_fails(&["update", "-m", "700m", "web"]).await;
-    assert!(memory.contains("the memory of a running container cannot be changed"), "{memory}");
+    let memory = vch.docker_fails(&["update", "-m", "3g", "web"]).await;
+    assert!(memory.contains("cannot have more than 2048 MiB of memory"), "{memory}");
+    vch.docker_ok(&["update", "-m", "700m", "web"]).await;
+    vch.docker_ok(&["update", "-m", "400m", "--memory-swap", "400m", "--pids-limit", "9", "web"]).await;
+    vch.docker_ok(&["update", "--cpuset-cpus", "0-1", "web"]).await;
+    assert_eq!(
+        inspect(
+            &vch,
+            "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{.HostConfig.CpusetCpus}} {{.HostConfig.NanoCpus}}",
+            "web"
+        )
+        .await,
+        "419430400 9 0-1 2000000000"
+    );
+    vch.docker_ok(&["update", "--pids-limit", "-1", "web"]).await;
+    assert_eq!(inspect(&vch, "{{.HostConfig.PidsLimit}}", "web").await, "<nil>");
     let shares = vch.docker_ok(&["update", "--cpu-shares", "5", "web"]).await;
     assert!(shares.contains("CpuShares discarded"), "{shares}");
 

@@ -5,7 +5,7 @@ use bulkhead_engine::{EngineError, LogQuery, Update, WaitFor};
 use bulkhead_machine::sim::Verb;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::Status;
-use bulkhead_model::{ContainerAsk, ContainerId, RestartPolicy, VchSettings};
+use bulkhead_model::{Container, ContainerAsk, ContainerId, RestartPolicy, VchSettings};
 use futures_util::StreamExt as _;
 
 const ALWAYS: RestartPolicy = RestartPolicy::Always;
@@ -49,6 +49,11 @@ async fn pause(world: &World, id: &ContainerId) -> Result<(), EngineError> {
 
 async fn unpause(world: &World, id: &ContainerId) -> Result<(), EngineError> {
     within("unpause", world.engine.unpause(&world.session, id.as_str())).await
+}
+
+async fn updated(world: &World, id: &ContainerId, update: Update) -> Result<(), EngineError> {
+    let change = |_: &Container| Ok::<_, EngineError>(update.clone());
+    within("update", world.engine.update(&world.session, id.as_str(), change)).await
 }
 
 #[tokio::test]
@@ -327,12 +332,12 @@ async fn an_update_holds_in_guest_and_machine_and_in_the_next_run() {
     let id = world.create_as(None, ask).await.unwrap().id;
     world.start(&id).await.unwrap();
     let update = async |world: &World, update: Update| {
-        within("update", world.engine.update(&world.session, id.as_str(), &update)).await.unwrap();
+        updated(world, &id, update).await.unwrap();
     };
     // Quota in the guest, share and vCPUs of the machine.
     let has = |world: &World| {
         let (cpu_milli, vcpus, memory) = world.sim.size(&id)?;
-        Some((world.sim.told(&id)?.0, cpu_milli, vcpus, memory >> 20))
+        Some((world.sim.limits(&id)?.cpu_quota_milli, cpu_milli, vcpus, memory >> 20))
     };
     assert_eq!(has(&world), Some((0, 2000, 2, 256)));
     update(&world, Update { cpu_milli: Some(500), ..Update::default() }).await;
@@ -440,14 +445,14 @@ async fn an_update_of_cpus_reaches_the_guest() {
     let ask = ContainerAsk { cpu_milli: Some(1500), ..ask("sleep") };
     let id = world.create_as(None, ask).await.unwrap().id;
     world.start(&id).await.unwrap();
-    let quota = |world: &World| world.sim.told(&id).unwrap().0;
+    let quota = |world: &World| world.sim.limits(&id).unwrap().cpu_quota_milli;
     assert_eq!(quota(&world), 1500);
     let update = |cpu_milli| Update { cpu_milli: Some(cpu_milli), ..Update::default() };
     for (milli, expect) in [(250, 250), (2000, 0), (1000, 1000)] {
-        within("update", world.engine.update(&world.session, id.as_str(), &update(milli))).await.unwrap();
+        updated(&world, &id, update(milli)).await.unwrap();
         until("told", || async { quota(&world) == expect }).await;
     }
-    let error = within("update", world.engine.update(&world.session, id.as_str(), &update(2001))).await;
+    let error = updated(&world, &id, update(2001)).await;
     assert!(matches!(error, Err(EngineError::Conflict(_))), "{error:?}");
     // What an update changed holds for the next server and for the next run.
     world.restart().await;
@@ -456,10 +461,57 @@ async fn an_update_of_cpus_reaches_the_guest() {
 }
 
 #[tokio::test]
+async fn limits_change_in_the_guest_of_what_runs() {
+    let world = World::new().await;
+    let ask = ContainerAsk { memory_bytes: Some(512 << 20), ..ask("sleep") };
+    let id = world.create_as(None, ask).await.unwrap().id;
+    world.start(&id).await.unwrap();
+    let limits = || {
+        let limits = world.sim.limits(&id).unwrap();
+        (limits.memory_bytes >> 20, limits.pids_max)
+    };
+    assert_eq!(limits(), (512, 0));
+    let memory = |mib: u64| Update { memory_bytes: Some(mib << 20), ..Update::default() };
+    updated(&world, &id, Update { pids_max: Some(7), ..memory(256) }).await.unwrap();
+    assert_eq!(limits(), (256, 7));
+    // Of its machine's memory, what there is, and then more.
+    updated(&world, &id, memory(400)).await.unwrap();
+    assert_eq!((limits().0, world.sim.size(&id).unwrap().2), (400, 512 << 20));
+    updated(&world, &id, memory(700)).await.unwrap();
+    assert_eq!((limits().0, world.sim.size(&id).unwrap().2), (700, 700 << 20));
+    world.sim.fail_next(Verb::GrowMemory, "no more");
+    let error = updated(&world, &id, memory(900)).await.unwrap_err().to_string();
+    assert!(error.contains("no more"), "{error}");
+    assert_eq!(world.container(&id).await.spec.resources.memory_bytes, 700 << 20);
+    let error = updated(&world, &id, memory(3 << 10)).await.unwrap_err().to_string();
+    assert!(error.contains("cannot have more than 2048 MiB of memory"), "{error}");
+    updated(&world, &id, memory(256)).await.unwrap();
+    // What is in use stays, and so does what is told of it.
+    world.sim.hold_memory(&id, 200 << 20);
+    let error = updated(&world, &id, memory(150)).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("Cannot update container {id}: unable to set memory limit to 157286400")),
+        "{error}"
+    );
+    assert_eq!(world.container(&id).await.spec.resources.memory_bytes, 256 << 20);
+    // Also while it stands still.
+    pause(&world, &id).await.unwrap();
+    updated(&world, &id, Update { pids_max: Some(0), ..memory(200) }).await.unwrap();
+    updated(&world, &id, memory(150)).await.unwrap_err();
+    unpause(&world, &id).await.unwrap();
+    until("told when it goes on", || async { limits() == (200, 0) }).await;
+    world.sim.hold_memory(&id, 1 << 20);
+    updated(&world, &id, memory(128)).await.unwrap();
+    assert_eq!(limits(), (128, 0));
+    restart(&world, &id).await.unwrap();
+    assert_eq!((limits(), world.sim.size(&id).unwrap().2), ((128, 0), 128 << 20));
+}
+
+#[tokio::test]
 async fn a_guest_that_stood_still_is_told_the_time() {
     let mut world = World::new().await;
     let id = world.run("sleep").await;
-    let sets = |world: &World| world.sim.told(&id).unwrap().1;
+    let sets = |world: &World| world.sim.clock_sets(&id).unwrap();
     assert_eq!(sets(&world), 0, "it got the time with its start");
     pause(&world, &id).await.unwrap();
     unpause(&world, &id).await.unwrap();

@@ -274,3 +274,28 @@ async fn a_stop_goes_on_after_a_restart_and_keeps_its_deadline() {
         "{exit:?}"
     );
 }
+
+/// As after an upgrade: what runs goes on, says what it writes and how it ends, and can be ended and started anew.
+#[tokio::test]
+async fn an_agent_of_another_version_is_left_alone() {
+    let mut world = World::new().await;
+    let id = world.run("count 2 ; sleep").await;
+    let other = world.run("sleep").await;
+    until("its output", || async { world.log(&id).await.len() == 2 }).await;
+    for one in [&id, &other] {
+        world.sim.estrange_agent(one);
+    }
+    world.restart().await;
+    let told = "of another version than the server: this agent speaks protocol 0, not";
+    let asked = async || within("top", world.engine.processes(&world.session, id.as_str())).await;
+    until("it is met", || async { asked().await.is_err_and(|error| error.to_string().contains(told)) }).await;
+    assert!(asked().await.unwrap_err().to_string().contains("again after a restart"));
+    assert!(matches!(world.container(&id).await.status, Status::Running { run: 1, .. }));
+    assert_eq!(world.log(&id).await.len(), 2);
+    let kill = world.engine.kill(&world.session, other.as_str(), bulkhead_model::container::Signal::KILL);
+    within("kill", kill).await.unwrap();
+    assert_eq!(world.exit(&other).await.code, 137);
+    within("restart", world.engine.restart(&world.session, id.as_str(), None, Some(0))).await.unwrap();
+    assert!(matches!(world.container(&id).await.status, Status::Running { run: 2, .. }));
+    asked().await.unwrap();
+}

@@ -1,8 +1,8 @@
 //! An engine on simulated machines and a real database, and short words for what tests do with it.
 
 use bulkhead_engine::{
-    Created, Engine, EngineError, EngineParts, EngineSettings, EventQuery, LogLine, LogQuery, Session,
-    WaitFor,
+    Created, Engine, EngineError, EngineParts, EngineSettings, EventQuery, LogLine, LogQuery, Observer,
+    Session, WaitFor,
 };
 use bulkhead_image::convert::Converter;
 use bulkhead_image::registry::{Registries, RegistryConfig};
@@ -187,6 +187,7 @@ pub async fn start_engine(
             decision_days: 30,
             dns: Vec::new(),
         },
+        observer: Observer::new(|_| ()),
     })
     .await
 }
