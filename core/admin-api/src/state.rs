@@ -1,7 +1,7 @@
 //! What the handlers work with.
 
 use crate::error::Problem;
-use crate::view::{ClientCertificate, Endpoint, PolicyStatusView};
+use crate::view::{ClientCertificate, Endpoint, EndpointKind, PolicyStatusView};
 use bulkhead_engine::Engine;
 use bulkhead_model::{Vch, VchId};
 use std::collections::BTreeMap;
@@ -48,9 +48,22 @@ impl AdminState {
         endpoints
     }
 
-    /// Waits until the listeners were looked at again, for a while.
-    pub(crate) async fn endpoints_changed(mut endpoints: Endpoints) {
-        if tokio::time::timeout(FOLLOW_TIMEOUT, endpoints.changed()).await.is_err() {
+    /// Waits until the listeners were looked at again and are those of the VCH as it is now, for a while.
+    pub(crate) async fn endpoints_changed(mut endpoints: Endpoints, vch: &Vch) {
+        let tcp = |listen: &Option<String>| listen.as_ref().map(|listen| format!("tcp://{listen}"));
+        let (tls, plain) = (vch.settings.tls_listen.is_some(), tcp(&vch.settings.insecure_listen));
+        let follow = async {
+            endpoints.changed().await.ok();
+            // A look that began before the change tells of what was.
+            let ours = |all: &BTreeMap<VchId, Vec<Endpoint>>| {
+                let shown = all.get(&vch.id).map(Vec::as_slice).unwrap_or_default();
+                let of = |kind| shown.iter().find(|endpoint| endpoint.kind == kind);
+                of(EndpointKind::Tls).is_some() == tls
+                    && of(EndpointKind::InsecureTcp).map(|endpoint| endpoint.host.clone()) == plain
+            };
+            endpoints.wait_for(ours).await.map(drop)
+        };
+        if tokio::time::timeout(FOLLOW_TIMEOUT, follow).await.is_err() {
             tracing::warn!("the listeners did not follow a change in time");
         }
     }

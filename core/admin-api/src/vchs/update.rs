@@ -22,7 +22,7 @@ pub(crate) async fn handle(
     settings::check_addresses_free(&state, Some(before.id), &wanted).await?;
     let listeners = state.endpoints_now();
     let vch = state.engine.vch_update(&caller, &before, wanted).await?;
-    AdminState::endpoints_changed(listeners).await;
+    AdminState::endpoints_changed(listeners, &vch).await;
     let (_, usage) = state.engine.vch(&caller, &name).await?;
     let endpoints = state.endpoints_of(vch.id);
     Ok(Json(view(vch, &usage, endpoints)))
