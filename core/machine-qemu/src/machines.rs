@@ -249,8 +249,8 @@ impl QemuMachines {
                 return Ok(());
             }
             // It has no other end any more.
-            self.change_nics(id, What::Unplug { port }).await?;
-            self.record_ports(id, |ports| drop(ports.remove(&port)))?;
+            self.change(id, What::Unplug { port }).await?;
+            self.rewrite(id, |record| drop(record.ports.remove(&port)))?;
             record.ports.remove(&port);
         }
         // The interface that nobody claimed stays on its port.
