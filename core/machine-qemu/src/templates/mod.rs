@@ -140,16 +140,20 @@ impl Templates {
         drop(known);
         let templates = self.clone();
         self.tasks.spawn(async move {
-            tokio::select! {
-                () = templates.stop.cancelled() => {}
-                () = templates.bring(name, class) => {}
+            let made = tokio::select! {
+                () = templates.stop.cancelled() => None,
+                made = templates.bring(name, class) => made,
+            };
+            // Not cut off: half of it would be left.
+            if let Some(template) = made {
+                templates.save(template).await;
             }
         });
         Ok(watching)
     }
 
-    /// Finds it, or makes it.
-    async fn bring(self: &Arc<Self>, name: String, class: Class) {
+    /// Finds it, or makes it: then it is to be saved.
+    async fn bring(&self, name: String, class: Class) -> Option<Arc<Template>> {
         let found = self.find(&name).await;
         let (made, is_new) = match found {
             Some(capture) => (Ok(capture), false),
@@ -169,8 +173,9 @@ impl Templates {
             known.slot.send_replace(slot.clone());
         }
         self.let_go();
-        if let (Slot::Ready(template), true) = (slot, is_new) {
-            self.save(template).await;
+        match slot {
+            Slot::Ready(template) if is_new => Some(template),
+            Slot::Ready(_) | Slot::Making | Slot::Failed { .. } => None,
         }
     }
 

@@ -143,17 +143,19 @@ pub(super) async fn serve(
         decoder.push(buffer.get(..count).unwrap_or_default());
         while let Some(payload) = decoder.next_frame() {
             let Ok(request) = frame::decode::<Request>(&payload) else { continue };
-            while matches!(request.body, RequestBody::Start(_) | RequestBody::Assemble(_)) {
-                let Some(shared) = sim.upgrade() else { return };
-                {
-                    let this = Sim(shared);
-                    let mut world = this.lock();
-                    if power.is_cancelled() || !world.hold_start {
-                        break;
+            if matches!(request.body, RequestBody::Start(_) | RequestBody::Assemble(_)) {
+                loop {
+                    let Some(shared) = sim.upgrade() else { return };
+                    {
+                        let this = Sim(shared);
+                        let mut world = this.lock();
+                        if power.is_cancelled() || !world.hold_start {
+                            break;
+                        }
+                        world.held.insert(guest.id.clone());
                     }
-                    world.held.insert(guest.id.clone());
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let body = answer(&sim, &guest, &power, request.body);
             if request.id == NO_REPLY {

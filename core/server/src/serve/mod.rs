@@ -49,6 +49,8 @@ pub const LAYER_CHILD: &str = "layer-convert";
 const ENGINE_STOP: Duration = Duration::from_secs(20);
 /// After the grace, streams are cut; their tasks end within this.
 const CUT: Duration = Duration::from_secs(2);
+/// For the endpoints to be opened, before this server says that it is ready.
+const FIRST_ENDPOINTS: Duration = Duration::from_secs(5);
 
 /// Runs until a signal says to stop.
 pub async fn serve(config: Config) -> Result<()> {
@@ -115,8 +117,13 @@ async fn run(config: &Config, server: ServerId, database: &Database, mut signals
         certificates: certificate_issuer(config),
     };
     let (admin, telemetry) = sockets.listeners(config, admin, readiness, &metrics);
+    let mut endpoints = listeners.endpoints();
     tasks.spawn(listeners.run(stop.clone()));
     tasks.spawn(admin.run(stop.clone()));
+    // Whoever waits for this server wants to use its endpoints; one that cannot be opened tells its own story.
+    if tokio::time::timeout(FIRST_ENDPOINTS, endpoints.changed()).await.is_err() {
+        tracing::warn!("the Docker endpoints are not open yet");
+    }
     if let Some(telemetry) = telemetry {
         tasks.spawn(telemetry.run(stop.clone()));
     }

@@ -27,6 +27,7 @@ mod output;
 mod recovery;
 #[cfg(test)]
 mod volume_stores;
+#[cfg(test)]
 mod volumes;
 #[cfg(test)]
 mod world;
