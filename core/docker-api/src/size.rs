@@ -29,16 +29,8 @@ pub fn parse(text: &str, step: f64) -> Option<u64> {
 
 /// For people: `8GiB`, `1.5MiB`.
 pub fn human(bytes: u64) -> String {
-    let (mut whole, mut tenths, mut unit) = (bytes, 0, "B");
-    for next in ["KiB", "MiB", "GiB", "TiB"] {
-        if whole < 1024 {
-            break;
-        }
-        tenths = (whole % 1024) * 10 / 1024;
-        whole /= 1024;
-        unit = next;
-    }
-    if tenths == 0 { format!("{whole}{unit}") } else { format!("{whole}.{tenths}{unit}") }
+    let (number, unit) = bulkhead_model::size::scaled(bytes);
+    format!("{number}{unit}")
 }
 
 #[cfg(test)]

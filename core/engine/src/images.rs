@@ -199,14 +199,7 @@ impl Engine {
         }
         let after = self.store().images(vch.id).await?;
         pruned.reclaimed_bytes = layer_bytes(&before).saturating_sub(layer_bytes(&after));
-        let event = NewEvent {
-            kind: EventKind::Image,
-            action: "prune".into(),
-            actor: String::new(),
-            attributes: [("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())].into(),
-        };
-        self.store().tell(vch.id, &Record::at(self.now()).event(event)).await?;
-        self.0.feed.wake();
+        self.tell_pruned(vch.id, EventKind::Image, pruned.reclaimed_bytes).await?;
         Ok(pruned)
     }
 

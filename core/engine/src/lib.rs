@@ -31,6 +31,7 @@ mod lookup;
 mod networks;
 mod observe;
 mod output;
+mod pruned;
 mod pull;
 mod recovery;
 mod system;

@@ -22,7 +22,7 @@ use bulkhead_model::volume::{VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VolumeAsk, Volu
 use bulkhead_model::{Action, ContainerId, Vch, VchId, Volume, VolumeId, VolumeName};
 use bulkhead_policy::{Subject, Usage};
 use bulkhead_store::{Record, StoreError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -258,14 +258,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        let event = NewEvent {
-            kind: EventKind::Volume,
-            action: "prune".into(),
-            actor: String::new(),
-            attributes: BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())]),
-        };
-        self.store().tell(vch.id, &Record::at(self.now()).event(event)).await?;
-        self.0.feed.wake();
+        self.tell_pruned(vch.id, EventKind::Volume, pruned.reclaimed_bytes).await?;
         Ok(pruned)
     }
 

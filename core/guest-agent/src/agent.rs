@@ -7,16 +7,17 @@
 
 use crate::channel::Channel;
 use crate::devices::Drivers;
-use crate::failure::{Doing, Failure};
+use crate::failure::{Doing, Failure, report};
 use crate::files::Scene;
-use crate::journal::{CHUNK_BYTES_MAX, Journal};
+use crate::journal::Journal;
 use crate::own_files::OwnFiles;
 use crate::process::{self, Place, Spawned};
 use crate::resolver::Resolver;
+use crate::running::Running;
 use crate::streams::{Beside, Input};
 use crate::{boot, cgroup, disks, files, network, stdio, sys, volumes, watch};
 use bulkhead_guest_protocol::files::{Assemble, FileTask, Files};
-use bulkhead_guest_protocol::journal::{Exited, StartFailed, Stream};
+use bulkhead_guest_protocol::journal::StartFailed;
 use bulkhead_guest_protocol::message::{
     AgentState, Event, Exec, Hello, MAIN_STREAM, NO_REPLY, ReplyBody, Request, RequestBody, Start,
     TerminalSize,
@@ -33,8 +34,6 @@ const LOOK_INTERVAL_MS: libc::c_int = 1000;
 /// After some output, more is gathered for this long: a program that writes single lines would otherwise cost a record
 /// and a change of context each.
 const GATHER_MS: libc::c_int = 2;
-/// Full chunks of one pipe before the other has its turn.
-const CHUNKS_IN_TURN: usize = 4;
 const FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often a process that ended and left its output open is looked at.
 const ENDING_LOOK_MS: libc::c_int = 100;
@@ -64,26 +63,6 @@ pub struct Agent {
     own_files: Option<OwnFiles>,
     greeted: bool,
     drivers: Drivers,
-}
-
-struct Running {
-    run: u32,
-    layer_count: u32,
-    pid: libc::pid_t,
-    started_unix_ns: u64,
-    journal: Journal,
-    /// Gone when the process and all its children have closed them.
-    stdout: Option<File>,
-    stderr: Option<File>,
-    input: Input,
-    is_terminal: bool,
-    groups: cgroup::Groups,
-    /// As of wait(2).
-    status: Option<libc::c_int>,
-    /// Output is not waited for any more.
-    hurry: bool,
-    /// Output was just written.
-    gathering: bool,
 }
 
 impl Agent {
@@ -508,95 +487,6 @@ impl Agent {
     }
 }
 
-impl Running {
-    fn interest(&self) -> Vec<libc::pollfd> {
-        let reads = !self.gathering && self.journal.room() > 0;
-        let pipes = [&self.stdout, &self.stderr].into_iter().flatten().filter(|_| reads);
-        let output =
-            pipes.map(|pipe| libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 });
-        output.chain(self.input.interest()).collect()
-    }
-
-    /// Moves output from the pipes into the journal.
-    fn pump(&mut self) {
-        self.gathering = false;
-        for (pipe, stream) in [(&mut self.stdout, Stream::Stdout), (&mut self.stderr, Stream::Stderr)] {
-            for _ in 0..CHUNKS_IN_TURN {
-                match pump_chunk(&mut self.journal, pipe, stream) {
-                    Pumped::Nothing => break,
-                    Pumped::Some => {
-                        self.gathering = true;
-                        break;
-                    }
-                    Pumped::Full => self.gathering = true,
-                }
-            }
-        }
-        if self.hurry && self.status.is_some() && self.journal.room() == 0 {
-            self.journal.drop_held();
-            (self.stdout, self.stderr) = (None, None);
-        }
-    }
-
-    /// The end of the first process is the end of all in its namespace, so their pipes are closed.
-    fn is_over(&self) -> bool {
-        self.status.is_some() && self.stdout.is_none() && self.stderr.is_none() && self.journal.is_settled()
-    }
-
-    fn finish(&mut self) {
-        let status = self.status.unwrap_or_default();
-        let mut exited = exit_of(status, cgroup::oom_killed());
-        switch_off_reason(status).unwrap_or_default().clone_into(&mut exited.error);
-        report(self.journal.exited(sys::unix_ns(), exited));
-    }
-}
-
-enum Pumped {
-    Nothing,
-    Some,
-    /// There may be more at once.
-    Full,
-}
-
-/// A pipe that has come to its end is dropped.
-fn pump_chunk(journal: &mut Journal, pipe: &mut Option<File>, stream: Stream) -> Pumped {
-    let room = journal.room();
-    let Some(file) = pipe.as_mut().filter(|_| room > 0) else { return Pumped::Nothing };
-    let mut buffer = [0; CHUNK_BYTES_MAX];
-    match file.read(buffer.get_mut(..room).unwrap_or_default()) {
-        Ok(0) => *pipe = None,
-        Ok(length) => {
-            report(journal.output(stream, sys::unix_ns(), buffer.get(..length).unwrap_or_default()));
-            return if length == room { Pumped::Full } else { Pumped::Some };
-        }
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-        Err(_) => *pipe = None,
-    }
-    Pumped::Nothing
-}
-
-pub fn exit_of(status: libc::c_int, oom_killed: bool) -> Exited {
-    if libc::WIFSIGNALED(status) {
-        let signal = libc::WTERMSIG(status);
-        let code = 128 + signal;
-        return Exited { code, signal: u8::try_from(signal).ok(), oom_killed, error: String::new() };
-    }
-    Exited { code: libc::WEXITSTATUS(status), signal: None, oom_killed, error: String::new() }
-}
-
-/// The first process of a namespace ends by one of these two signals only where one in it called reboot(2); others cannot
-/// end it by them.
-fn switch_off_reason(status: libc::c_int) -> Option<&'static str> {
-    if !libc::WIFSIGNALED(status) {
-        return None;
-    }
-    match libc::WTERMSIG(status) {
-        libc::SIGHUP => Some("the container was restarted from inside (reboot)"),
-        libc::SIGINT => Some("the container was switched off from inside (poweroff or halt)"),
-        _ => None,
-    }
-}
-
 /// The newest that both sides speak.
 fn common_protocol(min: u16, max: u16) -> Option<u16> {
     let newest = max.min(PROTOCOL_MAX);
@@ -614,13 +504,6 @@ fn done(outcome: Result<(), Failure>) -> ReplyBody {
     }
 }
 
-/// For what cannot be answered to anybody: the console.
-fn report(outcome: std::io::Result<()>) {
-    if let Err(error) = outcome {
-        eprintln!("bulkhead agent: {error}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -632,20 +515,5 @@ mod tests {
         assert_eq!(common_protocol(PROTOCOL_MAX + 1, u16::MAX), None);
         assert_eq!(common_protocol(0, PROTOCOL_MIN - 1), None);
         assert_eq!(common_protocol(u16::MAX, 0), None);
-    }
-
-    #[test]
-    fn a_reboot_is_told_from_a_signal() {
-        assert!(switch_off_reason(libc::SIGHUP).unwrap().contains("reboot"));
-        assert!(switch_off_reason(libc::SIGINT).unwrap().contains("poweroff"));
-        assert_eq!(switch_off_reason(libc::SIGKILL), None);
-        assert_eq!(switch_off_reason(1 << 8), None);
-    }
-
-    #[test]
-    fn a_signal_counts_128_and_its_number() {
-        assert_eq!(exit_of(7 << 8, false), Exited { code: 7, ..Exited::default() });
-        let killed = exit_of(9, true);
-        assert_eq!((killed.code, killed.signal, killed.oom_killed), (137, Some(9), true));
     }
 }

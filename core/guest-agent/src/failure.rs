@@ -54,6 +54,13 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
+/// For what cannot be answered to anybody: the console.
+pub fn report(outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        eprintln!("bulkhead agent: {error}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,7 @@ mod process;
 mod report;
 mod resolver;
 mod rootfs;
+mod running;
 mod seccomp;
 mod stdio;
 mod streams;

@@ -195,7 +195,7 @@ impl Beside {
     /// How it ended, once all is told.
     pub fn outcome(&self) -> Option<Exited> {
         let (status, _) = self.ended?;
-        (self.stdout.is_none() && self.stderr.is_none()).then(|| crate::agent::exit_of(status, false))
+        (self.stdout.is_none() && self.stderr.is_none()).then(|| crate::running::exit_of(status, false))
     }
 
     pub fn is_ending(&self) -> bool {

@@ -53,7 +53,8 @@ struct Inherited {
     state: Option<File>,
 }
 
-/// Starts the machine under `uid`, as a clone of a template or from its kernel on. On an error nothing of it is left. Blocks for some ten milliseconds.
+/// Starts the machine under `uid`, as a clone of a template or from its kernel on. On an error nothing of it is left.
+/// Blocks for some ten milliseconds.
 pub(crate) fn launch(
     shared: &Shared,
     spec: &MachineSpec,

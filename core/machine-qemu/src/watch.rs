@@ -49,7 +49,17 @@ pub(crate) mod command {
 pub(crate) struct Load {
     /// In the hypervisor.
     pub(crate) descriptor: RawFd,
-    pub(crate) done: watched::Sender<bool>,
+    pub(crate) at: watched::Sender<Loading>,
+}
+
+/// How far a clone is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loading {
+    /// QEMU opens what it was given.
+    Begun,
+    /// It was told to load the state.
+    Told,
+    Done,
 }
 
 pub(crate) struct Watch {
@@ -167,21 +177,22 @@ impl Watch {
     }
 
     async fn begin_load(&self, qmp: &mut Option<Qmp>) {
-        if let Some(load) = self.load.as_ref().filter(|load| !*load.done.borrow()) {
+        if let Some(load) = self.load.as_ref().filter(|load| *load.at.borrow() == Loading::Begun) {
             send(qmp, command::PREPARE_LOAD, "migrate-set-capabilities", templates::capabilities()).await;
             let from = json!({ "uri": format!("fd:{}", load.descriptor) });
             send(qmp, command::LOAD, "migrate-incoming", from).await;
+            load.at.send_replace(Loading::Told);
         }
     }
 
     fn is_loading(&self) -> bool {
-        self.load.as_ref().is_some_and(|load| !*load.done.borrow())
+        self.load.as_ref().is_some_and(|load| *load.at.borrow() != Loading::Done)
     }
 
     fn loaded(&self) {
         let folder = MachineFolder::of(&self.shared.machines_folder(), &self.record.spec.id);
         match (folder.write_loaded(), &self.load) {
-            (Ok(()), Some(load)) => drop(load.done.send_replace(true)),
+            (Ok(()), Some(load)) => drop(load.at.send_replace(Loading::Done)),
             (Ok(()), None) => {}
             (Err(error), _) => {
                 tracing::error!(container.id = %self.record.spec.id, %error, "a clone cannot be noted as loaded");

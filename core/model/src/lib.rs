@@ -24,6 +24,7 @@ pub mod process;
 pub mod reason;
 pub mod reference;
 pub mod restart;
+pub mod size;
 pub mod vch;
 pub mod volume;
 

@@ -2,10 +2,9 @@
 
 use crate::admission::Admitted;
 use crate::{Engine, EngineError, Session};
-use bulkhead_model::event::{EventKind, NewEvent};
+use bulkhead_model::event::EventKind;
 use bulkhead_model::lifecycle::{Status, awaits_run};
 use bulkhead_model::{Action, Container, ContainerId};
-use bulkhead_store::Record;
 
 /// What was removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,14 +49,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        let event = NewEvent {
-            kind: EventKind::Container,
-            action: "prune".into(),
-            actor: String::new(),
-            attributes: [("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())].into(),
-        };
-        self.store().tell(vch.id, &Record::at(self.now()).event(event)).await?;
-        self.0.feed.wake();
+        self.tell_pruned(vch.id, EventKind::Container, pruned.reclaimed_bytes).await?;
         Ok(pruned)
     }
 

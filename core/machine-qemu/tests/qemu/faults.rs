@@ -137,4 +137,6 @@ async fn a_writable_disk_is_never_shared() {
     fixture.back_end().machines.start(&other).await.unwrap();
     let reason = ended(&fixture.back_end(), &other.id).await.unwrap();
     assert!(reason.contains("lock"), "{reason}");
+    let templates = fixture.back_end().machines.templates().await.unwrap();
+    assert!(!templates.is_empty(), "the template is not to blame");
 }

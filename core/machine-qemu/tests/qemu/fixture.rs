@@ -35,9 +35,11 @@ static SHELL_LAYER: LazyLock<Vec<u8>> = LazyLock::new(|| {
     fs::read(layer).unwrap()
 });
 
-/// Templates that a test of this run made: the others find them on their disk, as after a restart.
-static MADE: LazyLock<tempfile::TempDir> =
-    LazyLock::new(|| tempfile::Builder::new().prefix("bulkhead-templates-").tempdir_in("/var/tmp").unwrap());
+/// Templates that tests made: the others find them on their disk, as after a restart. It is cargo's own folder, and what
+/// no machine can be cloned from any more is replaced.
+fn made() -> &'static Path {
+    Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/templates"))
+}
 
 pub struct Qemu {
     boot: Boot,
@@ -67,14 +69,15 @@ impl Qemu {
             guest.display()
         );
         // On a disk, as the real one: tmpfs has no holes to find after a crash of the host.
-        let folder = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp").unwrap();
+        let disk = std::env::var_os("BULKHEAD_TEST_DISK").unwrap_or_else(|| "/var/tmp".into());
+        let folder = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in(disk).unwrap();
         let config = QemuConfig {
             accelerator: AcceleratorChoice::Tcg,
             // Not those of an installation on the same host.
             uid_base: 1_900_000_000,
             ..QemuConfig::new(folder.path(), guest)
         };
-        share(MADE.path(), &folder.path().join("templates"));
+        share(made(), &folder.path().join("templates"));
         let qemu = QemuBackEnd::open(config.clone(), server()).await.unwrap();
         Self { boot, config, qemu, folder, _turn: turn }
     }
@@ -124,21 +127,32 @@ impl Drop for Qemu {
                 self.qemu.close().await;
             });
         });
-        share(&self.folder.path().join("templates"), MADE.path());
+        let own = self.folder.path().join("templates");
+        if self.config.guest_dir == guest_folder() && has_new(&own) {
+            let _ = fs::remove_dir_all(made());
+            share(&own, made());
+        }
     }
 }
 
-/// Links what is whole in one folder into another.
+/// Whether something whole is in there that is not among the made.
+fn has_new(own: &Path) -> bool {
+    whole(own).iter().any(|template| !made().join(template.file_name().unwrap()).exists())
+}
+
+fn whole(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.join("capture.json").exists()).collect()
+}
+
+/// Links what is whole in one folder into another, or copies it.
 fn share(from: &Path, to: &Path) {
-    for template in fs::read_dir(from).into_iter().flatten().flatten() {
-        let target = to.join(template.file_name());
-        let is_whole = template.path().join("capture.json").exists();
-        if !is_whole || template.file_name().to_string_lossy().starts_with('.') || target.exists() {
-            continue;
-        }
+    for template in whole(from) {
+        let target = to.join(template.file_name().unwrap());
         fs::create_dir_all(&target).unwrap();
         for file in ["memory", "state", "capture.json"] {
-            fs::hard_link(template.path().join(file), target.join(file)).unwrap();
+            let (from, to) = (template.join(file), target.join(file));
+            fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)).unwrap();
         }
     }
 }

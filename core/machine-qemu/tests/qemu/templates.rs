@@ -142,14 +142,20 @@ async fn the_next_server_finds_it_and_clones_go_on() {
     assert_eq!(output_of(&fixture, &first, "echo alive").await, "alive\n");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_damaged_is_made_anew() {
-    let mut fixture = Qemu::new().await;
+/// Between two servers, with a template of its own on the disk.
+async fn put_away() -> (Qemu, PathBuf) {
+    let fixture = Qemu::new().await;
     prepare(&fixture, &container(1)).await.unwrap();
     is_saved(&fixture).await;
     fixture.qemu.close().await;
     let folder = durable(&fixture);
     unshare(&folder);
+    (fixture, folder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_is_made_anew() {
+    let (mut fixture, folder) = put_away().await;
     let memory = OpenOptions::new().write(true).open(folder.join("memory")).unwrap();
     memory.write_all_at(b"damage", 64 << 20).unwrap();
     let made = |folder: &Path| fs::metadata(folder.join("capture.json")).unwrap().modified().unwrap();
@@ -166,12 +172,7 @@ async fn what_is_damaged_is_made_anew() {
 /// A state that no hypervisor loads, under digests that are right: what is left when QEMU changed underneath.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_come_to_life_is_thrown_away_and_the_machine_boots() {
-    let mut fixture = Qemu::new().await;
-    prepare(&fixture, &container(1)).await.unwrap();
-    is_saved(&fixture).await;
-    fixture.qemu.close().await;
-    let folder = durable(&fixture);
-    unshare(&folder);
+    let (mut fixture, folder) = put_away().await;
     let mut state = fs::read(folder.join("state")).unwrap();
     state.truncate(4096);
     fs::write(folder.join("state"), &state).unwrap();

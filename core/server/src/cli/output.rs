@@ -46,18 +46,8 @@ fn render(header: &[&str], rows: &[Vec<String>]) -> String {
 
 /// `8 GiB`, `1.5 MiB`.
 pub fn bytes(count: u64) -> String {
-    let mut unit = "B";
-    let mut whole = count;
-    let mut tenths = 0;
-    for next in ["KiB", "MiB", "GiB", "TiB"] {
-        if whole < 1024 {
-            break;
-        }
-        tenths = (whole % 1024) * 10 / 1024;
-        whole /= 1024;
-        unit = next;
-    }
-    if tenths == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenths} {unit}") }
+    let (number, unit) = bulkhead_model::size::scaled(count);
+    format!("{number} {unit}")
 }
 
 #[cfg(test)]

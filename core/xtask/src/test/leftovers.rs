@@ -18,12 +18,14 @@ use crate::{root, setup};
 /// What is being stopped may take this long until it counts as left behind.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Where runs keep their data; their process number follows.
+/// Where runs keep their data; their process number follows. The second is on a disk wherever /tmp is none.
 const PREFIX: &str = "/tmp/bh";
+const DISK_PREFIX: &str = "/var/tmp/bh";
 
 /// One run of the tests.
 pub struct Run {
     folder: PathBuf,
+    disk: PathBuf,
 }
 
 impl Run {
@@ -35,21 +37,28 @@ impl Run {
                 std::io::Error::last_os_error()
             );
         }
-        sweep();
+        sweep(PREFIX);
+        sweep(DISK_PREFIX);
         // Short, since socket addresses below it are limited to 107 bytes.
         let folder = PathBuf::from(format!("{PREFIX}{}", std::process::id()));
+        let disk = PathBuf::from(format!("{DISK_PREFIX}{}", std::process::id()));
         fs::create_dir_all(folder.join("t")).with_context(|| format!("`{}`", folder.display()))?;
+        fs::create_dir_all(&disk).with_context(|| format!("`{}`", disk.display()))?;
         // Databases and machines run as other users and must be able to pass through.
-        for one in [folder.clone(), folder.join("t")] {
+        for one in [folder.clone(), folder.join("t"), disk.clone()] {
             fs::set_permissions(&one, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
         }
-        Ok(Self { folder })
+        Ok(Self { folder, disk })
     }
 
     /// A test program, as root, with the run's folder for its data.
     pub fn command(&self, program: &Path) -> Command {
         let path = format!("{}:{}:/usr/local/sbin:/usr/sbin:/sbin", setup::tools().display(), path());
-        let own = [("PATH", path), ("TMPDIR", self.folder.join("t").display().to_string())];
+        let own = [
+            ("PATH", path),
+            ("TMPDIR", self.folder.join("t").display().to_string()),
+            ("BULKHEAD_TEST_DISK", self.disk.display().to_string()),
+        ];
         if root::is_root() {
             let mut command = Command::new(program);
             command.envs(own);
@@ -62,7 +71,7 @@ impl Run {
         command
     }
 
-    /// The last test: nothing that this run started still runs, and its data folder is empty.
+    /// The last test: nothing that this run started still runs, and its data folders are empty.
     pub fn end(&self) -> Tally {
         let step = Step::start("nothing is left behind");
         let mut tally = Tally::default();
@@ -77,15 +86,13 @@ impl Run {
             processes::end(*pid);
         }
         reap();
-        let data = self.folder.join("t");
-        let files: Vec<PathBuf> = fs::read_dir(&data)
-            .map(|all| all.flatten().map(|entry| entry.path()).collect())
-            .unwrap_or_default();
-        for mount in mounts_below(&data) {
-            tally.failures.push(format!("left behind: mount {mount}"));
-        }
-        for file in &files {
-            tally.failures.push(format!("left behind: {}", file.display()));
+        for data in [&self.folder.join("t"), &self.disk] {
+            for mount in mounts_below(data) {
+                tally.failures.push(format!("left behind: mount {mount}"));
+            }
+            for file in fs::read_dir(data).into_iter().flatten().flatten() {
+                tally.failures.push(format!("left behind: {}", file.path().display()));
+            }
         }
         if tally.failures.is_empty() {
             tally.passed = 1;
@@ -93,16 +100,18 @@ impl Run {
             tally.failed = 1;
         }
         remove(&self.folder);
+        remove(&self.disk);
         step.done(if tally.failed == 0 { "so it is" } else { "NOT SO" });
         tally
     }
 }
 
 /// Ends and removes what runs left that were themselves killed.
-fn sweep() {
-    let Ok(all) = fs::read_dir("/tmp") else { return };
+fn sweep(prefix: &str) {
+    let parent = Path::new(prefix).parent().unwrap_or(Path::new("/"));
+    let Ok(all) = fs::read_dir(parent) else { return };
     for folder in all.flatten().map(|entry| entry.path()) {
-        let number = folder.to_str().and_then(|path| path.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        let number = folder.to_str().and_then(|path| path.strip_prefix(prefix)?.parse::<u32>().ok());
         let Some(pid) = number.filter(|&pid| !Path::new(&format!("/proc/{pid}")).exists()) else { continue };
         say::note(&format!("run {pid} was cut off and did not clean up; doing it now"));
         for pid in processes::working_in(&folder) {

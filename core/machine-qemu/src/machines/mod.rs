@@ -4,18 +4,20 @@
 //! killed and started again finds every machine as it is.
 
 use crate::cgroups::Size;
+mod changes;
+mod start;
+
 use crate::channel::{AgentStream, Hangup};
-use crate::hotplug::{Change, Modules, What};
-use crate::launch::{self, Launched};
-use crate::plan::{MEMORY_GROWTH_MIB, MEMORY_SLOTS, SPARE_PORTS};
+use crate::hotplug::Change;
+use crate::plan::{MEMORY_GROWTH_MIB, MEMORY_SLOTS};
 use crate::process::Pidfd;
 use crate::record::{MachineFolder, Record};
 use crate::shared::Shared;
-use crate::templates::{Class, Template, Templates};
-use crate::watch::{self, Load, Watch};
+use crate::templates::{Class, Templates};
+use crate::watch::{self, Load, Loading, Watch};
 use async_trait::async_trait;
 use bulkhead_machine::networks::Nic;
-use bulkhead_machine::state::{MachineState, StartStep};
+use bulkhead_machine::state::MachineState;
 use bulkhead_machine::templates::TemplateFacts;
 use bulkhead_machine::{
     Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines, MemoryFacts,
@@ -29,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, oneshot, watch as watched};
+use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, watch as watched};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,10 +44,6 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 /// For QEMU to say whether they stand, to a server that has just started.
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
-/// How long a clone may take to have all of its state.
-const LOAD_DEADLINE: Duration = Duration::from_secs(30);
-/// For QEMU to take something in, and for the guest to see an interface go.
-const PLUG_DEADLINE: Duration = Duration::from_secs(20);
 const CHANGES_KEPT: usize = 1024;
 
 #[derive(Debug, Clone)]
@@ -74,8 +72,8 @@ struct Live {
     /// Which volume's disk has become how large.
     grow: mpsc::Sender<(usize, u64)>,
     changes: mpsc::Sender<Change>,
-    /// Becomes true when it has its state: a clone is not there before.
-    loaded: watched::Receiver<bool>,
+    /// A clone is not there before it is done.
+    loading: watched::Receiver<Loading>,
     /// Whether its vCPUs stand still, once that is known.
     frozen: watched::Receiver<Option<bool>>,
     /// Becomes true when its end was written down.
@@ -199,38 +197,6 @@ impl QemuMachines {
         Ok(())
     }
 
-    /// `false`: it runs already. No other act on the machine begins before this one is over, waited for or not.
-    async fn launch(
-        &self,
-        spec: &MachineSpec,
-        template: Option<Arc<Template>>,
-        act: OwnedMutexGuard<()>,
-    ) -> Result<(bool, OwnedMutexGuard<()>), MachineError> {
-        let spec = spec.clone();
-        let launch = move |inner: &Inner| Ok((inner.start(&spec, template.as_deref())?, act));
-        self.blocking("starting the machine", launch).await
-    }
-
-    /// Until a clone has its state and runs.
-    async fn await_load(&self, id: &ContainerId) -> Result<(), String> {
-        let loaded = lock(&self.0.live).get(id).map(|live| live.loaded.clone());
-        let loading = async {
-            match loaded {
-                // An error means that the watching task ended, and the machine with it.
-                Some(mut loaded) => loaded.wait_for(|loaded| *loaded).await.is_ok(),
-                None => false,
-            }
-        };
-        match tokio::time::timeout(LOAD_DEADLINE, loading).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                let folder = self.0.folder(id);
-                Err(folder.end().ok().flatten().unwrap_or_else(|| "it ended at once".into()))
-            }
-            Err(_) => Err(format!("it was not loaded within {} s", LOAD_DEADLINE.as_secs())),
-        }
-    }
-
     /// What is known of a machine that runs.
     async fn running(&self, id: &ContainerId) -> Result<Record, MachineError> {
         let id = id.clone();
@@ -239,70 +205,6 @@ impl QemuMachines {
             _ => Err(MachineError::NoSuchMachine(id)),
         })
         .await
-    }
-
-    async fn plug_in(&self, id: &ContainerId, nic: &Nic) -> Result<(), MachineError> {
-        let mut record = self.running(id).await?;
-        if let Some((port, _)) = record.ports.iter().find(|(_, one)| one.endpoint == nic.endpoint) {
-            let port = *port;
-            if !self.0.shared.networks.is_lost(&nic.endpoint) {
-                return Ok(());
-            }
-            // It has no other end any more.
-            self.change(id, What::Unplug { port }).await?;
-            self.rewrite(id, |record| drop(record.ports.remove(&port)))?;
-            record.ports.remove(&port);
-        }
-        // The interface that nobody claimed stays on its port.
-        let first = if record.cloned.is_some() && record.spec.nics.is_empty() { 2 } else { 1 };
-        let port = (first..=SPARE_PORTS).find(|port| !record.ports.contains_key(port));
-        let port = port.ok_or_else(|| {
-            MachineError::io("plugging an interface in")(io::ErrorKind::QuotaExceeded.into())
-        })?;
-        let (vch, wanted) = (record.spec.vch, nic.clone());
-        let open = move |inner: &Inner| {
-            inner.shared.networks.open_tap(vch, &wanted).map_err(MachineError::io("joining a network"))
-        };
-        let tap = self.blocking("joining a network", open).await?;
-        self.change(id, What::Plug { port, mac: nic.mac, tap }).await?;
-        self.rewrite(id, |record| drop(record.ports.insert(port, nic.clone())))
-    }
-
-    async fn change(&self, id: &ContainerId, what: What) -> Result<Modules, MachineError> {
-        let doing = match what {
-            What::Plug { .. } | What::Unplug { .. } => "changing an interface of a running machine",
-            What::Grow { .. } => "giving a running machine more memory",
-        };
-        let changes = lock(&self.0.live).get(id).map(|live| live.changes.clone());
-        let changes = changes.ok_or_else(|| MachineError::NoSuchMachine(id.clone()))?;
-        let (done, outcome) = oneshot::channel();
-        let change = async {
-            changes.send(Change { what, done }).await.map_err(io::Error::other)?;
-            outcome.await.map_err(io::Error::other)?
-        };
-        let changed = tokio::time::timeout(PLUG_DEADLINE, change).await;
-        changed.map_err(io::Error::from).flatten().map_err(MachineError::io(doing))
-    }
-
-    fn rewrite(&self, id: &ContainerId, change: impl FnOnce(&mut Record)) -> Result<(), MachineError> {
-        let folder = self.0.folder(id);
-        let write = || {
-            let mut record = folder.record()?.ok_or(io::ErrorKind::NotFound)?;
-            change(&mut record);
-            folder.write_record(&record)
-        };
-        write().map_err(MachineError::io("writing down what the machine has"))
-    }
-
-    fn resize(&self, id: &ContainerId, change: impl FnOnce(&mut Size)) -> Result<(), MachineError> {
-        // The watching task ends with the machine.
-        match lock(&self.0.live).get(id).filter(|live| !live.size.is_closed()) {
-            Some(live) => {
-                live.size.send_modify(change);
-                Ok(())
-            }
-            None => Err(MachineError::NoSuchMachine(id.clone())),
-        }
     }
 
     /// Waits until the end of a machine whose process is gone, or was killed, is written down.
@@ -327,31 +229,6 @@ impl Inner {
         self.folder(id).state().map_err(MachineError::io("looking at the machine"))
     }
 
-    /// `true`: it was launched, and is to be waited for.
-    fn start(&self, spec: &MachineSpec, template: Option<&Template>) -> Result<bool, MachineError> {
-        let (state, _) = self.state(&spec.id)?;
-        let step = state
-            .start(spec.run)
-            .map_err(|error| MachineError::Start { id: spec.id.clone(), why: error.to_string() })?;
-        match step {
-            StartStep::Nothing => Ok(false),
-            StartStep::Launch => {
-                let taken = self.shared.uids.take();
-                let uid = taken.map_err(|why| MachineError::Start { id: spec.id.clone(), why })?;
-                let launched = launch::launch(&self.shared, spec, uid, template);
-                if launched.is_err() {
-                    self.shared.uids.give_back(uid);
-                }
-                let Launched { record, pidfd, log, state } = launched?;
-                let (pid, template) = (record.process.pid, template.map(|template| &template.name));
-                tracing::info!(container.id = %spec.id, pid, uid, template, "machine started");
-                self.watch(record, pidfd, Some(log), state)
-                    .map_err(MachineError::io("watching the machine"))?;
-                Ok(true)
-            }
-        }
-    }
-
     /// `state`: the number of its descriptor with the state that it has to load.
     fn watch(&self, record: Record, pidfd: Pidfd, log: Option<File>, state: Option<RawFd>) -> io::Result<()> {
         let _context = self.runtime.enter();
@@ -364,7 +241,7 @@ impl Inner {
         let (frozen, is_frozen) = watched::channel(None);
         let memory_bytes = record.spec.memory_bytes.max(record.granted_bytes);
         let (size, is_size) = watched::channel(Size { cpu_milli: record.spec.cpu_milli, memory_bytes });
-        let (loaded, is_loaded) = watched::channel(state.is_none());
+        let (at, loading) = watched::channel(Loading::Begun);
         let (over, is_over) = watched::channel(false);
         // SAFETY: it owns its descriptor, which stays open and the same as long as it lives.
         let pidfd = unsafe { AsyncFd::register(pidfd) }?;
@@ -379,7 +256,7 @@ impl Inner {
             grow: grow_requests,
             frozen,
             changes: plug_changes,
-            load: state.map(|descriptor| Load { descriptor, done: loaded }),
+            load: state.map(|descriptor| Load { descriptor, at }),
         };
         let live = Live {
             kill,
@@ -387,7 +264,7 @@ impl Inner {
             size,
             grow,
             changes: plug,
-            loaded: is_loaded,
+            loading,
             frozen: is_frozen,
             over: is_over,
             hangup: None,
@@ -472,39 +349,11 @@ impl Machines for QemuMachines {
     }
 
     async fn prepare(&self, spec: &MachineSpec, patience: Duration) -> Result<bool, MachineError> {
-        match spec.boot {
-            Boot::Cold => Ok(true),
-            Boot::Clone => {
-                let prepared = self.0.templates.prepare(Class::of(spec), patience).await;
-                prepared.map_err(MachineError::io("looking for a template"))
-            }
-        }
+        self.prepare_for(spec, patience).await
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<(), MachineError> {
-        let act = self.act(&spec.id).await;
-        let template = match spec.boot {
-            Boot::Clone => self.0.templates.at_hand(Class::of(spec)),
-            Boot::Cold => None,
-        };
-        let (launched, act) = self.launch(spec, template.clone(), act).await?;
-        let Some(template) = template.filter(|_| launched) else { return Ok(()) };
-        let why = match self.await_load(&spec.id).await {
-            Ok(()) => {
-                for nic in spec.nics.iter().skip(1) {
-                    self.plug_in(&spec.id, nic).await?;
-                }
-                return Ok(());
-            }
-            Err(why) => why,
-        };
-        // It never ran: nothing of it is worth anything.
-        self.0.end(&spec.id, "it was not loaded");
-        self.over(&spec.id, KILL_DEADLINE).await;
-        let id = spec.id.clone();
-        self.blocking("deleting the machine", move |inner| inner.delete(&id)).await?;
-        self.0.templates.distrust(&template, &why).await;
-        self.launch(spec, None, act).await.map(drop)
+        self.bring_up(spec).await
     }
 
     async fn observe(&self, id: &ContainerId) -> Result<Option<MachineFacts>, MachineError> {
@@ -565,18 +414,7 @@ impl Machines for QemuMachines {
     }
 
     async fn grow_memory(&self, id: &ContainerId, bytes: u64) -> Result<(), MachineError> {
-        let _act = self.act(id).await;
-        let record = self.running(id).await?;
-        // The host grants it first: its guest may use it at once.
-        self.rewrite(id, |record| record.granted_bytes = record.granted_bytes.max(bytes))?;
-        self.resize(id, |size| size.memory_bytes = size.memory_bytes.max(bytes))?;
-        if bytes <= record.usable_bytes() {
-            return Ok(());
-        }
-        let missing = bytes.saturating_sub(Class::of(&record.spec).usable_bytes());
-        // The guest's kernel takes its part of it.
-        let modules = self.change(id, What::Grow { bytes: missing.saturating_add(missing / 30) }).await?;
-        self.rewrite(id, |record| record.modules = modules)
+        self.give_memory(id, bytes).await
     }
 
     async fn volume_grown(&self, id: &ContainerId, volume: VolumeId, bytes: u64) -> Result<(), MachineError> {
@@ -597,18 +435,7 @@ impl Machines for QemuMachines {
     }
 
     async fn unplug(&self, id: &ContainerId, endpoint: &EndpointId) -> Result<(), MachineError> {
-        let _act = self.act(id).await;
-        let record = match self.running(id).await {
-            Err(MachineError::NoSuchMachine(_)) => return Ok(()),
-            record => record?,
-        };
-        let Some(port) =
-            record.ports.iter().find(|(_, one)| one.endpoint == *endpoint).map(|(port, _)| *port)
-        else {
-            return Ok(());
-        };
-        self.change(id, What::Unplug { port }).await?;
-        self.rewrite(id, |record| drop(record.ports.remove(&port)))
+        self.take_out(id, endpoint).await
     }
 
     async fn delete(&self, id: &ContainerId) -> Result<(), MachineError> {
