@@ -258,7 +258,8 @@ pub async fn a_new_channel_ends_the_last(fixture: &mut dyn Fixture) -> Outcome {
 
 pub async fn a_machine_outlives_its_server(fixture: &mut dyn Fixture) -> Outcome {
     let spec = prepare(fixture, &container(1)).await?;
-    let agent = start_process(fixture, &spec, &[Does::Count(2), Does::Sleep]).await?;
+    // All that it writes is there when anything is.
+    let agent = start_process(fixture, &spec, &[Does::Count(1), Does::Sleep]).await?;
     first_output(&fixture.back_end(), &spec.id).await?;
     let before = fixture.back_end().machines.observe(&spec.id).await?;
     drop(agent);
@@ -273,7 +274,7 @@ pub async fn a_machine_outlives_its_server(fixture: &mut dyn Fixture) -> Outcome
     );
     agent.call(RequestBody::Signal { number: 15 }, DEADLINE).await?;
     let told = records(&back_end, &spec.id, 1).await?;
-    ensure!(output(&told, 1) == lines(2), "the next server reads {:?}", output(&told, 1));
+    ensure!(output(&told, 1) == lines(1), "the next server reads {:?}", output(&told, 1));
     ended(&back_end, &spec.id).await?;
     back_end.machines.delete(&spec.id).await?;
     Ok(())
