@@ -59,6 +59,8 @@ pub(crate) enum Loading {
     Begun,
     /// It was told to load the state.
     Told,
+    /// It has the state, and may not run: QEMU takes its disks last, and somebody else has one of them.
+    Barred,
     Done,
 }
 
@@ -133,9 +135,7 @@ impl Watch {
                     ending.quit(reason, &mut qmp).await;
                 }
                 () = sleep_until(kill_at), if ending.kill_at.is_some() => {
-                    if let Err(error) = self.pidfd.get_ref().kill() {
-                        tracing::error!(container.id = %self.record.spec.id, %error, "a machine could not be killed");
-                    }
+                    self.kill();
                     ending.kill_at = Some(Instant::now() + QUIT_DEADLINE);
                 }
                 () = sleep_until(boot_over), if !tight => {
@@ -159,10 +159,13 @@ impl Watch {
     async fn heard(&self, message: &Message, qmp: &mut Option<Qmp>) {
         match message {
             Message::Event { name, .. } if name == "RESUME" && self.is_loading() => self.loaded(),
-            Message::Answer { id: command::LOAD, value: None } => {
-                // It says no more than that it does not.
-                if let Err(error) = self.pidfd.get_ref().kill() {
-                    tracing::error!(container.id = %self.record.spec.id, %error, "a machine could not be killed");
+            // It says no more than that it does not.
+            Message::Answer { id: command::LOAD, value: None } => self.kill(),
+            Message::Event { name, data } if name == "MIGRATION" && self.is_loading() => {
+                // Had it gone on, that would have been told before.
+                if let Some(load) = self.load.as_ref().filter(|_| data["status"] == "completed") {
+                    load.at.send_replace(Loading::Barred);
+                    self.kill();
                 }
             }
             Message::Event { name, .. } if name == "STOP" || name == "RESUME" => {
@@ -173,6 +176,12 @@ impl Watch {
                 self.frozen.send_replace(Some(paused));
             }
             Message::Greeting | Message::Event { .. } | Message::Answer { .. } => {}
+        }
+    }
+
+    fn kill(&self) {
+        if let Err(error) = self.pidfd.get_ref().kill() {
+            tracing::error!(container.id = %self.record.spec.id, %error, "a machine could not be killed");
         }
     }
 

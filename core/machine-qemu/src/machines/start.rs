@@ -16,7 +16,7 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a clone does not run.
 enum NoLoad {
-    /// It ended by itself before it was told to load anything: it would not run as a machine that boots either.
+    /// Not for what it loaded: it would not run as a machine that boots either.
     Ended,
     /// What it was to load.
     Template(String),
@@ -85,7 +85,7 @@ impl QemuMachines {
         match done.map(|done| done.is_ok()) {
             Ok(true) => Ok(()),
             // The watching task ended, and the machine with it.
-            Ok(false) if *loading.borrow() == Loading::Begun => Err(NoLoad::Ended),
+            Ok(false) if matches!(*loading.borrow(), Loading::Begun | Loading::Barred) => Err(NoLoad::Ended),
             Ok(false) => {
                 let why = self.0.folder(id).end().ok().flatten();
                 Err(NoLoad::Template(why.unwrap_or_else(|| "it ended at once".into())))

@@ -103,6 +103,7 @@ struct World {
     /// Folders of the host that are ready for volumes.
     folders: BTreeSet<(VchId, PathBuf)>,
     faults: HashMap<Verb, VecDeque<String>>,
+    broken: HashMap<Verb, String>,
     calls: BTreeMap<Verb, u64>,
     hook: Option<Hook>,
     hold_boot: bool,
@@ -187,6 +188,15 @@ impl Sim {
     /// The next call of `verb` fails with this text; may be queued.
     pub fn fail_next(&self, verb: Verb, text: &str) {
         self.lock().faults.entry(verb).or_default().push_back(text.into());
+    }
+
+    /// Until it is to succeed again (`None`).
+    pub fn fail_always(&self, verb: Verb, text: Option<&str>) {
+        let mut world = self.lock();
+        match text {
+            Some(text) => drop(world.broken.insert(verb, text.into())),
+            None => drop(world.broken.remove(&verb)),
+        }
     }
 
     /// Called on every verb, with the number of calls of all verbs so far.
@@ -331,7 +341,8 @@ impl Sim {
             let mut world = self.lock();
             *world.calls.entry(verb).or_default() += 1;
             let total = world.calls.values().sum();
-            (world.faults.get_mut(&verb).and_then(VecDeque::pop_front), world.hook.clone(), total)
+            let next = world.faults.get_mut(&verb).and_then(VecDeque::pop_front);
+            (next.or_else(|| world.broken.get(&verb).cloned()), world.hook.clone(), total)
         };
         if let Some(hook) = hook {
             hook(verb, total);
