@@ -7,6 +7,7 @@
 //!   PATCH  /v1/vchs/{name}                       GET  /v1/policies/status
 //!   DELETE /v1/vchs/{name}?force=true            GET  /v1/templates
 //!   DELETE /v1/templates/{name}                  POST /v1/templates
+//!   GET    /v1/machines                          GET  /v1/machines/{container}
 //!   GET    /v1/fsck
 //! ```
 //!
@@ -18,6 +19,7 @@ mod decisions;
 mod error;
 mod extract;
 mod fsck;
+mod machines;
 mod policies;
 mod state;
 mod templates;
@@ -46,6 +48,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/v1/decisions/{id}", get(decisions::handle))
         .route("/v1/policies/status", get(policies::handle))
         .route("/v1/fsck", get(fsck::handle))
+        .route("/v1/machines", get(machines::list))
+        .route("/v1/machines/{container}", get(machines::inspect))
         .route("/v1/templates", get(templates::list).post(templates::build))
         .route("/v1/templates/{name}", delete(templates::remove))
         .fallback(error::no_such_path)

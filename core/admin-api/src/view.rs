@@ -1,7 +1,7 @@
 //! The JSON of this API; also what the CLI reads and writes.
 
-use bulkhead_engine::{TemplateFacts, TemplateState};
-use bulkhead_model::{Class, Reason, VchSettings, VolumeStoreName};
+use bulkhead_engine::{Condition, MachineReport, TemplateFacts, TemplateState};
+use bulkhead_model::{Boot, Class, Reason, VchSettings, VolumeStoreName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -162,6 +162,82 @@ pub struct FindingView {
     /// Whose it is, or was: an id, or the beginning of one.
     pub of: String,
     pub what: String,
+}
+
+/// A machine that runs, with what it takes of its host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineView {
+    /// Of its container.
+    pub id: String,
+    pub name: String,
+    pub vch: String,
+    /// `clone` or `cold`.
+    pub boot: Boot,
+    /// What it was cloned from.
+    pub template: Option<String>,
+    /// Of the hypervisor process.
+    pub pid: Option<u32>,
+    pub since: DateTime<Utc>,
+    pub paused: bool,
+    pub vcpus: u32,
+    /// What its container may take.
+    pub memory_bytes: u64,
+    /// Nothing, if it ended while it was looked at.
+    pub cost: Option<MachineCostView>,
+    /// The container's last start, part by part; empty if that was before this server came.
+    pub start: Vec<PhaseView>,
+}
+
+/// What a machine takes of its host by now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineCostView {
+    /// Its own pages, and its part of those that it shares with other machines (PSS).
+    pub proportional_bytes: u64,
+    /// Pages that are only its own.
+    pub private_bytes: u64,
+    pub cpu_ms: u64,
+    /// How often something of it that waited was woken.
+    pub wake_ups: u64,
+}
+
+/// A part of a start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseView {
+    pub name: String,
+    pub took_us: u64,
+}
+
+impl From<MachineReport> for MachineView {
+    fn from(report: MachineReport) -> Self {
+        let MachineReport { vch, container, facts, cost, phases } = report;
+        let (pid, since, paused) = match facts.condition {
+            Condition::Running { pid, since, paused } => (pid, since, paused),
+            Condition::Ended { .. } => (None, DateTime::default(), false),
+        };
+        let whole = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
+        Self {
+            id: container.id.to_string(),
+            name: container.name,
+            vch: vch.to_string(),
+            boot: facts.boot,
+            template: facts.template,
+            pid,
+            since,
+            paused,
+            vcpus: facts.vcpus,
+            memory_bytes: facts.memory.memory_bytes,
+            cost: cost.map(|cost| MachineCostView {
+                proportional_bytes: cost.proportional_bytes,
+                private_bytes: cost.private_bytes,
+                cpu_ms: whole(cost.cpu_time.as_millis()),
+                wake_ups: cost.wake_ups,
+            }),
+            start: phases
+                .iter()
+                .map(|phase| PhaseView { name: phase.name.into(), took_us: whole(phase.took.as_micros()) })
+                .collect(),
+        }
+    }
 }
 
 /// Body of `POST /v1/templates`.

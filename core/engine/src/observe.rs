@@ -1,5 +1,6 @@
 //! What happens in the engine, for whoever counts it.
 
+use crate::driver::Phase;
 use bulkhead_model::Action;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,8 @@ pub enum Happening {
     Decided { action: Action, allowed: bool },
     /// A container's process runs, so long after its machine was begun.
     Started { took: Duration },
+    /// So long a part of a container's start took.
+    Phase(Phase),
     /// A run ended before its process ran.
     StartFailed,
 }

@@ -19,6 +19,7 @@
 
 mod cgroups;
 mod channel;
+mod cost;
 mod disks;
 mod guest_image;
 mod hotplug;

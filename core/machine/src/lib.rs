@@ -108,6 +108,8 @@ pub struct MachineFacts {
     pub token: [u8; 32],
     /// How it came to life; a back end that has nothing to clone from boots.
     pub boot: Boot,
+    /// What it was cloned from.
+    pub template: Option<String>,
     /// Of its interfaces.
     pub nics: Vec<EndpointId>,
     pub condition: Condition,
@@ -120,6 +122,19 @@ pub struct MemoryFacts {
     /// Of the machine's memory, what came since its start.
     pub plugged_bytes: u64,
     pub memory_bytes_max: u64,
+}
+
+/// What a machine takes of its host by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MachineCost {
+    /// Its own pages, and its part of those that it shares with other machines.
+    pub proportional_bytes: u64,
+    /// Pages that are only its own.
+    pub private_bytes: u64,
+    /// Since it was started, in the guest and for it.
+    pub cpu_time: Duration,
+    /// How often something of it that waited was woken.
+    pub wake_ups: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +216,9 @@ pub trait Machines: Send + Sync + fmt::Debug {
 
     /// Every machine that this server made and has not deleted.
     async fn list(&self) -> Result<Vec<MachineFacts>, MachineError>;
+
+    /// What it takes of the host; `None` where it does not run, or its host does not tell.
+    async fn cost(&self, id: &ContainerId) -> Result<Option<MachineCost>, MachineError>;
 
     /// Ends it at once, as if power was cut. Returns when it has ended; fine if it had.
     async fn kill(&self, id: &ContainerId) -> Result<(), MachineError>;

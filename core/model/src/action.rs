@@ -72,6 +72,7 @@ actions! {
     TemplateList = "template.list",
     TemplateBuild = "template.build",
     TemplateRemove = "template.remove",
+    MachineList = "machine.list",
 }
 
 impl Action {
@@ -95,7 +96,8 @@ impl Action {
             | Action::VchList
             | Action::VchInspect
             | Action::DecisionRead
-            | Action::TemplateList => true,
+            | Action::TemplateList
+            | Action::MachineList => true,
             Action::RegistryLogin
             | Action::ContainerAttach
             | Action::ContainerExec

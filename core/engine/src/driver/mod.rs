@@ -14,6 +14,7 @@ mod journal;
 mod network;
 mod patience;
 mod pause;
+mod phases;
 mod process;
 mod signal;
 mod told;
@@ -24,12 +25,14 @@ pub(crate) use journal::time_of;
 pub(crate) use process::{limits, process};
 pub(crate) use workbench::Bench;
 
+pub use phases::Phase;
+
 use crate::guest::{Agent, Link};
 use crate::{Engine, EngineError};
 use bulkhead_guest_protocol::network::Network;
 use bulkhead_machine::Condition;
 use bulkhead_model::container::Signal;
-use bulkhead_model::lifecycle::{Exit, Facts, GuestFact, MachineFact, Status, Step, next};
+use bulkhead_model::lifecycle::{Act, Exit, Facts, GuestFact, MachineFact, Status, Step, next};
 use bulkhead_model::{Boot, Container, ContainerId, EndpointId, VchId};
 use bulkhead_store::StoreError;
 use std::collections::HashMap;
@@ -80,6 +83,7 @@ pub(crate) struct Handle {
     pub(crate) pins: journal::Pins,
     /// The guest's clock has to be set.
     clock_due: AtomicBool,
+    pub(crate) last_start: phases::LastStart,
 }
 
 impl Handle {
@@ -170,6 +174,7 @@ pub(super) struct Driver {
     /// By when other machines must have left its volumes.
     held_until: Option<Instant>,
     journal: journal::Follower,
+    stopwatch: phases::Stopwatch,
     retry: Duration,
 }
 
@@ -194,6 +199,7 @@ impl Engine {
             agent: introduced,
             pins: journal::Pins::default(),
             clock_due: AtomicBool::new(false),
+            last_start: phases::LastStart::default(),
         });
         drivers.insert(container.id.clone(), handle.clone());
         let driver = Driver {
@@ -222,6 +228,7 @@ impl Engine {
             has_volumes: !container.spec.mounts.is_empty(),
             held_until: None,
             journal: journal::Follower::default(),
+            stopwatch: phases::Stopwatch::default(),
             retry: RETRY_MIN,
         };
         self.0.tasks.spawn(driver.run());
@@ -304,7 +311,11 @@ impl Driver {
         }
         if let Step::Do(act) = &step {
             tracing::debug!(act = act.name(), "acts");
+            self.stopwatch.begins(act);
             self.perform(act, &container).await?;
+            if matches!(act, Act::RecordRunning { .. }) {
+                self.stopwatch.ends(&self.handle.last_start, &self.engine.0.observer);
+            }
         }
         Ok(step)
     }

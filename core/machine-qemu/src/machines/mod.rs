@@ -3,11 +3,12 @@
 //! The truth is on the disk and in `/proc`; what is kept here is only who watches which machine. So a server that was
 //! killed and started again finds every machine as it is.
 
-use crate::cgroups::Size;
 mod changes;
 mod start;
 
+use crate::cgroups::Size;
 use crate::channel::{AgentStream, Hangup};
+use crate::cost;
 use crate::hotplug::Change;
 use crate::plan::{MEMORY_GROWTH_MIB, MEMORY_SLOTS};
 use crate::process::Pidfd;
@@ -20,7 +21,8 @@ use bulkhead_machine::networks::Nic;
 use bulkhead_machine::state::MachineState;
 use bulkhead_machine::templates::TemplateFacts;
 use bulkhead_machine::{
-    Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines, MemoryFacts,
+    Capabilities, Channel, Condition, MachineCost, MachineError, MachineFacts, MachineSpec, Machines,
+    MemoryFacts,
 };
 use bulkhead_model::{Boot, ContainerId, EndpointId, VolumeId};
 use std::collections::HashMap;
@@ -336,10 +338,11 @@ fn facts(state: MachineState, record: Option<Record>, paused: bool) -> Option<Ma
         false => memory_bytes,
     };
     let nics = record.ports.into_values().map(|nic| nic.endpoint).collect();
-    let boot = if record.cloned.is_some() { Boot::Clone } else { Boot::Cold };
+    let template = record.cloned.map(|cloned| cloned.template);
+    let boot = if template.is_some() { Boot::Clone } else { Boot::Cold };
     let MachineSpec { id, vch, server, run, vcpus, token, .. } = record.spec;
     let memory = MemoryFacts { memory_bytes, plugged_bytes, memory_bytes_max };
-    Some(MachineFacts { id, vch, server, run, vcpus, memory, token, boot, nics, condition })
+    Some(MachineFacts { id, vch, server, run, vcpus, memory, token, boot, template, nics, condition })
 }
 
 #[async_trait]
@@ -383,6 +386,17 @@ impl Machines for QemuMachines {
             found.extend(self.observe(&id).await?.filter(|facts| facts.server == self.0.shared.server));
         }
         Ok(found)
+    }
+
+    async fn cost(&self, id: &ContainerId) -> Result<Option<MachineCost>, MachineError> {
+        let id = id.clone();
+        self.blocking("measuring the machine", move |inner| match inner.state(&id)? {
+            (MachineState::Running { .. }, Some(record)) => {
+                cost::of(record.process.pid).map_err(MachineError::io("measuring the machine"))
+            }
+            _ => Ok(None),
+        })
+        .await
     }
 
     async fn kill(&self, id: &ContainerId) -> Result<(), MachineError> {

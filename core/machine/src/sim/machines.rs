@@ -5,7 +5,8 @@ use crate::networks::Nic;
 use crate::state::{MachineEvent, MachineState, StartStep};
 use crate::templates::TemplateFacts;
 use crate::{
-    Capabilities, Channel, Condition, MachineError, MachineFacts, MachineSpec, Machines, MemoryFacts,
+    Capabilities, Channel, Condition, MachineCost, MachineError, MachineFacts, MachineSpec, Machines,
+    MemoryFacts,
 };
 use async_trait::async_trait;
 use bulkhead_model::{ContainerId, EndpointId, VolumeId};
@@ -86,6 +87,11 @@ impl Machines for Sim {
 
     async fn list(&self) -> Result<Vec<MachineFacts>, MachineError> {
         Ok(self.lock().machines.values().filter_map(facts).collect())
+    }
+
+    async fn cost(&self, id: &ContainerId) -> Result<Option<MachineCost>, MachineError> {
+        let runs = |machine: &&Machine| matches!(machine.state, MachineState::Running { .. });
+        Ok(self.lock().machines.get(id).filter(runs).map(|_| MachineCost::default()))
     }
 
     async fn kill(&self, id: &ContainerId) -> Result<(), MachineError> {
@@ -239,6 +245,7 @@ fn facts(machine: &Machine) -> Option<MachineFacts> {
         },
         token: machine.spec.token,
         boot: machine.spec.boot,
+        template: None,
         nics: machine.spec.nics.iter().map(|nic| nic.endpoint.clone()).collect(),
         condition,
     })

@@ -150,9 +150,11 @@ impl World {
         let container =
             ContainerFacts { id: &self.id, name: &self.name, owner: &self.owner, spec: &self.spec, image };
         let subject = match action {
-            Action::VchList | Action::TemplateList | Action::TemplateBuild | Action::TemplateRemove => {
-                Subject::Platform
-            }
+            Action::VchList
+            | Action::TemplateList
+            | Action::TemplateBuild
+            | Action::TemplateRemove
+            | Action::MachineList => Subject::Platform,
             Action::ContainerInspect
             | Action::ContainerLogs
             | Action::ContainerAttach

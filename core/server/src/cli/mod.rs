@@ -8,6 +8,7 @@ mod context;
 mod debug;
 mod decision;
 mod failure;
+mod machine;
 mod output;
 mod policy;
 mod size;
@@ -75,6 +76,9 @@ enum Command {
     /// Policies: check files, see what is in force
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Machines that run, what they take of the host, and how their start went
+    #[command(subcommand)]
+    Machine(machine::Command),
     /// Templates: what machines are cloned from
     #[command(subcommand)]
     Template(template::Command),
@@ -137,6 +141,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Policy(policy::Command::Check { dir }) => policy::check(&dir)?,
         Command::Policy(policy::Command::Status) => policy::status(&client()?, format)?,
         Command::Debug(command) => return debug::run(&command, &client()?, format),
+        Command::Machine(command) => machine::run(command, &client()?, format)?,
         Command::Template(command) => template::run(command, &client()?, format)?,
         Command::Doctor(args) => return doctor::run(&args.load()?, format),
         Command::Config(ConfigCommand::Example) => output::text(EXAMPLE),

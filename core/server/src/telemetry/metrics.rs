@@ -1,6 +1,6 @@
 //! Figures in the format of Prometheus.
 
-use bulkhead_engine::Happening;
+use bulkhead_engine::{Happening, Phase};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -27,6 +27,12 @@ struct Inner {
     decisions: Family<DecisionLabels, Counter>,
     starts: Family<StartLabels, Counter>,
     start_seconds: Histogram,
+    phase_seconds: Family<PhaseLabels, Histogram>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -106,6 +112,13 @@ impl Metrics {
             Unit::Seconds,
             start_seconds.clone(),
         );
+        let phase_seconds = Family::<PhaseLabels, Histogram>::new_with_constructor(histogram);
+        registry.register_with_unit(
+            "start_phase",
+            "Time that a part of a container's start took",
+            Unit::Seconds,
+            phase_seconds.clone(),
+        );
         Self(Arc::new(Inner {
             registry,
             requests,
@@ -117,6 +130,7 @@ impl Metrics {
             decisions,
             starts,
             start_seconds,
+            phase_seconds,
         }))
     }
 
@@ -148,6 +162,9 @@ impl Metrics {
             Happening::Started { took } => {
                 started("ran");
                 self.0.start_seconds.observe(took.as_secs_f64());
+            }
+            Happening::Phase(Phase { name, took }) => {
+                self.0.phase_seconds.get_or_create(&PhaseLabels { phase: name }).observe(took.as_secs_f64());
             }
             Happening::StartFailed => started("failed"),
         }
@@ -188,6 +205,7 @@ mod tests {
         metrics.set_containers(1, &[("dev".into(), "running", 2)]);
         metrics.happened(Happening::Decided { action: Action::ContainerStart, allowed: false });
         metrics.happened(Happening::Started { took: Duration::from_millis(1500) });
+        metrics.happened(Happening::Phase(Phase { name: "greet", took: Duration::from_millis(3) }));
         metrics.happened(Happening::StartFailed);
         let text = metrics.render();
         for line in [
@@ -196,6 +214,8 @@ mod tests {
             r#"bulkhead_machine_starts_total{outcome="failed"} 1"#,
             r#"bulkhead_machine_start_seconds_bucket{le="0.8"} 0"#,
             r#"bulkhead_machine_start_seconds_bucket{le="1.6"} 1"#,
+            r#"bulkhead_start_phase_seconds_bucket{le="0.002",phase="greet"} 0"#,
+            r#"bulkhead_start_phase_seconds_bucket{le="0.004",phase="greet"} 1"#,
             r#"bulkhead_build_info{version="1.2.3",back_end="sim",accelerator="sim"} 1"#,
             r#"bulkhead_requests_total{listener="vch dev",method="GET",endpoint="/containers/{id}/json",status="200"} 1"#,
             r#"bulkhead_requests_open{listener="vch dev"} 0"#,
