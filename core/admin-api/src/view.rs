@@ -225,7 +225,7 @@ impl From<MachineReport> for MachineView {
             since,
             paused,
             vcpus: facts.vcpus,
-            memory_bytes: facts.memory.memory_bytes,
+            memory_bytes: container.spec.resources.memory_bytes,
             cost: cost.map(|cost| MachineCostView {
                 proportional_bytes: cost.proportional_bytes,
                 private_bytes: cost.private_bytes,

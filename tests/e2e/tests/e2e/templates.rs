@@ -9,6 +9,7 @@ use crate::world::{World, has, same};
 pub const CASES: &[Case] = &[
     ("templates::machines_are_clones_unless_a_label_says_cold", a_label_says_cold),
     ("templates::a_vch_of_cold_machines_has_no_clones", a_cold_vch),
+    ("templates::machines_tell_what_they_take_and_how_they_started", what_they_take),
     ("templates::are_made_listed_and_thrown_away", made_and_thrown_away),
 ];
 
@@ -88,4 +89,47 @@ fn made_and_thrown_away(world: &mut World) -> Result<()> {
     has(&again.stderr, &format!("no such template: {name}"))?;
     let wrong = world.server.bulkhead(&["template", "build", "--cpus", "4000"])?;
     has(&wrong.stderr, "invalid vCPUs `4000`")
+}
+
+fn what_they_take(world: &mut World) -> Result<()> {
+    let docker = &world.dev;
+    for name in ["frugal", "other"] {
+        docker.ok(&[
+            "run",
+            "--detach",
+            "--name",
+            name,
+            "--memory",
+            "128m",
+            &world.busybox(),
+            "sleep",
+            "1000",
+        ])?;
+    }
+    let listed: Vec<Value> = serde_json::from_str(&cli(world, &["machine", "ls", "-o", "json"])?)?;
+    let found = listed.iter().find(|machine| machine["name"] == "frugal").context("it is not listed")?;
+    same(&found["memory_bytes"], &Value::from(128_u64 << 20))?;
+    let number = |path: &str| found.pointer(path).and_then(Value::as_u64).context(path.to_owned());
+    let (pss, private) = (number("/cost/proportional_bytes")?, number("/cost/private_bytes")?);
+    // What it shares with the template and its other clones is counted only in part.
+    ensure!(private > 1 << 20 && pss >= private && pss < 256 << 20, "{found}");
+    ensure!(number("/cost/cpu_ms")? > 0 && number("/cost/wake_ups")? > 0, "{found}");
+    let phases = found["start"].as_array().context("no phases")?;
+    let names: Vec<&str> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();
+    same(
+        &names[..],
+        &["begin-run", "create-disk", "start-machine", "greet", "start-process", "record-running"],
+    )?;
+    let shown = cli(
+        world,
+        &["machine", "inspect", found["id"].as_str().and_then(|id| id.get(..12)).unwrap_or_default()],
+    )?;
+    for wanted in ["name          frugal", "boot          clone", "  start-process  "] {
+        has(&shown, wanted)?;
+    }
+    has(&world.server.telemetry("/metrics")?, "bulkhead_start_phase_seconds_count{phase=\"greet\"}")?;
+    docker.ok(&["rm", "--force", "frugal", "other"])?;
+    let gone = world.server.bulkhead(&["machine", "inspect", "frugal"])?;
+    same(gone.code, Some(4))?;
+    has(&gone.stderr, "no such container: frugal")
 }
