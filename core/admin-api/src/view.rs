@@ -267,6 +267,8 @@ pub struct TemplateView {
     pub made_at: Option<DateTime<Utc>>,
     /// Machines that run and were cloned from it.
     pub clones: u32,
+    /// Further clones that wait to be somebody's.
+    pub spares: u32,
 }
 
 impl From<TemplateFacts> for TemplateView {
@@ -287,6 +289,7 @@ impl From<TemplateFacts> for TemplateView {
             disk_used_bytes: facts.disk_used_bytes,
             made_at: facts.made_at,
             clones: facts.clones,
+            spares: facts.spares,
         }
     }
 }

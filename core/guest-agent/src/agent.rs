@@ -15,7 +15,7 @@ use crate::process::{self, Place, Spawned};
 use crate::resolver::Resolver;
 use crate::running::Running;
 use crate::streams::{Beside, Input};
-use crate::{boot, cgroup, disks, files, network, stdio, sys, volumes, watch};
+use crate::{boot, cgroup, disks, files, network, rehearsal, stdio, sys, volumes, watch};
 use bulkhead_guest_protocol::files::{Assemble, FileTask, Files};
 use bulkhead_guest_protocol::journal::StartFailed;
 use bulkhead_guest_protocol::message::{
@@ -214,6 +214,7 @@ impl Agent {
             RequestBody::Freeze { still } => self.set_still(still),
             RequestBody::Network(told) => done(self.network(&told)),
             RequestBody::SetClock { unix_ns } => done(sys::set_clock(unix_ns).doing("set the clock")),
+            RequestBody::Rehearse(start) => self.rehearse(&start),
             RequestBody::Processes => self.watch(|| Ok(ReplyBody::Processes(Box::new(watch::processes()?)))),
             RequestBody::Usage => self.watch(|| Ok(ReplyBody::Usage(Box::new(watch::usage()?)))),
             RequestBody::PowerOff => {
@@ -305,12 +306,19 @@ impl Agent {
         sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
         network::claim(&start.network)?;
         self.network(&start.network)?;
-        disks::assemble(start.layer_count, &start.interior.volumes)?;
+        disks::assemble(disks::Place::Container, start.layer_count, &start.interior.volumes)?;
         self.own_files = Some(OwnFiles::write(&start.hostname, &start.domain_name, &start.network)?);
         self.drivers.load(&start.interior)?;
         let groups = cgroup::prepare(&start.interior)?;
         let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &groups)?;
         Ok((spawned, groups))
+    }
+
+    fn rehearse(&self, start: &Start) -> ReplyBody {
+        match self.token {
+            None => done(rehearsal::hold(start)),
+            Some(_) => refused("this machine is somebody's"),
+        }
     }
 
     fn exec(&mut self, exec: &Exec) -> ReplyBody {
@@ -396,7 +404,7 @@ impl Agent {
         }
         self.token = Some(asked.token);
         sys::set_clock(asked.unix_ns).doing("set the clock")?;
-        disks::assemble(asked.layer_count, &asked.volumes)?;
+        disks::assemble(disks::Place::Container, asked.layer_count, &asked.volumes)?;
         self.assembled = Some(asked.clone());
         Ok(())
     }

@@ -71,6 +71,13 @@ pub fn prepare(interior: &Interior) -> Result<Groups, Failure> {
     Ok(groups)
 }
 
+/// Removes the container's groups, which nothing is in any more; what is not there is gone.
+pub fn remove() {
+    for group in [WORKLOAD, DEVICES] {
+        let _ = fs::remove_dir(group);
+    }
+}
+
 impl Groups {
     /// From now on. Memory comes first, as the one that can be refused.
     pub fn limit(&self, limits: &Limits) -> Result<(), Failure> {

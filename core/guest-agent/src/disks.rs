@@ -28,15 +28,33 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// All else in the agent waits meanwhile.
 const GROW_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// Whose disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Container,
+    Rehearsal,
+}
+
+impl Place {
+    /// SCSI targets of the layers and of the writable disk.
+    fn targets(self) -> (u32, u32) {
+        match self {
+            Place::Container => (0, 1),
+            Place::Rehearsal => (8, 9),
+        }
+    }
+}
+
 /// Attaches and mounts everything; afterwards [`ROOT`] is what the image and earlier runs made of it.
-pub fn assemble(layer_count: u32, volumes: &Volumes) -> Result<(), Failure> {
+pub fn assemble(place: Place, layer_count: u32, volumes: &Volumes) -> Result<(), Failure> {
     if layer_count > LAYERS_MAX {
         return Err(Failure::internal(format!("{layer_count} layers are more than {LAYERS_MAX}")));
     }
     let host = scsi_host()?;
     let of_volumes = (0..).zip(&volumes.disks).map(|(lun, _)| (2, lun));
+    let (layers, own) = place.targets();
     let luns: Vec<(u32, u32)> =
-        (0..layer_count).map(|lun| (0, lun)).chain([(1, 0)]).chain(of_volumes).collect();
+        (0..layer_count).map(|lun| (layers, lun)).chain([(own, 0)]).chain(of_volumes).collect();
     for (target, lun) in &luns {
         fs::write(format!("/sys/class/scsi_host/host{host}/scan"), format!("0 {target} {lun}"))
             .doing("scan for disks")?;
@@ -44,8 +62,8 @@ pub fn assemble(layer_count: u32, volumes: &Volumes) -> Result<(), Failure> {
     for (target, lun) in luns {
         let device = wait_for_disk(host, target, lun)?;
         match target {
-            0 => mount_layer(&device, lun)?,
-            1 => mount_own(&device)?,
+            _ if target == layers => mount_layer(&device, lun)?,
+            _ if target == own => mount_own(&device)?,
             _ => {
                 let disk = usize::try_from(lun).ok().and_then(|lun| volumes.disks.get(lun));
                 volumes::mount(&device, lun, disk.is_none_or(|disk| disk.read_only))?;
@@ -54,6 +72,21 @@ pub fn assemble(layer_count: u32, volumes: &Volumes) -> Result<(), Failure> {
     }
     mount_overlay(layer_count)?;
     volumes::fill(volumes)
+}
+
+/// Lets go of disks that are not mounted any more.
+pub fn forget(place: Place, layer_count: u32) -> Result<(), Failure> {
+    let host = scsi_host()?;
+    let (layers, own) = place.targets();
+    for (target, lun) in (0..layer_count).map(|lun| (layers, lun)).chain([(own, 0)]) {
+        let device = format!("/sys/bus/scsi/devices/{host}:0:{target}:{lun}/delete");
+        match fs::write(device, "1") {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+        .doing("let a disk go")?;
+    }
+    Ok(())
 }
 
 /// Unmounts what a container has used, so that its disks are clean; what does not go is left to the journal of ext4.
@@ -155,8 +188,8 @@ pub fn await_size(lun: u32, bytes: u64) -> Result<(), Failure> {
 
 fn disk_name(target: u32, lun: u32) -> String {
     match target {
-        0 => format!("of layer {lun}"),
-        1 => "of the container".to_owned(),
+        0 | 8 => format!("of layer {lun}"),
+        1 | 9 => "of the container".to_owned(),
         _ => format!("of volume {lun}"),
     }
 }

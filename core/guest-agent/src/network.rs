@@ -31,6 +31,21 @@ pub fn claim(network: &Network) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The interface that nobody has claimed.
+pub fn parked() -> Option<String> {
+    find(PARKED_MAC)
+}
+
+/// Makes an interface that was claimed what it was before.
+pub fn park(name: &str) -> Result<(), Failure> {
+    let interfaces = Interfaces::open().doing("open a socket")?;
+    interfaces
+        .down(name)
+        .and_then(|()| interfaces.clear_address(name))
+        .and_then(|()| interfaces.set_mac(name, PARKED_MAC))
+        .doing(format!("park {name}"))
+}
+
 /// Loopback and all that is told. What is so already is left alone. Fails where an interface is not there (yet).
 pub fn configure(network: &Network) -> Result<(), Failure> {
     let interfaces = Interfaces::open().doing("open a socket")?;

@@ -187,6 +187,19 @@ pub fn reap() -> Option<(libc::pid_t, libc::c_int)> {
     (pid > 0).then_some((pid, status))
 }
 
+/// Waits for the end of this child; its status as of wait(2).
+pub fn wait_for(child: libc::pid_t) -> Result<libc::c_int> {
+    let mut status = 0;
+    loop {
+        // SAFETY: a valid place for the status.
+        match check(unsafe { libc::waitpid(child, &raw mut status, 0) }) {
+            Ok(_) => return Ok(status),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 pub fn kill(pid: libc::pid_t, signal: libc::c_int) -> Result<()> {
     // SAFETY: plain numbers.
     check(unsafe { libc::kill(pid, signal) })?;

@@ -117,7 +117,13 @@ pub enum RequestBody {
         disk: u32,
         bytes: u64,
     },
+    /// A start as it could be, of a machine that is nobody's: everything is done as [`RequestBody::Start`] would do it,
+    /// with other disks, and undone. Answered when it is. The process is [`REHEARSAL`], and brought along by the agent.
+    Rehearse(Box<Start>),
 }
+
+/// The process of a rehearsal. Its layer disks are on SCSI target 8, the writable disk is LUN 0 of target 9.
+pub const REHEARSAL: &str = "/rehearsal";
 
 /// A process beside the container's own. Answered as [`RequestBody::Start`] is; its end is [`Event::Ended`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

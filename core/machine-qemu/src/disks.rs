@@ -100,6 +100,17 @@ impl DiskStore {
         }
     }
 
+    /// A disk with an empty file system that is gone with its last descriptor.
+    pub(crate) async fn empty(&self, bytes: u64) -> Result<File, MachineError> {
+        let prepared = self.prepared.of_size(bytes).await?;
+        self.blocking("making an empty disk", move |_| {
+            let disk = file::unnamed(file::parent(&prepared)?, 0o600)?;
+            file::copy_sparse(&File::open(&prepared)?, &disk)?;
+            Ok(disk)
+        })
+        .await
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         doing: &'static str,

@@ -4,10 +4,12 @@
 use crate::networks::QemuNetworks;
 use crate::record::MachineFolder;
 use crate::shared::Shared;
+use crate::spares;
 use async_trait::async_trait;
 use bulkhead_machine::MachineError;
 use bulkhead_machine::inventory::{Found, Inventory, Kind};
 use bulkhead_model::ContainerId;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -29,6 +31,18 @@ impl Inventory for QemuInventory {
 }
 
 impl QemuInventory {
+    /// Processes of machines, and of spares, which are nobody's.
+    fn known(&self) -> io::Result<HashMap<u32, Option<ContainerId>>> {
+        let mut known: HashMap<_, _> =
+            spares::pids(&self.shared)?.into_iter().map(|pid| (pid, None)).collect();
+        for (id, folder) in MachineFolder::all(&self.shared.machines_folder())? {
+            if let Some(record) = folder.record()? {
+                known.insert(record.process.pid, Some(id));
+            }
+        }
+        Ok(known)
+    }
+
     fn look(&self) -> io::Result<Vec<Found>> {
         let data = &self.shared.data_dir;
         let mut all = Vec::new();
@@ -44,7 +58,7 @@ impl QemuInventory {
                 all.push(found(Kind::Disk, id, &format!("vchs/{vch}/disks/{file}")));
             }
         }
-        all.extend(processes(data)?);
+        all.extend(processes(data, &self.known()?)?);
         all.extend(self.networks.found()?);
         Ok(all)
     }
@@ -63,8 +77,8 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
     }
 }
 
-/// Machines of this server: they hold files below its data folder, and are called by their container's id.
-fn processes(data: &Path) -> io::Result<Vec<Found>> {
+/// Hypervisors of this server: they hold files below its data folder. Whose one is that no record knows, its name says.
+fn processes(data: &Path, known: &HashMap<u32, Option<ContainerId>>) -> io::Result<Vec<Found>> {
     let mut all = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let name = entry.file_name();
@@ -73,7 +87,13 @@ fn processes(data: &Path) -> io::Result<Vec<Found>> {
         };
         // One that ends while it is looked at is none any more.
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-        let Some(id) = named(&line) else { continue };
+        let Some(named) = named(&line) else { continue };
+        let id = match name.to_str().and_then(|pid| known.get(&pid.parse().ok()?)) {
+            Some(Some(id)) => id,
+            // A spare.
+            Some(None) => continue,
+            None => &named,
+        };
         let open = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
         let mut files = open.filter_map(|fd| fs::read_link(fd.path()).ok());
         if files.any(|file| file.starts_with(data)) {

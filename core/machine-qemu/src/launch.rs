@@ -1,8 +1,9 @@
 //! From a spec to a running QEMU: opens what it needs, writes it down, lets it go.
 
 use crate::cgroups::{Share, Size};
+use crate::drives::Drive;
 use crate::memfd;
-use crate::networks::tap;
+use crate::networks::tap::Parked;
 use crate::plan::{self, LAYERS_MAX, LaunchPlan, Origin, SPARE_PORTS, VOLUMES_MAX};
 use crate::process::{Pidfd, ProcessId};
 use crate::record::{Cloned, MachineFolder, Record};
@@ -41,10 +42,7 @@ pub(crate) const PARKED: MacAddress = MacAddress(PARKED_MAC);
 
 /// Everything that QEMU inherits; open until it runs.
 struct Inherited {
-    layers: Vec<File>,
-    disk: File,
-    /// And whether each can only be read.
-    volumes: Vec<(File, bool)>,
+    drives: Vec<(Drive, File)>,
     journal: File,
     agent_socket: UnixListener,
     qmp_socket: UnixListener,
@@ -74,7 +72,7 @@ pub(crate) fn launch(
     launched
 }
 
-fn check(spec: &MachineSpec) -> Result<(), MachineError> {
+pub(crate) fn check(spec: &MachineSpec) -> Result<(), MachineError> {
     let refuse = |why: String| Err(MachineError::Start { id: spec.id.clone(), why });
     if spec.layers.len() > LAYERS_MAX {
         return refuse(format!(
@@ -114,19 +112,9 @@ fn launch_into(
         .cgroups
         .enter(&spec.id, Share::booting(spec, size), process.pid)
         .map_err(MachineError::io("limiting the hypervisor process"))?;
-    let ports = spec
-        .nics
-        .iter()
-        .take(inherited.nics.len())
-        .cloned()
-        .enumerate()
-        .map(|(place, nic)| (place + 1, nic))
-        .collect();
     let cloned = template
         .map(|template| Cloned { template: template.name.clone(), memory: inherited.memory.as_raw_fd() });
-    let since = chrono::Utc::now();
-    let (modules, granted_bytes) = (Vec::new(), 0);
-    let record = Record { spec: spec.clone(), process, uid, since, ports, cloned, modules, granted_bytes };
+    let record = Record::new(spec, process, uid, inherited.nics.len(), cloned);
     let pidfd = Pidfd::open(&record.process)
         .and_then(|found| found.ok_or_else(|| io::Error::other("it ended before it was started")))
         .map_err(MachineError::io("watching the hypervisor process"))?;
@@ -142,17 +130,6 @@ fn open(
     template: Option<&Template>,
     folder: &MachineFolder,
 ) -> Result<Inherited, MachineError> {
-    let layers = spec
-        .layers
-        .iter()
-        .map(|diff_id| shared.disks.open_layer_file(spec.vch, diff_id))
-        .collect::<Result<_, _>>()?;
-    let disk = shared.disks.open_disk(spec.vch, &spec.id)?;
-    let volumes = spec
-        .volumes
-        .iter()
-        .map(|disk| Ok((shared.disks.open_volume(spec.vch, disk)?, disk.read_only)))
-        .collect::<Result<_, MachineError>>()?;
     let journal = OpenOptions::new()
         .append(true)
         .create(true)
@@ -166,7 +143,8 @@ fn open(
     let joined = spec.nics.iter().take(at_start).map(|nic| Ok((nic.mac, tap(nic)?)));
     let mut nics = joined.collect::<Result<Vec<_>, MachineError>>()?;
     if template.is_some() && nics.is_empty() {
-        nics.push((PARKED, tap::parked().map_err(MachineError::io("parking an interface"))?));
+        let parked = Parked::make().map_err(MachineError::io("parking an interface"))?;
+        nics.push((PARKED, parked.tap));
     }
     let memory = match template {
         Some(template) => template.capture.memory(),
@@ -177,13 +155,24 @@ fn open(
         nics,
         memory: memory.map_err(MachineError::io("making the guest's memory"))?,
         state: state.map_err(MachineError::io("opening what is to be cloned"))?,
-        layers,
-        disk,
-        volumes,
+        drives: drives(shared, spec)?,
         journal,
         agent_socket: listen("agent.sock")?,
         qmp_socket: listen("qmp.sock")?,
     })
+}
+
+/// Everything that the machine has of disks.
+pub(crate) fn drives(shared: &Shared, spec: &MachineSpec) -> Result<Vec<(Drive, File)>, MachineError> {
+    let mut drives = Vec::new();
+    for (lun, diff_id) in spec.layers.iter().enumerate() {
+        drives.push((Drive::layer(lun), shared.disks.open_layer_file(spec.vch, diff_id)?));
+    }
+    drives.push((Drive::own(), shared.disks.open_disk(spec.vch, &spec.id)?));
+    for (lun, disk) in spec.volumes.iter().enumerate() {
+        drives.push((Drive::volume(lun, disk.read_only), shared.disks.open_volume(spec.vch, disk)?));
+    }
+    Ok(drives)
 }
 
 /// The folder's own path may be longer than a socket address can hold; one through its descriptor is not.
@@ -209,9 +198,7 @@ fn fork(
         origin: if inherited.state.is_some() { Origin::Capture } else { Origin::Boot },
         memory: inherited.memory.as_raw_fd(),
         state: inherited.state.as_ref().map(File::as_raw_fd),
-        layers: inherited.layers.iter().map(File::as_raw_fd).collect(),
-        disk: Some(inherited.disk.as_raw_fd()),
-        volumes: inherited.volumes.iter().map(|(file, read_only)| (file.as_raw_fd(), *read_only)).collect(),
+        drives: inherited.drives.iter().map(|(drive, file)| (drive.clone(), file.as_raw_fd())).collect(),
         journal: inherited.journal.as_raw_fd(),
         agent_socket: inherited.agent_socket.as_raw_fd(),
         qmp_socket: inherited.qmp_socket.as_raw_fd(),

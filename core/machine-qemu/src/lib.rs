@@ -21,6 +21,7 @@ mod cgroups;
 mod channel;
 mod cost;
 mod disks;
+mod drives;
 mod guest_image;
 mod hotplug;
 mod inventory;
@@ -36,6 +37,7 @@ mod qmp;
 mod record;
 mod root;
 mod shared;
+mod spares;
 mod spawn;
 mod templates;
 mod watch;
@@ -84,6 +86,8 @@ pub struct QemuConfig {
     pub uid_count: u32,
     /// Uplinks of VCHs have addresses from here; nothing else that is to be reached may.
     pub uplinks: Subnet,
+    /// So many machines at most are cloned ahead of need.
+    pub spares: usize,
 }
 
 impl QemuConfig {
@@ -96,6 +100,7 @@ impl QemuConfig {
             uid_base: 2_000_000_000,
             uid_count: 10_000,
             uplinks: Subnet::FOR_BENCHMARKS,
+            spares: 0,
         }
     }
 }
@@ -175,8 +180,8 @@ impl QemuBackEnd {
             uids: Uids::new(config.uid_base, config.uid_count),
         });
         let capabilities = capabilities(&shared, version).map_err(failed("looking at this host"))?;
-        let machines =
-            QemuMachines::open(shared.clone(), capabilities).map_err(failed("finding machines"))?;
+        let machines = QemuMachines::open(shared.clone(), capabilities, config.spares)
+            .map_err(failed("finding machines"))?;
         let inventory = QemuInventory { shared: shared.clone(), networks: networks.clone() };
         let journals = QemuJournals::open(shared, machines.clone()).map_err(failed("watching journals"))?;
         machines.look_after(&networks);
@@ -201,7 +206,7 @@ impl QemuBackEnd {
 }
 
 fn make_folders(data_dir: &Path) -> io::Result<()> {
-    for folder in ["machines", "journals", "prepared", "templates", "vchs"] {
+    for folder in ["machines", "journals", "prepared", "spares", "templates", "vchs"] {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir.join(folder))?;
     }
     Ok(())

@@ -7,6 +7,7 @@
 //! Every `addr=` is fixed: a snapshot of one machine loads into another only if their device lists are equal, so the
 //! places must not depend on what else is attached.
 
+use crate::drives::Drive;
 use bulkhead_guest_protocol::{CHANNEL_PORT, JOURNAL_PORT};
 use bulkhead_model::ContainerId;
 use bulkhead_model::network::MacAddress;
@@ -75,12 +76,8 @@ pub struct LaunchPlan {
     pub memory: RawFd,
     /// What [`Origin::Capture`] goes on from; loaded by command.
     pub state: Option<RawFd>,
-    /// Read-only layer disks, bottom first.
-    pub layers: Vec<RawFd>,
-    /// The writable disk; a machine that is going to be captured has none.
-    pub disk: Option<RawFd>,
-    /// Disks of volumes, and whether each can only be read.
-    pub volumes: Vec<(RawFd, bool)>,
+    /// Its disks; a machine that is going to be captured has none.
+    pub drives: Vec<(Drive, RawFd)>,
     /// Opened for appending.
     pub journal: RawFd,
     /// Listening sockets.
@@ -93,10 +90,8 @@ pub struct LaunchPlan {
 impl LaunchPlan {
     /// The descriptors that QEMU inherits.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        let mut all = self.layers.clone();
-        all.extend(self.volumes.iter().map(|(fd, _)| *fd));
-        all.extend([self.memory, self.journal, self.agent_socket, self.qmp_socket]);
-        all.extend(self.disk.into_iter().chain(self.state));
+        let mut all = vec![self.memory, self.journal, self.agent_socket, self.qmp_socket];
+        all.extend(self.drives.iter().map(|(_, fd)| *fd).chain(self.state));
         all.extend(self.nics.iter().map(|(_, tap)| *tap));
         all
     }
@@ -159,7 +154,7 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
             // A small translation buffer is enough for a container and saves memory. Without these two features the
             // guest does not copy with `rep movsb`, which is emulated byte by byte. SVM stays: taken away, the guest's
             // programs read wrong bytes (QEMU 7.2), and an emulated one gives a guest nothing that it had not already.
-            line.option("-accel", "tcg,tb-size=32");
+            line.option("-accel", "tcg,tb-size=64");
             line.option("-cpu", "max,-erms,-fsrm");
         }
     }
@@ -211,54 +206,13 @@ fn ports(plan: &LaunchPlan, line: &mut Line) {
     line.option("-device", format!("virtserialport,bus=serial0.0,nr=2,chardev=journal,name={JOURNAL_PORT}"));
 }
 
-/// Target 0 carries the layers, LUN 0 the bottom one; target 1 the writable disk; target 2 volumes.
 fn disks(plan: &LaunchPlan, line: &mut Line) {
     line.option("-device", "virtio-scsi-pci,id=scsi0,num_queues=1,addr=0x5");
-    for (lun, fd) in plan.layers.iter().enumerate() {
-        let set = 10 + lun;
-        file_set(line, set, *fd);
-        // No locks on layers: many machines read the same file, and nobody can write it.
-        line.option(
-            "-blockdev",
-            format!(
-                "driver=raw,node-name=l{lun},read-only=on,file.driver=file,file.filename=/dev/fdset/{set},file.locking=off"
-            ),
-        );
-        line.option(
-            "-device",
-            format!("scsi-hd,bus=scsi0.0,scsi-id=0,lun={lun},drive=l{lun},serial=layer{lun}"),
-        );
+    for (drive, fd) in &plan.drives {
+        file_set(line, drive.set, *fd);
+        line.option("-blockdev", drive.blockdev());
+        line.option("-device", drive.device());
     }
-    if let Some(disk) = plan.disk {
-        file_set(line, 2, disk);
-        // Locked: two machines on one writable disk would destroy it. What the guest discards is given back.
-        line.option(
-            "-blockdev",
-            "driver=raw,node-name=rw,discard=unmap,file.driver=file,file.filename=/dev/fdset/2,file.locking=on,file.discard=unmap",
-        );
-        line.option("-device", "scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive=rw,serial=rw");
-    }
-    for (lun, (fd, read_only)) in plan.volumes.iter().enumerate() {
-        let (set, node) = (1000 + lun, volume_node(lun));
-        file_set(line, set, *fd);
-        // Locked as the writable disk is; those who only read do not exclude each other.
-        let access = if *read_only { "read-only=on" } else { "discard=unmap,file.discard=unmap" };
-        line.option(
-            "-blockdev",
-            format!(
-                "driver=raw,node-name={node},{access},file.driver=file,file.filename=/dev/fdset/{set},file.locking=on"
-            ),
-        );
-        line.option(
-            "-device",
-            format!("scsi-hd,bus=scsi0.0,scsi-id=2,lun={lun},drive={node},serial=volume{lun}"),
-        );
-    }
-}
-
-/// What QEMU calls the disk of a volume.
-pub(crate) fn volume_node(lun: usize) -> String {
-    format!("v{lun}")
 }
 
 fn file_set(line: &mut Line, set: usize, fd: RawFd) {

@@ -3,8 +3,11 @@
 //! **Invariant:** a QEMU that its guest took over is a hostile peer; a line is bounded and anything unexpected ends the
 //! connection, nothing else.
 
+use crate::record::MachineFolder;
+use crate::watch::connect;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -12,6 +15,8 @@ use tokio::net::UnixStream;
 
 /// The longest line is the console's 64 KiB as JSON, every byte escaped.
 const LINE_BYTES_MAX: usize = 1 << 19;
+/// Of those that nobody has asked for yet.
+const EVENTS_KEPT: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Qmp {
@@ -95,6 +100,76 @@ impl Qmp {
             }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// A conversation in which one command follows another. QEMU speaks with one client at a time, so whoever holds this
+/// keeps others waiting.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    qmp: Qmp,
+    last: u64,
+    /// Told while an answer was waited for.
+    events: VecDeque<(String, Value)>,
+}
+
+impl Talk {
+    /// With the QEMU of a machine.
+    pub(crate) async fn begin(folder: &MachineFolder) -> io::Result<Self> {
+        let mut qmp = Qmp::new(connect(folder, "qmp.sock").await?);
+        while qmp.receive().await? != Message::Greeting {}
+        let mut talk = Self { qmp, last: 0, events: VecDeque::new() };
+        talk.call("qmp_capabilities", Value::Null).await?;
+        Ok(talk)
+    }
+
+    pub(crate) async fn call(&mut self, command: &str, arguments: Value) -> io::Result<Value> {
+        self.last += 1;
+        self.qmp.send(self.last, command, arguments).await?;
+        self.answer(command).await
+    }
+
+    /// As [`Talk::call`], with a descriptor for QEMU.
+    pub(crate) async fn call_with(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        fd: BorrowedFd<'_>,
+    ) -> io::Result<Value> {
+        self.last += 1;
+        self.qmp.send_with(self.last, command, arguments, fd).await?;
+        self.answer(command).await
+    }
+
+    async fn answer(&mut self, command: &str) -> io::Result<Value> {
+        loop {
+            match self.qmp.receive().await? {
+                Message::Answer { id, value } if id == self.last => {
+                    let refused = || io::Error::other(format!("the hypervisor refuses `{command}`"));
+                    return value.ok_or_else(refused);
+                }
+                Message::Event { name, data } => {
+                    self.events.push_back((name, data));
+                    self.events.truncate(EVENTS_KEPT);
+                }
+                Message::Greeting | Message::Answer { .. } => {}
+            }
+        }
+    }
+
+    /// Waits for an event of that name, which may have been told already.
+    pub(crate) async fn event(&mut self, wanted: &str) -> io::Result<Value> {
+        while let Some((name, data)) = self.events.pop_front() {
+            if name == wanted {
+                return Ok(data);
+            }
+        }
+        loop {
+            match self.qmp.receive().await? {
+                Message::Event { name, data } if name == wanted => return Ok(data),
+                Message::Greeting | Message::Event { .. } | Message::Answer { .. } => {}
             }
         }
     }

@@ -48,6 +48,27 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Of a machine that has the first `nics` of its interfaces.
+    pub(crate) fn new(
+        spec: &MachineSpec,
+        process: ProcessId,
+        uid: u32,
+        nics: usize,
+        cloned: Option<Cloned>,
+    ) -> Self {
+        let ports = spec.nics.iter().take(nics).cloned().enumerate();
+        Self {
+            spec: spec.clone(),
+            process,
+            uid,
+            since: Utc::now(),
+            ports: ports.map(|(place, nic)| (place + 1, nic)).collect(),
+            cloned,
+            modules: Vec::new(),
+            granted_bytes: 0,
+        }
+    }
+
     /// Of memory that came since its start.
     pub(crate) fn plugged_bytes(&self) -> u64 {
         self.modules.iter().sum()

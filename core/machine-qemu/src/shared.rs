@@ -68,7 +68,16 @@ impl Shared {
         self.data_dir.join("templates")
     }
 
+    pub(crate) fn spares_folder(&self) -> PathBuf {
+        self.data_dir.join("spares")
+    }
+
     pub(crate) fn journal_path(&self, id: &ContainerId) -> PathBuf {
         self.data_dir.join("journals").join(id.as_str())
+    }
+
+    /// Nothing was ever written to it.
+    pub(crate) fn has_no_journal(&self, id: &ContainerId) -> bool {
+        std::fs::metadata(self.journal_path(id)).map_or(true, |found| found.len() == 0)
     }
 }

@@ -4,8 +4,8 @@
 //! gone; a panicked guest, however, stands still until somebody has read its console.
 
 use crate::cgroups::{Share, Size};
+use crate::drives;
 use crate::hotplug::{Change, Changes};
-use crate::plan;
 use crate::process::Pidfd;
 use crate::qmp::{Message, Qmp};
 use crate::record::{MachineFolder, Record, UNKNOWN_END};
@@ -127,7 +127,7 @@ impl Watch {
                     send(&mut qmp, command::STATUS, "query-status", Value::Null).await;
                 }
                 Some((volume, size)) = self.grow.recv() => {
-                    let arguments = json!({ "node-name": plan::volume_node(volume), "size": size });
+                    let arguments = json!({ "node-name": drives::volume_node(volume), "size": size });
                     send(&mut qmp, command::GROW, "block_resize", arguments).await;
                 }
                 Some(change) = self.changes.recv(), if !changes.is_busy() => changes.begin(change, &mut qmp).await,

@@ -17,6 +17,8 @@ pub struct TemplateFacts {
     pub made_at: Option<DateTime<Utc>>,
     /// Machines that run and were cloned from it.
     pub clones: u32,
+    /// Further clones that wait to be somebody's.
+    pub spares: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

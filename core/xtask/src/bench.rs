@@ -8,6 +8,7 @@ mod client;
 mod events;
 mod facts;
 mod figures;
+mod many;
 mod measure;
 mod networks;
 mod report;
@@ -71,6 +72,8 @@ fn compare(
     let bench = Bench { bulkhead: &ours, dockerd: &theirs, image: IMAGE, runs: options.runs };
     let timed = bench.run_true()?;
     let mut rows = timed.rows;
+    rows.extend(bench.other_starts()?);
+    rows.extend(bench.many()?);
     rows.extend(bench.in_a_running_container()?);
     rows.extend(bench.logs()?);
     rows.extend(bench.networks()?);

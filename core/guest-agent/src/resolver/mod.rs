@@ -95,6 +95,11 @@ impl Resolver {
         own
     }
 
+    /// Of its process, while that runs.
+    pub fn pid(&self) -> Option<libc::pid_t> {
+        (self.pid != 0).then_some(self.pid)
+    }
+
     pub fn is_down(&self) -> bool {
         self.pid == 0
     }

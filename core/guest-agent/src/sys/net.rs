@@ -18,9 +18,16 @@ impl Interfaces {
     }
 
     pub fn up(&self, name: &str) -> Result<()> {
+        self.set_flags(name, libc::IFF_UP | libc::IFF_RUNNING)
+    }
+
+    pub fn down(&self, name: &str) -> Result<()> {
+        self.set_flags(name, 0)
+    }
+
+    fn set_flags(&self, name: &str, flags: libc::c_int) -> Result<()> {
         let mut request = request(name)?;
-        request.ifr_ifru.ifru_flags =
-            libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).unwrap_or_default();
         self.ask(libc::SIOCSIFFLAGS, &mut request)
     }
 
@@ -53,6 +60,13 @@ impl Interfaces {
             self.ask(what, &mut request)?;
         }
         Ok(())
+    }
+
+    /// Fine if there is none.
+    pub fn clear_address(&self, name: &str) -> Result<()> {
+        let mut request = request(name)?;
+        request.ifr_ifru.ifru_addr = socket_address(Ipv4Addr::UNSPECIFIED);
+        self.ask(libc::SIOCSIFADDR, &mut request)
     }
 
     pub fn add_default_route(&self, gateway: Ipv4Addr) -> Result<()> {

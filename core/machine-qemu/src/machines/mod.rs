@@ -14,6 +14,7 @@ use crate::plan::{MEMORY_GROWTH_MIB, MEMORY_SLOTS};
 use crate::process::Pidfd;
 use crate::record::{MachineFolder, Record};
 use crate::shared::Shared;
+use crate::spares::Spares;
 use crate::templates::{Class, Templates};
 use crate::watch::{self, Load, Loading, Watch};
 use async_trait::async_trait;
@@ -63,6 +64,7 @@ struct Inner {
     /// One act at a time on each machine.
     acts: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
     templates: Arc<Templates>,
+    spares: Arc<Spares>,
 }
 
 /// A machine that is watched.
@@ -97,9 +99,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl QemuMachines {
     /// Finds the machines of earlier servers and watches those that run. What never became a machine is removed.
-    pub(crate) fn open(shared: Arc<Shared>, capabilities: Capabilities) -> io::Result<Self> {
+    /// `spares`: so many machines are kept ready at most.
+    pub(crate) fn open(shared: Arc<Shared>, capabilities: Capabilities, spares: usize) -> io::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let templates = Arc::new(Templates::open(shared.clone(), tasks.clone(), stop.clone())?);
+        let spares = Arc::new(Spares::open(shared.clone(), templates.clone(), spares)?);
+        tasks.spawn(spares.clone().keep(stop.clone()));
         let machines = Self(Arc::new(Inner {
             shared: shared.clone(),
             capabilities,
@@ -107,6 +112,7 @@ impl QemuMachines {
             tasks,
             stop,
             templates,
+            spares,
             changes: broadcast::channel(CHANGES_KEPT).0,
             live: Mutex::default(),
             acts: Mutex::default(),
@@ -487,7 +493,11 @@ impl Machines for QemuMachines {
     }
 
     async fn templates(&self) -> Result<Vec<TemplateFacts>, MachineError> {
-        self.0.templates.list().await.map_err(MachineError::io("listing templates"))
+        let mut all = self.0.templates.list().await.map_err(MachineError::io("listing templates"))?;
+        for template in &mut all {
+            template.spares = self.0.spares.count(&template.name);
+        }
+        Ok(all)
     }
 
     async fn build_template(&self, vcpus: u32, memory_bytes: u64) -> Result<String, MachineError> {

@@ -1,18 +1,27 @@
-//! How a machine comes to life: as a clone where there is a template, else from its kernel on.
+//! How a machine comes to life: as a spare that waits, or a clone where there is a template, else from its kernel on.
 
 use super::{Inner, KILL_DEADLINE, QemuMachines, lock};
+use crate::cgroups::{Share, Size};
+use crate::drives::Drive;
 use crate::launch::{self, Launched};
+use crate::qmp::Talk;
+use crate::record::{Cloned, Record};
+use crate::spares::{self, Spare};
 use crate::templates::{Class, Template};
 use crate::watch::Loading;
-use bulkhead_machine::state::StartStep;
+use bulkhead_machine::state::{MachineState, StartStep};
 use bulkhead_machine::{MachineError, MachineSpec};
 use bulkhead_model::{Boot, ContainerId};
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 
 /// How long a clone may take to have all of its state.
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a spare may take to get its disks.
+const SPARE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why a clone does not run.
 enum NoLoad {
@@ -39,6 +48,9 @@ impl QemuMachines {
 
     pub(super) async fn bring_up(&self, spec: &MachineSpec) -> Result<(), MachineError> {
         let act = self.act(&spec.id).await;
+        if self.take_spare(spec).await? {
+            return Ok(());
+        }
         let template = match spec.boot {
             Boot::Clone => self.0.templates.at_hand(Class::of(spec)),
             Boot::Cold => None,
@@ -63,6 +75,72 @@ impl QemuMachines {
         self.blocking("deleting the machine", move |inner| inner.delete(&id)).await?;
         self.0.templates.distrust(&template, &why).await;
         self.launch(spec, None, act).await.map(drop)
+    }
+
+    /// Whether a spare became this machine. Only for a container's first run: a spare brings a journal of its own.
+    async fn take_spare(&self, spec: &MachineSpec) -> Result<bool, MachineError> {
+        if spec.boot != Boot::Clone {
+            return Ok(false);
+        }
+        let wanted = spec.clone();
+        let is_first = self.blocking("looking at the machine", move |inner| {
+            let is_absent = matches!(inner.state(&wanted.id)?.0, MachineState::Absent);
+            Ok(is_absent && inner.shared.has_no_journal(&wanted.id))
+        });
+        let is_first = is_first.await?;
+        let class = Class::of(spec);
+        self.0.spares.asked(class);
+        let Some(spare) = is_first.then(|| self.0.spares.take(class)).flatten() else { return Ok(false) };
+        match self.assume(spec, spare).await {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(container.id = %spec.id, error, "a spare machine could not be used");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Makes a spare this machine. On an error nothing of it is left.
+    async fn assume(&self, spec: &MachineSpec, spare: Spare) -> Result<(), MachineError> {
+        let wanted = spec.clone();
+        let settled = self.blocking("settling in a spare machine", move |inner| {
+            inner.settle(&wanted, spare).map_err(|(error, spare)| {
+                inner.undo(&wanted.id, *spare);
+                error
+            })
+        });
+        let (record, spare, drives) = settled.await?;
+        let folder = self.0.folder(&spec.id);
+        let plug = async {
+            let mut talk = Talk::begin(&folder).await?;
+            for (drive, file) in &drives {
+                spares::plug(&mut talk, drive, file).await?;
+            }
+            folder.write_loaded()
+        };
+        let plugged = tokio::time::timeout(SPARE_DEADLINE, plug).await.map_err(io::Error::from).flatten();
+        let id = spec.id.clone();
+        let doing = "giving a spare machine its disks";
+        self.blocking(doing, move |inner| match plugged {
+            Ok(()) => {
+                let (pid, uid, template) = (record.process.pid, record.uid, &spare.template.name);
+                tracing::info!(container.id = %id, pid, uid, template, spare = true, "machine started");
+                let (log, pidfd) = spare.keep();
+                let watched = pidfd.ok_or_else(|| io::ErrorKind::NotFound.into());
+                let watched = watched.and_then(|pidfd| inner.watch(record, pidfd, Some(log), None));
+                watched.map_err(MachineError::io("watching the machine"))
+            }
+            Err(error) => {
+                inner.undo(&id, spare);
+                Err(MachineError::io(doing)(error))
+            }
+        })
+        .await?;
+        for nic in spec.nics.iter().skip(1) {
+            self.plug_in(&spec.id, nic).await?;
+        }
+        Ok(())
     }
 
     /// `false`: it runs already. No other act on the machine begins before this one is over, waited for or not.
@@ -98,6 +176,44 @@ impl QemuMachines {
 }
 
 impl Inner {
+    /// Everything about a spare that makes it this machine, but for its disks.
+    #[expect(clippy::type_complexity, reason = "an error gives the spare back")]
+    fn settle(
+        &self,
+        spec: &MachineSpec,
+        mut spare: Spare,
+    ) -> Result<(Record, Spare, Vec<(Drive, File)>), (MachineError, Box<Spare>)> {
+        let settled = (|| {
+            launch::check(spec)?;
+            let drives = launch::drives(&self.shared, spec)?;
+            if let Some(nic) = spec.nics.first() {
+                let joined = self.shared.networks.join(spec.vch, nic, &spare.parked);
+                joined.map_err(MachineError::io("joining a network"))?;
+            }
+            let size = Size { cpu_milli: spec.cpu_milli, memory_bytes: spec.memory_bytes };
+            let entered = self.shared.cgroups.enter(&spec.id, Share::booting(spec, size), spare.process.pid);
+            entered.map_err(MachineError::io("limiting the hypervisor process"))?;
+            self.shared.cgroups.leave(&spare.id);
+            let cloned = Cloned { template: spare.template.name.clone(), memory: spare.memory };
+            let nics = spec.nics.len().min(1);
+            let record = Record::new(spec, spare.process.clone(), spare.uid, nics, Some(cloned));
+            let folder = self.folder(&spec.id);
+            let moved = spare.become_machine(&record, folder, &self.shared.journal_path(&spec.id));
+            moved.map_err(MachineError::io("writing the machine down"))?;
+            Ok((record, drives))
+        })();
+        match settled {
+            Ok((record, drives)) => Ok((record, spare, drives)),
+            Err(error) => Err((error, Box::new(spare))),
+        }
+    }
+
+    /// Ends what was to be this machine.
+    fn undo(&self, id: &ContainerId, spare: Spare) {
+        self.spares.discard(spare);
+        self.shared.cgroups.leave(id);
+    }
+
     /// `true`: it was launched, and is to be waited for.
     fn start(&self, spec: &MachineSpec, template: Option<&Template>) -> Result<bool, MachineError> {
         let (state, _) = self.state(&spec.id)?;

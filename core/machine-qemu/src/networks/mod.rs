@@ -8,6 +8,7 @@ mod generation;
 mod links;
 mod names;
 pub(crate) mod namespace;
+mod netlink;
 mod present;
 mod probe;
 mod rules;
@@ -199,6 +200,16 @@ impl QemuNetworks {
         let tap = tap::open(&Namespace::named(names::namespace(vch)), nic)?;
         self.0.taps().made(&nic.endpoint);
         Ok(tap)
+    }
+
+    /// As [`Self::open_tap`], with one that is there and leads nowhere.
+    pub(crate) fn join(&self, vch: VchId, nic: &Nic, parked: &tap::Parked) -> io::Result<()> {
+        if let Some(why) = &self.0.unavailable {
+            return Err(io::Error::other(why.clone()));
+        }
+        parked.join(&Namespace::named(names::namespace(vch)), nic)?;
+        self.0.taps().made(&nic.endpoint);
+        Ok(())
     }
 
     /// Whether its tap was taken away by somebody.

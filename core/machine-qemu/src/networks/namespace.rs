@@ -62,6 +62,14 @@ impl Namespace {
         }
     }
 
+    /// A descriptor of it.
+    pub(crate) fn file(&self) -> io::Result<File> {
+        match &self.name {
+            Some(name) => File::open(Self::path(name)),
+            None => File::open("/proc/self/ns/net"),
+        }
+    }
+
     /// Runs `work` in it, programs that it starts included.
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         let Some(name) = &self.name else { return work() };

@@ -2,8 +2,9 @@
 //! nothing of a machine that ended is left on its bridge.
 
 use super::namespace::Namespace;
-use super::{names, unmarked};
+use super::{names, netlink, unmarked};
 use bulkhead_machine::networks::Nic;
+use nix::sched::CloneFlags;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -14,15 +15,42 @@ const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 /// linux/sockios.h: an interface joins a bridge.
 const SIOCBRADDIF: libc::c_ulong = 0x89a2;
 
+const PARKED: &str = "parked";
+
 /// A tap that leads nowhere, in a namespace that is gone with it.
-pub(crate) fn parked() -> io::Result<File> {
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) tap: File,
+    namespace: File,
+}
+
+/// On a thread of its own, which is never anywhere else again.
+fn apart<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let made = std::thread::Builder::new().name("parked".into()).spawn_scoped(scope, || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
-            make("parked")
-        })?;
-        made.join().unwrap_or_else(|_| Err(io::Error::other("work in a network namespace was cut off")))
+        let inside = std::thread::Builder::new().name("parked".into()).spawn_scoped(scope, work)?;
+        inside.join().unwrap_or_else(|_| Err(io::Error::other("work in a network namespace was cut off")))
     })
+}
+
+impl Parked {
+    pub(crate) fn make() -> io::Result<Self> {
+        apart(|| {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
+            let namespace = File::open("/proc/thread-self/ns/net")?;
+            Ok(Self { tap: make(PARKED)?, namespace })
+        })
+    }
+
+    /// Leads it to the segment of the interface's network, as [`open`] makes one.
+    pub(crate) fn join(&self, namespace: &Namespace, nic: &Nic) -> io::Result<()> {
+        let target = namespace.file()?;
+        let name = names::port(&nic.endpoint);
+        apart(|| {
+            nix::sched::setns(&self.namespace, CloneFlags::CLONE_NEWNET)?;
+            netlink::move_interface(nix::net::if_::if_nametoindex(PARKED)?, &target, &name)
+        })?;
+        namespace.enter(|| join(&name, nic))
+    }
 }
 
 fn make(name: &str) -> io::Result<File> {
@@ -38,27 +66,32 @@ fn make(name: &str) -> io::Result<File> {
 
 /// A tap on the segment of the interface's network. Which frames may come out of it, rules say that are there before.
 pub(crate) fn open(namespace: &Namespace, nic: &Nic) -> io::Result<File> {
-    let (name, bridge) = (names::port(&nic.endpoint), names::bridge(&nic.network));
+    let name = names::port(&nic.endpoint);
     namespace.enter(|| {
         let tap = make(&name)?;
-        // SAFETY: plain numbers; returns a new descriptor or -1.
-        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        if socket == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and belongs to nobody else.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        let mut join = named(&bridge)?;
-        let index = nix::net::if_::if_nametoindex(name.as_str())?;
-        join.ifr_ifru.ifru_ifindex = i32::try_from(index).map_err(io::Error::other)?;
-        control(socket.as_raw_fd(), SIOCBRADDIF, &mut join)?;
-        // Before anything can come that way.
-        unmarked::close(index)?;
-        let mut up = named(&name)?;
-        up.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(io::Error::other)?;
-        control(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &mut up)?;
+        join(&name, nic)?;
         Ok(tap)
     })
+}
+
+/// Onto the bridge of its network, in whose namespace it is.
+fn join(name: &str, nic: &Nic) -> io::Result<()> {
+    // SAFETY: plain numbers; returns a new descriptor or -1.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and belongs to nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let mut join = named(&names::bridge(&nic.network))?;
+    let index = nix::net::if_::if_nametoindex(name)?;
+    join.ifr_ifru.ifru_ifindex = i32::try_from(index).map_err(io::Error::other)?;
+    control(socket.as_raw_fd(), SIOCBRADDIF, &mut join)?;
+    // Before anything can come that way.
+    unmarked::close(index)?;
+    let mut up = named(name)?;
+    up.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(io::Error::other)?;
+    control(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &mut up)
 }
 
 pub(super) fn named(name: &str) -> io::Result<libc::ifreq> {

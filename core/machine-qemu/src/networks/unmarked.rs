@@ -6,8 +6,8 @@
 
 use super::names::UPLINK;
 use super::namespace::{Namespace, output};
+use super::netlink::{self, ask, attribute};
 use super::rules::MARK;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -113,11 +113,6 @@ fn program() -> io::Result<OwnedFd> {
 /// linux/rtnetlink.h, linux/pkt_sched.h, linux/pkt_cls.h
 const NEW_QDISC: u16 = 36;
 const NEW_FILTER: u16 = 44;
-const REQUEST: u16 = 0x1;
-const ACK: u16 = 0x4;
-const EXCLUSIVE: u16 = 0x200;
-const CREATE: u16 = 0x400;
-const ERROR: u16 = 2;
 const CLSACT: u32 = 0xffff_fff1;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 const EGRESS: u32 = 0xffff_fff3;
@@ -131,8 +126,7 @@ const PRIORITY: u32 = 1 << 16 | 0x0300;
 
 /// Lets frames through to the machine behind this tap only with the mark. In the namespace of the tap.
 pub(crate) fn close(index: u32) -> io::Result<()> {
-    let netlink =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let netlink = netlink::open()?;
     let program = program()?;
     let clsact = attribute(KIND, b"clsact\0");
     ask(&netlink, NEW_QDISC, &traffic(index, CLSACT_HANDLE, CLSACT, 0), &clsact)?;
@@ -146,35 +140,4 @@ pub(crate) fn close(index: u32) -> io::Result<()> {
 /// `struct tcmsg`
 fn traffic(index: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
     [0, index, handle, parent, info].into_iter().flat_map(u32::to_ne_bytes).collect()
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-/// One request, and the kernel's word for it.
-fn ask(netlink: &OwnedFd, kind: u16, head: &[u8], attributes: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(16 + head.len() + attributes.len()).map_err(io::Error::other)?;
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(kind.to_ne_bytes());
-    message.extend((REQUEST | ACK | CREATE | EXCLUSIVE).to_ne_bytes());
-    // Sequence and sender.
-    message.extend([0; 8]);
-    message.extend(head);
-    message.extend(attributes);
-    send(netlink.as_raw_fd(), &message, MsgFlags::empty())?;
-    let mut answer = [0; 4096];
-    let count = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    let answer = answer.get(..count).unwrap_or_default();
-    let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
-    let code = answer.get(16..20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
-    match (kind, code) {
-        (Some(ERROR), Some(0)) => Ok(()),
-        (Some(ERROR), Some(code)) => Err(io::Error::from_raw_os_error(-code)),
-        _ => Err(io::Error::other("the kernel's answer about a filter is not understood")),
-    }
 }

@@ -12,14 +12,19 @@ fn plan() -> LaunchPlan {
         origin: Origin::Boot,
         memory: 27,
         state: None,
-        layers: vec![20, 21],
-        disk: Some(22),
-        volumes: vec![(26, false), (27, true)],
+        drives: drives(&[20, 21], 22, &[(26, false), (27, true)]),
         journal: 23,
         agent_socket: 24,
         qmp_socket: 25,
         nics: vec![(MacAddress([2, 0x42, 172, 17, 0, 2]), 26)],
     }
+}
+
+fn drives(layers: &[RawFd], own: RawFd, volumes: &[(RawFd, bool)]) -> Vec<(Drive, RawFd)> {
+    let layers = layers.iter().enumerate().map(|(lun, fd)| (Drive::layer(lun), *fd));
+    let volumes = volumes.iter().enumerate();
+    let volumes = volumes.map(|(lun, (fd, read_only))| (Drive::volume(lun, *read_only), *fd));
+    layers.chain([(Drive::own(), own)]).chain(volumes).collect()
 }
 
 fn text(plan: &LaunchPlan) -> Vec<String> {
@@ -65,7 +70,8 @@ proptest! {
         let [disk, journal, agent_socket, qmp_socket] = fds.map(i32::from);
         let id = ContainerId::from_random(id);
         let volumes: Vec<_> = read_only.into_iter().enumerate().map(|(n, read_only)| (100_000 + n as i32, read_only)).collect();
-        let plan = LaunchPlan { id: id.clone(), vcpus, memory_mib, layers, disk: Some(disk), volumes, journal, agent_socket, qmp_socket, ..plan() };
+        let drives = drives(&layers, disk, &volumes);
+        let plan = LaunchPlan { id: id.clone(), vcpus, memory_mib, drives, journal, agent_socket, qmp_socket, ..plan() };
         let line = text(&plan);
         let digits_out = |argument: &String| -> String {
             argument.replace(id.as_str(), "ID").split(|c: char| c.is_ascii_digit()).filter(|p| !p.is_empty()).collect::<Vec<_>>().join("#")
@@ -78,11 +84,11 @@ proptest! {
         prop_assert_eq!(value("-smp"), plan.vcpus.to_string());
         prop_assert_eq!(value("-m"), format!("{}M,slots=16,maxmem={}M", plan.memory_mib, plan.memory_mib + (128 << 10)));
         let sets: Vec<_> = line.iter().filter_map(|a| a.strip_prefix("fd=")?.split_once(",set=")).collect();
-        let volumes: Vec<i32> = sets.iter().filter(|(_, set)| set.len() == 4).map(|(fd, _)| fd.parse().unwrap()).collect();
-        prop_assert_eq!(volumes, plan.volumes.iter().map(|(fd, _)| *fd).collect::<Vec<_>>());
-        let layers: Vec<i32> = sets.iter().filter(|(_, set)| set.len() == 2 || set.len() == 3).map(|(fd, _)| fd.parse().unwrap()).collect();
-        prop_assert_eq!(&layers, &plan.layers);
+        let of_volumes: Vec<i32> = sets.iter().filter(|(_, set)| set.len() == 4).map(|(fd, _)| fd.parse().unwrap()).collect();
+        prop_assert_eq!(of_volumes, volumes.iter().map(|(fd, _)| *fd).collect::<Vec<_>>());
+        let of_layers: Vec<i32> = sets.iter().filter(|(_, set)| set.len() == 2 || set.len() == 3).map(|(fd, _)| fd.parse().unwrap()).collect();
+        prop_assert_eq!(&of_layers, &layers);
         let unique: BTreeSet<_> = sets.iter().map(|(_, set)| set).collect();
-        prop_assert_eq!(unique.len(), plan.layers.len() + plan.volumes.len() + 2);
+        prop_assert_eq!(unique.len(), plan.drives.len() + 1);
     }
 }

@@ -11,10 +11,10 @@ use crate::cgroups::Share;
 use crate::kvm::random;
 use crate::launch::{LOG_BYTES, PARKED, confined, listen};
 use crate::memfd;
-use crate::networks::tap;
+use crate::networks::tap::Parked;
 use crate::plan::{LaunchPlan, Origin};
 use crate::process::{Pidfd, ProcessId};
-use crate::qmp::{Message, Qmp};
+use crate::qmp::Talk;
 use crate::record::{self, MachineFolder};
 use crate::shared::Shared;
 use crate::spawn;
@@ -110,7 +110,7 @@ fn start(
     // What it would write belongs to nobody.
     let journal = OpenOptions::new().append(true).open("/dev/null")?;
     let (agent_socket, qmp_socket) = (listen(folder, "agent.sock")?, listen(folder, "qmp.sock")?);
-    let tap = tap::parked()?;
+    let tap = Parked::make()?.tap;
     let plan = LaunchPlan {
         qemu_binary: shared.qemu_binary.clone(),
         accelerator: shared.accelerator,
@@ -120,9 +120,7 @@ fn start(
         origin: Origin::Boot,
         memory: memory.as_raw_fd(),
         state: None,
-        layers: Vec::new(),
-        disk: None,
-        volumes: Vec::new(),
+        drives: Vec::new(),
         journal: journal.as_raw_fd(),
         agent_socket: agent_socket.as_raw_fd(),
         qmp_socket: qmp_socket.as_raw_fd(),
@@ -147,31 +145,24 @@ async fn capture(folder: &MachineFolder, state: &File) -> io::Result<()> {
     if hello.state != AgentState::Ready || hello.token.is_some() {
         return Err(io::Error::other("its agent is somebody's already"));
     }
-    let mut qmp = Qmp::new(connect(folder, "qmp.sock").await?);
-    timeout(CAPTURE_DEADLINE, migrate(&mut qmp, state)).await?
+    timeout(CAPTURE_DEADLINE, migrate(folder, state)).await?
 }
 
-/// Every command's number is its place in this conversation.
-async fn migrate(qmp: &mut Qmp, state: &File) -> io::Result<()> {
-    while qmp.receive().await? != Message::Greeting {}
-    call(qmp, 1, "qmp_capabilities", Value::Null).await?;
-    call(qmp, 2, "migrate-set-capabilities", capabilities()).await?;
-    call(qmp, 3, "migrate-set-parameters", json!({ "max-bandwidth": 1_u64 << 40 })).await?;
-    qmp.send_with(4, "getfd", json!({ "fdname": "state" }), state.as_fd()).await?;
-    answer(qmp, 4, "getfd").await?;
+async fn migrate(folder: &MachineFolder, state: &File) -> io::Result<()> {
+    let mut talk = Talk::begin(folder).await?;
+    talk.call("migrate-set-capabilities", capabilities()).await?;
+    talk.call("migrate-set-parameters", json!({ "max-bandwidth": 1_u64 << 40 })).await?;
+    talk.call_with("getfd", json!({ "fdname": "state" }), state.as_fd()).await?;
     // Not stopped before: what is captured while it runs also runs when it is loaded.
-    call(qmp, 5, "migrate", json!({ "uri": "fd:state" })).await?;
+    talk.call("migrate", json!({ "uri": "fd:state" })).await?;
     loop {
-        if let Message::Event { name, data } = qmp.receive().await?
-            && name == "MIGRATION"
-        {
-            match data.get("status").and_then(Value::as_str).unwrap_or_default() {
-                "completed" => return Ok(()),
-                status @ ("failed" | "cancelled") => {
-                    return Err(io::Error::other(format!("the capture {status}")));
-                }
-                _ => {}
+        let data = talk.event("MIGRATION").await?;
+        match data.get("status").and_then(Value::as_str).unwrap_or_default() {
+            "completed" => return Ok(()),
+            status @ ("failed" | "cancelled") => {
+                return Err(io::Error::other(format!("the capture {status}")));
             }
+            _ => {}
         }
     }
 }
@@ -180,24 +171,6 @@ async fn migrate(qmp: &mut Qmp, state: &File) -> io::Result<()> {
 pub(crate) fn capabilities() -> Value {
     let on = |name: &str| json!({ "capability": name, "state": true });
     json!({ "capabilities": [on("x-ignore-shared"), on("events")] })
-}
-
-async fn call(qmp: &mut Qmp, id: u64, command: &str, arguments: Value) -> io::Result<()> {
-    qmp.send(id, command, arguments).await?;
-    answer(qmp, id, command).await
-}
-
-async fn answer(qmp: &mut Qmp, id: u64, command: &str) -> io::Result<()> {
-    loop {
-        if let Message::Answer { id: of, value } = qmp.receive().await?
-            && of == id
-        {
-            return match value {
-                Some(_) => Ok(()),
-                None => Err(io::Error::other(format!("the hypervisor refuses `{command}`"))),
-            };
-        }
-    }
 }
 
 /// Ends what an earlier server was making.

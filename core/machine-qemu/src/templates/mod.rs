@@ -296,6 +296,7 @@ impl Templates {
                 disk_used_bytes,
                 made_at: made_at.or(saved_at),
                 clones: uses.get(name).copied().unwrap_or_default(),
+                spares: 0,
             })
         };
         Ok(names.into_iter().filter_map(facts).collect())

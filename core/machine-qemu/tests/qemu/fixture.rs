@@ -52,15 +52,20 @@ pub struct Qemu {
 impl Qemu {
     /// Its machines are clones.
     pub async fn new() -> Self {
-        Self::with(Boot::Clone).await
+        Self::with(Boot::Clone, 0).await
+    }
+
+    /// So many machines are cloned ahead of need.
+    pub async fn with_spares(spares: usize) -> Self {
+        Self::with(Boot::Clone, spares).await
     }
 
     /// Its machines boot.
     pub async fn booting() -> Self {
-        Self::with(Boot::Cold).await
+        Self::with(Boot::Cold, 0).await
     }
 
-    async fn with(boot: Boot) -> Self {
+    async fn with(boot: Boot, spares: usize) -> Self {
         let turn = TURN.clone().lock_owned().await;
         let guest = guest_folder();
         assert!(
@@ -75,6 +80,7 @@ impl Qemu {
             accelerator: AcceleratorChoice::Tcg,
             // Not those of an installation on the same host.
             uid_base: 1_900_000_000,
+            spares,
             ..QemuConfig::new(folder.path(), guest)
         };
         share(made(), &folder.path().join("templates"));

@@ -8,6 +8,7 @@ mod confinement;
 mod faults;
 mod fixture;
 mod kvm;
+mod spares;
 mod templates;
 
 /// Everything that holds for machines holds for clones as for machines that booted.

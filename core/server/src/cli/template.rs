@@ -66,10 +66,14 @@ fn show(all: &[TemplateView], format: Format) -> Result<(), Failure> {
             output::bytes(template.memory_used_bytes),
             output::bytes(template.disk_used_bytes),
             template.clones.to_string(),
+            template.spares.to_string(),
             made.unwrap_or_default(),
         ]
     };
     let rows: Vec<_> = all.iter().map(row).collect();
-    output::table(&["NAME", "CPUS", "MEMORY", "STATE", "IN MEMORY", "ON DISK", "CLONES", "MADE"], &rows);
+    output::table(
+        &["NAME", "CPUS", "MEMORY", "STATE", "IN MEMORY", "ON DISK", "CLONES", "SPARES", "MADE"],
+        &rows,
+    );
     Ok(())
 }

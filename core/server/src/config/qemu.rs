@@ -11,7 +11,12 @@ pub struct QemuSection {
     pub accelerator: Accelerator,
     /// Each machine runs as a uid of its own, from this one on. The range must be free on the host.
     pub uid_base: u32,
+    /// So many machines at most are cloned ahead of need; 0: none.
+    pub spares: usize,
 }
+
+/// Each takes memory and, where it is emulated, a second of CPU time to make.
+const SPARES_MAX: usize = 64;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -26,7 +31,7 @@ pub enum Accelerator {
 impl Default for QemuSection {
     fn default() -> Self {
         // Above what login.defs and the subuid tools of distributions hand out.
-        Self { binary: None, accelerator: Accelerator::Auto, uid_base: 2_000_000_000 }
+        Self { binary: None, accelerator: Accelerator::Auto, uid_base: 2_000_000_000, spares: 2 }
     }
 }
 
@@ -34,6 +39,9 @@ impl QemuSection {
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         if self.binary.as_ref().is_some_and(|path| !path.is_absolute()) {
             problems.push("[qemu] binary is not an absolute path".into());
+        }
+        if self.spares > SPARES_MAX {
+            problems.push(format!("[qemu] spares {} is more than {SPARES_MAX}", self.spares));
         }
         if self.uid_base < 65_536 {
             problems.push(format!(

@@ -5,6 +5,8 @@
 pub enum Unit {
     /// Less is better.
     Milliseconds,
+    /// Less is better.
+    Mebibytes,
     /// More is better.
     MibPerSecond,
     /// Of whatever a row counts; more is better.
@@ -15,6 +17,7 @@ impl Unit {
     pub fn word(self) -> &'static str {
         match self {
             Self::Milliseconds => "ms",
+            Self::Mebibytes => "MiB",
             Self::MibPerSecond => "MiB/s",
             Self::PerSecond => "1/s",
         }

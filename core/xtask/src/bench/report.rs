@@ -40,7 +40,7 @@ impl Report {
         text.push_str("\n## Where the time goes in Bulkhead\n\nThe acts of the containers' drivers in the runs above, by the server's log:\n\n");
         text.push_str(&self.act_table());
         text.push_str(
-            "\n`greet` is the wait for the guest: QEMU, its firmware and kernel come up, and the agent answers. \
+            "\n`start-machine` clones and loads a machine, `greet` is the wait for its agent's first answer. \
              `start-process` is the guest too: it takes its disks, mounts them and starts the process. Between \
              `record-running` and `record-exit` the process runs. All else is work of the host.\n",
         );
@@ -84,7 +84,7 @@ impl Report {
 }
 
 const DIFFERENCES: [&str; 7] = [
-    "a container: a machine that boots a kernel of its own at each start | processes on the kernel that is there",
+    "a container: a machine with a kernel of its own, cloned from one that has booted, or cloned ahead of need where there was a pause | processes on the kernel that is there",
     "a container's disk: a file of its own above read-only layer disks | a folder, joined with the layers' by overlayfs",
     "state: a database that waits for the disk, with an audit entry and a decision for each request | files",
     "a volume: a disk file with an ext4 of its own in the guest, below it the host's page cache, and a sync goes down to the host's disk | a folder of the host's file system",
@@ -148,7 +148,7 @@ mod tests {
             "- memory: 4 GiB\n- load after the last run: 0.5\n- docker CLI 20.10\n",
             "- each request decided and on record: 60 decisions at the end\n",
             "## dockerd\n\n- storage driver overlay2\n",
-            "boots a kernel of its own at each start; dockerd: processes on",
+            "cloned ahead of need where there was a pause; dockerd: processes on",
         ] {
             assert!(text.contains(wanted), "no `{wanted}` in:\n{text}");
         }

@@ -56,6 +56,7 @@ const DOCKER_PY: Suite = Suite {
         ("api_secret_test.py", "swarm"),
         ("api_service_test.py", "swarm"),
         ("api_swarm_test.py", "swarm"),
+        ("context_api_test.py", "concerns the client only"),
         ("models_nodes_test.py", "swarm"),
         ("models_services_test.py", "swarm"),
         ("models_swarm_test.py", "swarm"),

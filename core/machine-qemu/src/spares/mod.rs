@@ -1,0 +1,354 @@
+//! Spares: clones that were made ahead of need, for the size of machine that is asked for most. One has loaded its state
+//! and rehearsed a start, and is nobody's. A container's first start takes one, gives it its disks and its place on the
+//! network, and is done with what takes longest.
+//!
+//! ```text
+//!   DATA/spares/<id>/     as a machine's folder, which it becomes by a change of name
+//!     spare.json          which process it is, for a server that comes after a crash
+//!     journal
+//! ```
+//!
+//! They are made when nobody has started anything for a while, and given up when nobody has for long.
+//!
+//! **Invariants:** nothing foreign ever ran in one; each is used once; a start never waits for one.
+
+mod empty;
+mod make;
+
+pub(crate) use make::plug;
+
+use crate::networks::tap::Parked;
+use crate::process::{Pidfd, ProcessId};
+use crate::record::{self, MachineFolder, Record};
+use crate::shared::Shared;
+use crate::templates::{Class, Template, Templates};
+use bulkhead_model::ContainerId;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Nobody has started anything for so long: the host's CPUs are free for spares.
+const CALM: Duration = Duration::from_secs(2);
+/// Nobody has for so long: spares are not worth their memory.
+const IDLE: Duration = Duration::from_secs(900);
+/// After a failure none is made for so long.
+const RETRY_AFTER: Duration = Duration::from_secs(600);
+/// The host keeps so much memory that nobody uses.
+const HOST_RESERVE_BYTES: u64 = 1 << 30;
+/// Starts that say which size of machine is asked for most.
+const STARTS_KEPT: usize = 8;
+/// For the end of a process that was killed.
+const END_WAIT_MS: u16 = 20_000;
+
+/// A machine that waits to be somebody's. Dropped, it ends.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    class: Class,
+    pub(crate) template: Arc<Template>,
+    pub(crate) id: ContainerId,
+    pub(crate) folder: MachineFolder,
+    pub(crate) process: ProcessId,
+    guard: Guard,
+    pub(crate) uid: u32,
+    /// The hypervisor's words.
+    log: File,
+    pub(crate) parked: Parked,
+    /// The descriptor in the hypervisor that holds its memory.
+    pub(crate) memory: RawFd,
+}
+
+impl Spare {
+    /// Its folder and journal become those of a machine.
+    pub(crate) fn become_machine(
+        &mut self,
+        record: &Record,
+        folder: MachineFolder,
+        journal: &Path,
+    ) -> io::Result<()> {
+        fs::rename(self.folder.path().join(JOURNAL), journal)?;
+        self.folder.write_record(record)?;
+        folder.remove()?;
+        fs::rename(self.folder.path(), folder.path())?;
+        self.folder = folder;
+        Ok(())
+    }
+
+    /// Its log and its process, which does not end with this handle any more.
+    pub(crate) fn keep(mut self) -> (File, Option<Pidfd>) {
+        (self.log, self.guard.0.take())
+    }
+
+    fn alive(&self) -> bool {
+        self.process.alive().unwrap_or(false)
+    }
+}
+
+/// Ends its process when it is dropped.
+#[derive(Debug)]
+struct Guard(Option<Pidfd>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.as_ref().map(Pidfd::kill) {
+            tracing::error!(%error, "a spare machine could not be ended");
+        }
+    }
+}
+
+/// What a spare leaves in its folder for the next server.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    process: ProcessId,
+    uid: u32,
+}
+
+const NOTE: &str = "spare.json";
+const JOURNAL: &str = "journal";
+
+#[derive(Debug)]
+pub(crate) struct Spares {
+    shared: Arc<Shared>,
+    templates: Arc<Templates>,
+    most: usize,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    ready: Vec<Spare>,
+    /// Of the last starts.
+    asked: VecDeque<Class>,
+    last_start: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Spares {
+    /// Ends what an earlier server had. There are `most` at a time.
+    pub(crate) fn open(shared: Arc<Shared>, templates: Arc<Templates>, most: usize) -> io::Result<Self> {
+        clear(&shared)?;
+        let state = State { ready: Vec::new(), asked: VecDeque::new(), last_start: None, not_before: None };
+        Ok(Self { shared, templates, most, state: Mutex::new(state), wake: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole after every statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of that template.
+    pub(crate) fn count(&self, template: &str) -> u32 {
+        let count = self.state().ready.iter().filter(|spare| spare.template.name == template).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// A machine of the class is being started.
+    pub(crate) fn asked(&self, class: Class) {
+        let mut state = self.state();
+        state.last_start = Some(Instant::now());
+        state.asked.push_back(class);
+        if state.asked.len() > STARTS_KEPT {
+            state.asked.pop_front();
+        }
+        self.wake.notify_one();
+    }
+
+    /// One of the class, if there is one.
+    pub(crate) fn take(&self, class: Class) -> Option<Spare> {
+        let mut over = Vec::new();
+        let found = {
+            let mut state = self.state();
+            let current = self.templates.at_hand(class);
+            let is_current =
+                |spare: &Spare| current.as_ref().is_some_and(|one| Arc::ptr_eq(one, &spare.template));
+            let mut found = None;
+            while let Some(at) = state.ready.iter().position(|spare| spare.class == class) {
+                let spare = state.ready.swap_remove(at);
+                if is_current(&spare) && spare.alive() {
+                    found = Some(spare);
+                    break;
+                }
+                over.push(spare);
+            }
+            found
+        };
+        for spare in over {
+            self.discard(spare);
+        }
+        found
+    }
+
+    pub(crate) fn discard(&self, spare: Spare) {
+        discard(&self.shared, spare);
+    }
+
+    /// Makes and gives up spares until the server stops; then there are none.
+    pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let work = async {
+            loop {
+                tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = tokio::time::sleep(IDLE) => {}
+                }
+                self.await_calm().await;
+                self.give_up_unwanted().await;
+                while let Some((class, template)) = self.wanted() {
+                    match make::make(&self.shared, class, &template).await {
+                        Ok(spare) => self.state().ready.push(spare),
+                        Err(error) => {
+                            tracing::warn!(template = template.name, %error, "no machine is made ahead for now");
+                            self.state().not_before = Some(Instant::now() + RETRY_AFTER);
+                        }
+                    }
+                    self.await_calm().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+        self.state().ready.clear();
+        let shared = self.shared.clone();
+        let cleared = tokio::task::spawn_blocking(move || clear(&shared)).await;
+        if let Err(error) = cleared.map_err(io::Error::other).flatten() {
+            tracing::error!(%error, "spare machines are left");
+        }
+    }
+
+    async fn await_calm(&self) {
+        loop {
+            let since = self.state().last_start.map_or(CALM, |at| at.elapsed());
+            match CALM.checked_sub(since) {
+                Some(rest) if !rest.is_zero() => tokio::time::sleep(rest).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// What is not of the size that is asked for most, or of a template that is no more, or all when nobody asks.
+    async fn give_up_unwanted(self: &Arc<Self>) {
+        let unwanted: Vec<Spare> = {
+            let mut state = self.state();
+            let hot = state.hot();
+            let current = hot.and_then(|class| self.templates.at_hand(class));
+            let is_wanted = |spare: &Spare| {
+                Some(spare.class) == hot
+                    && current.as_ref().is_some_and(|one| Arc::ptr_eq(one, &spare.template))
+                    && spare.alive()
+            };
+            let (wanted, unwanted) = state.ready.drain(..).partition(is_wanted);
+            state.ready = wanted;
+            unwanted
+        };
+        let own = self.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            for spare in unwanted {
+                own.discard(spare);
+            }
+        });
+        if let Err(error) = ended.await {
+            tracing::error!(%error, "giving spare machines up was cut off");
+        }
+    }
+
+    /// What the next one is to be cloned from.
+    fn wanted(&self) -> Option<(Class, Arc<Template>)> {
+        let class = {
+            let state = self.state();
+            let class = state.hot()?;
+            let is_full = state.ready.len() >= self.most;
+            let must_wait = state.not_before.is_some_and(|at| Instant::now() < at);
+            (!is_full && !must_wait).then_some(class)?
+        };
+        let template = self.templates.at_hand(class)?;
+        (available_bytes() > HOST_RESERVE_BYTES + (class.memory_mib << 20)).then_some((class, template))
+    }
+}
+
+impl State {
+    /// The class that is asked for most; none, when nobody asks any more.
+    fn hot(&self) -> Option<Class> {
+        let is_idle = self.last_start.is_none_or(|at| at.elapsed() >= IDLE);
+        let count = |class: &Class| self.asked.iter().filter(|one| *one == class).count();
+        self.asked.iter().max_by_key(|class| count(class)).copied().filter(|_| !is_idle)
+    }
+}
+
+/// Memory of the host that is free or can be had at once, in bytes (proc(5)).
+fn available_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse().ok());
+    kib.map_or(0, |kib: u64| kib << 10)
+}
+
+/// Ends one, and removes what it had.
+fn discard(shared: &Shared, spare: Spare) {
+    let (folder, id, uid) = (spare.folder.clone(), spare.id.clone(), spare.uid);
+    let ended = spare.keep().1.map_or(Ok(()), |pidfd| end(&pidfd)).and_then(|()| folder.remove());
+    shared.cgroups.leave(&id);
+    match ended {
+        Ok(()) => shared.uids.give_back(uid),
+        Err(error) => tracing::error!(%error, "a spare machine is not gone"),
+    }
+}
+
+/// Kills it and waits for its end.
+fn end(pidfd: &Pidfd) -> io::Result<()> {
+    use std::os::fd::AsFd as _;
+    pidfd.kill()?;
+    let mut poll = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+    match nix::poll::poll(&mut poll, END_WAIT_MS)? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Their processes.
+pub(crate) fn pids(shared: &Shared) -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for (_, folder) in MachineFolder::all(&shared.spares_folder())? {
+        pids.extend(record::read::<Note>(&folder.path().join(NOTE))?.map(|note| note.process.pid));
+    }
+    Ok(pids)
+}
+
+/// Ends all that there are, whoever made them.
+fn clear(shared: &Shared) -> io::Result<()> {
+    for (id, folder) in MachineFolder::all(&shared.spares_folder())? {
+        if let Some(note) = record::read::<Note>(&folder.path().join(NOTE))? {
+            if let Some(pidfd) = Pidfd::open(&note.process)? {
+                end(&pidfd)?;
+            }
+            shared.uids.give_back(note.uid);
+        }
+        shared.cgroups.leave(&id);
+        folder.remove()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spares_are_of_the_size_that_is_asked_for_most() {
+        let class = |memory_mib| Class { vcpus: 1, memory_mib };
+        let asked = [256, 1024, 256, 512].map(class).into();
+        let state = |last_start| State { ready: Vec::new(), asked, last_start, not_before: None };
+        let state = state(Some(Instant::now()));
+        assert_eq!(state.hot(), Some(class(256)));
+        assert_eq!(State { last_start: None, ..state }.hot(), None);
+    }
+}

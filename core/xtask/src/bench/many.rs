@@ -1,0 +1,94 @@
+//! Starts after a pause, from the kernel on, and many at once; and what idle containers take.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::client::Client;
+use super::figures::{Row, Unit};
+use super::measure::{Bench, medians, row};
+use crate::say::Step;
+
+/// For an engine that prepares something when nothing runs.
+const PAUSE: Duration = Duration::from_secs(5);
+const AT_ONCE: usize = 20;
+const IDLE: usize = 20;
+const MEMINFO: &str = "/proc/meminfo";
+
+impl Bench<'_> {
+    /// `docker run --rm IMAGE true` as somebody at a keyboard does it, and with machines that boot.
+    pub fn other_starts(&self) -> Result<Vec<Row>> {
+        let pause = format!("docker run --rm, after a pause of {} s", PAUSE.as_secs());
+        let paused = self.times(&pause, |client| {
+            thread::sleep(PAUSE);
+            self.start(client, &[])
+        })?;
+        let label = ["--label", "bulkhead.boot=cold"];
+        let cold = self.times("docker run --rm, its machine boots", |client| self.start(client, &label))?;
+        Ok(vec![paused, cold])
+    }
+
+    fn start(&self, client: &Client, options: &[&str]) -> Result<f64> {
+        let words = [&["run", "--rm", "--network", "none"], options, &[self.image, "true"]].concat();
+        Ok(client.run(&words)?.ms())
+    }
+
+    /// Until the last of many that are started at once runs, and what they take of the host's memory, each.
+    pub fn many(&self) -> Result<Vec<Row>> {
+        let step = Step::start(format!("{AT_ONCE} containers at once"));
+        let mut rows = vec![
+            row(&format!("{AT_ONCE} × docker run -d at once, all run"), Unit::Milliseconds),
+            row(&format!("an idle container's memory, mean of {IDLE}"), Unit::Mebibytes),
+        ];
+        for turn in 0..=self.runs.div_ceil(5) {
+            for (client, of) in self.both() {
+                let before = available_mib()?;
+                let began = Instant::now();
+                thread::scope(|scope| {
+                    let starts: Vec<_> = (0..AT_ONCE)
+                        .map(|number| {
+                            let name = format!("bench-many-{number}");
+                            let words = ["run", "--detach", "--network", "none", "--name"];
+                            scope.spawn(move || {
+                                let what = [name.as_str(), self.image, "sleep", "100000"];
+                                client.run(&[&words[..], &what].concat()).map(drop)
+                            })
+                        })
+                        .collect();
+                    for start in starts {
+                        match start.join() {
+                            Ok(done) => done?,
+                            Err(_) => bail!("a start was cut off"),
+                        }
+                    }
+                    Ok(())
+                })?;
+                let took = began.elapsed();
+                // What was started for a moment only is gone, and what is prepared for the next ones is there.
+                thread::sleep(PAUSE);
+                let each = (before - available_mib()?) / IDLE as f64;
+                let names: Vec<_> = (0..AT_ONCE).map(|number| format!("bench-many-{number}")).collect();
+                let names: Vec<_> = names.iter().map(String::as_str).collect();
+                client.run(&[&["rm", "--force"], &names[..]].concat())?;
+                thread::sleep(PAUSE);
+                if turn == 0 {
+                    continue;
+                }
+                for (row, number) in rows.iter_mut().zip([took.as_secs_f64() * 1000.0, each]) {
+                    of(row).push(number);
+                }
+            }
+        }
+        step.done(&medians(&rows));
+        Ok(rows)
+    }
+}
+
+fn available_mib() -> Result<f64> {
+    let text = fs::read_to_string(MEMINFO).context(MEMINFO)?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
+    Ok(kib.and_then(|kib| kib.parse::<f64>().ok()).context("the host does not tell what memory is free")?
+        / 1024.0)
+}
