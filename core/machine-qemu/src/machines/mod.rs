@@ -506,7 +506,9 @@ impl Machines for QemuMachines {
     }
 
     async fn remove_template(&self, name: &str) -> Result<bool, MachineError> {
-        self.0.templates.remove(name).await.map_err(MachineError::io("removing a template"))
+        let removed = self.0.templates.remove(name).await.map_err(MachineError::io("removing a template"));
+        self.0.spares.look();
+        removed
     }
 
     fn changes(&self) -> broadcast::Receiver<ContainerId> {

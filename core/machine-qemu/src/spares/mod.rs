@@ -161,6 +161,11 @@ impl Spares {
         self.wake.notify_one();
     }
 
+    /// Something may have changed about what they are cloned from.
+    pub(crate) fn look(&self) {
+        self.wake.notify_one();
+    }
+
     /// One of the class, if there is one.
     pub(crate) fn take(&self, class: Class) -> Option<Spare> {
         let mut over = Vec::new();

@@ -189,7 +189,6 @@ fn postgresql(world: &mut World) -> Result<()> {
         ])?;
         soon("the database", "1 row", || dev.ok(&["exec", name, "psql", "-U", "postgres", "-c", "select 1"]))
     };
-    let others = world.machine_processes()?;
     start("pg-one")?;
     dev.ok(&["exec", "pg-one", "psql", "-U", "postgres", "-c", "create table rows (n integer primary key)"])?;
 
@@ -205,9 +204,8 @@ fn postgresql(world: &mut World) -> Result<()> {
             None => writeln!(said, "{line}")?,
         }
     }
+    let machine = world.machine_process("pg-one")?.to_string();
     world.server.kill_9()?;
-    let machine = world.machine_processes()?.into_iter().find(|pid| !others.contains(pid));
-    let machine = machine.context("the database has no machine")?.to_string();
     run(Command::new("kill").args(["-9", &machine]), WITHIN)?.ok()?;
     // What was on its way to the client was acknowledged, too.
     for line in lines.map_while(Result::ok) {

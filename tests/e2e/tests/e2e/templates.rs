@@ -1,7 +1,9 @@
 //! Clones: where they come from, who has none, and what differs between them.
 
 use anyhow::{Context as _, Result, ensure};
+use bulkhead_test_support::wait_for;
 use serde_json::Value;
+use std::time::Duration;
 
 use crate::harness::Case;
 use crate::world::{World, has, same};
@@ -10,6 +12,7 @@ pub const CASES: &[Case] = &[
     ("templates::machines_are_clones_unless_a_label_says_cold", a_label_says_cold),
     ("templates::a_vch_of_cold_machines_has_no_clones", a_cold_vch),
     ("templates::machines_tell_what_they_take_and_how_they_started", what_they_take),
+    ("templates::first_starts_take_spares", first_starts_take_spares),
     ("templates::are_made_listed_and_thrown_away", made_and_thrown_away),
 ];
 
@@ -49,10 +52,9 @@ fn a_label_says_cold(world: &mut World) -> Result<()> {
     same(clones(world)? - before, 2)?;
     let mut told = Vec::new();
     for name in ["one", "two", "three"] {
-        let text =
-            bulkhead_test_support::wait_for("its identity", std::time::Duration::from_secs(30), || {
-                docker.ok(&["logs", name]).ok().filter(|text| text.lines().count() == 2)
-            })?;
+        let text = wait_for("its identity", Duration::from_secs(30), || {
+            docker.ok(&["logs", name]).ok().filter(|text| text.lines().count() == 2)
+        })?;
         told.extend(text.lines().map(str::to_owned));
         docker.ok(&["rm", "--force", name])?;
     }
@@ -132,4 +134,41 @@ fn what_they_take(world: &mut World) -> Result<()> {
     let gone = world.server.bulkhead(&["machine", "inspect", "frugal"])?;
     same(gone.code, Some(4))?;
     has(&gone.stderr, "no such container: frugal")
+}
+
+/// Two spares become neighbours on a network, with a volume and a published port.
+fn first_starts_take_spares(world: &mut World) -> Result<()> {
+    let docker = &world.dev;
+    docker.ok(&["run", "--rm", &world.busybox(), "true"])?;
+    wait_for("two spares", Duration::from_secs(60), || {
+        let listed = cli(world, &["template", "ls", "-o", "json"]).ok()?;
+        let listed: Vec<Value> = serde_json::from_str(&listed).ok()?;
+        (listed.iter().filter_map(|template| template["spares"].as_u64()).sum::<u64>() == 2).then_some(())
+    })?;
+    let taken = || world.server.log().matches("spare=true").count();
+    let before = taken();
+    docker.ok(&["network", "create", "near"])?;
+    let run =
+        ["run", "--detach", "--network", "near", "--volume", "kept:/kept", "--publish", "127.0.0.1:8099:80"];
+    let serve = "echo here > /kept/index.html; exec busybox httpd -f -h /kept";
+    docker.ok(&[&run[..], &["--name", "here", &world.busybox(), "sh", "-c", serve]].concat())?;
+    let ask = "until busybox wget -q -O - http://here/; do sleep 0.1; done";
+    let told = docker.ok(&["run", "--rm", "--network", "near", &world.busybox(), "sh", "-c", ask])?;
+    same(told.trim(), "here")?;
+    same(taken() - before, 2)?;
+    let page = wait_for("the page", Duration::from_secs(20), || {
+        let asked = std::process::Command::new("busybox")
+            .args(["wget", "-q", "-O", "-", "http://127.0.0.1:8099/"])
+            .output()
+            .ok()?;
+        asked.status.success().then_some(asked.stdout)
+    })?;
+    same(&page[..], b"here\n")?;
+    // A second run is a clone; the log and the volume go on.
+    docker.ok(&["restart", "--time", "0", "here"])?;
+    same(taken() - before, 2)?;
+    same(docker.ok(&["exec", "here", "cat", "/kept/index.html"])?.trim(), "here")?;
+    docker.ok(&["rm", "--force", "here"])?;
+    docker.ok(&["volume", "rm", "kept"])?;
+    docker.ok(&["network", "rm", "near"]).map(drop)
 }

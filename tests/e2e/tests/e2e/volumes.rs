@@ -120,8 +120,8 @@ fn survive_kill_9(world: &mut World) -> Result<()> {
     bulkhead_test_support::wait_for("it writes", Duration::from_secs(60), || {
         told(world).ok().filter(|n| *n >= 3)
     })?;
+    let pid = world.machine_process("writer")?;
     world.server.kill_9()?;
-    let pid = world.machine_processes()?.pop().context("no machine")?;
     ensure!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status()?.success(), "kill");
     world.server.restart()?;
     // It is told as over, with whatever code.

@@ -81,9 +81,19 @@ impl World {
         self.server.bulkhead(&["vch", "rm", "--force", name])?.ok().map(drop)
     }
 
-    /// The processes of machines below this world's folder.
+    /// The processes of machines that are somebody's.
     pub fn machine_processes(&self) -> Result<Vec<u32>> {
-        processes_naming(self.server.dir(), "qemu-system")
+        let listed = self.server.bulkhead(&["machine", "ls", "-o", "json"])?.ok()?;
+        let listed: Vec<serde_json::Value> = serde_json::from_str(&listed)?;
+        Ok(listed.iter().filter_map(|machine| machine["pid"].as_u64()?.try_into().ok()).collect())
+    }
+
+    /// The one of a container's machine.
+    pub fn machine_process(&self, container: &str) -> Result<u32> {
+        let found = self.server.bulkhead(&["machine", "inspect", container, "-o", "json"])?.ok()?;
+        let found: serde_json::Value = serde_json::from_str(&found)?;
+        let pid = found["pid"].as_u64().with_context(|| format!("{container} has no machine"))?;
+        Ok(pid.try_into()?)
     }
 
     /// For the reader of a failed run: the end of the server's log.
@@ -109,7 +119,7 @@ impl World {
     pub fn take_down(self) -> Result<()> {
         let folder = self.server.dir().to_path_buf();
         drop(self.server);
-        let left = processes_naming(&folder, "")?;
+        let left = processes_below(&folder)?;
         ensure!(left.is_empty(), "processes of the test server are still there: {left:?}");
         ensure!(!folder.exists(), "`{}` is still there", folder.display());
         Ok(())
@@ -125,16 +135,14 @@ fn vch(server: &Server, name: &str, class: &str, tenant: &str) -> Result<Docker>
     Ok(Docker::new(docker.host(), &config))
 }
 
-/// Processes whose program holds `program` and that work with files below `folder`.
-fn processes_naming(folder: &Path, program: &str) -> Result<Vec<u32>> {
+/// Processes that work with files below `folder`.
+fn processes_below(folder: &Path) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(words) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let words = String::from_utf8_lossy(&words).into_owned();
-        if words.split('\0').next().is_some_and(|first| first.contains(program))
-            && touches(&entry.path(), &words, folder)
-        {
+        if touches(&entry.path(), &words, folder) {
             found.push(pid);
         }
     }
