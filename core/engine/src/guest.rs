@@ -55,7 +55,6 @@ pub(crate) enum GuestError {
 #[derive(Debug)]
 pub(crate) struct Link {
     agent: Agent,
-    nonce: [u8; 16],
     hello: Option<oneshot::Receiver<ReplyBody>>,
     _end: DropGuard,
 }
@@ -69,6 +68,8 @@ struct Shared {
     requests: mpsc::Sender<Vec<u8>>,
     waiting: Mutex<Waiting>,
     next_id: AtomicU32,
+    /// Of the first question: an answer to another one is to somebody who was connected before.
+    nonce: [u8; 16],
     closed: CancellationToken,
 }
 
@@ -94,6 +95,7 @@ impl Link {
             requests,
             waiting: Mutex::default(),
             next_id: AtomicU32::new(HELLO_ID + 1),
+            nonce,
             closed: closed.clone(),
         });
         let (answer, hello) = oneshot::channel();
@@ -104,7 +106,7 @@ impl Link {
             let _ = shared.requests.try_send(bytes);
         }
         tasks.spawn(converse(channel, shared.clone(), outbox));
-        Self { agent: Agent(shared), nonce, hello: Some(hello), _end: closed.drop_guard() }
+        Self { agent: Agent(shared), hello: Some(hello), _end: closed.drop_guard() }
     }
 
     pub(crate) fn agent(&self) -> &Agent {
@@ -124,9 +126,6 @@ impl Link {
         };
         self.hello = None;
         match reply {
-            ReplyBody::Hello(hello) if hello.nonce != self.nonce => {
-                Err(GuestError::Protocol("an answer to another question".into()))
-            }
             ReplyBody::Hello(hello) if !is_believed(&hello, token) => Err(GuestError::Impostor),
             ReplyBody::Hello(hello) if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&hello.protocol) => {
                 Err(GuestError::Protocol(format!("protocol {} was not offered", hello.protocol)))
@@ -276,6 +275,7 @@ fn deliver(shared: &Shared, reply: Reply) -> bool {
             }
             taken.is_some()
         }
+        ReplyBody::Hello(hello) if hello.nonce != shared.nonce => false,
         body => match waiting.calls.remove(&reply.id) {
             Some(answer) => answer.send(body).is_ok(),
             None => false,

@@ -93,7 +93,7 @@ impl Agent {
             self.take_signals();
             if self.channel.is_connected() {
                 self.channel.receive();
-                self.greeted &= self.channel.is_connected();
+                self.greeted &= !self.channel.is_alone();
                 self.channel.send();
             }
             while let Some(request) = self.channel.next_request() {

@@ -2,6 +2,9 @@
 //!
 //! The port does not say that it was opened anew. When nobody is there, a read gives nothing and poll says so; then
 //! half frames are worth nothing, nor are replies that nobody took.
+//!
+//! What a server writes and the word that it is there come to the kernel by different ways, and the word may be late. So
+//! bytes that are followed by nobody may be those of a server whose coming is not known yet: the replies to them wait.
 
 use bulkhead_guest_protocol::frame::{self, Decoder};
 use bulkhead_guest_protocol::message::{Event, NO_REPLY, Reply, ReplyBody, Request};
@@ -26,18 +29,28 @@ pub struct Channel {
     port: File,
     decoder: Decoder,
     unsent: Vec<u8>,
-    connected: bool,
+    state: State,
+    /// Bytes came, and the kernel has not said since then that somebody is there.
+    heard: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Connected,
+    /// Somebody has spoken, and may be there.
+    Announced,
+    Alone,
 }
 
 impl Channel {
     pub fn new(port: File) -> Self {
-        Self { port, decoder: Decoder::default(), unsent: Vec::new(), connected: true }
+        Self { port, decoder: Decoder::default(), unsent: Vec::new(), state: State::Connected, heard: false }
     }
 
     /// What to wait for; nothing while nobody is there, because poll would return at once.
     pub fn interest(&self) -> Option<libc::pollfd> {
         let writing = if self.unsent.is_empty() { 0 } else { libc::POLLOUT };
-        self.connected.then_some(libc::pollfd {
+        self.is_connected().then_some(libc::pollfd {
             fd: self.port.as_raw_fd(),
             events: libc::POLLIN | writing,
             revents: 0,
@@ -45,15 +58,22 @@ impl Channel {
     }
 
     pub fn is_connected(&self) -> bool {
-        self.connected
+        self.state == State::Connected
+    }
+
+    /// Whoever spoke is gone.
+    pub fn is_alone(&self) -> bool {
+        self.state == State::Alone
     }
 
     /// After a signal from the port: is somebody there again?
     pub fn look(&mut self) {
-        if !self.connected {
+        if !self.is_connected() {
             let mut fds = [libc::pollfd { fd: self.port.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
             sys::poll(&mut fds, 0);
-            self.connected = fds.iter().all(|fd| fd.revents & libc::POLLHUP == 0);
+            if fds.iter().all(|fd| fd.revents & libc::POLLHUP == 0) {
+                self.state = State::Connected;
+            }
         }
     }
 
@@ -62,9 +82,15 @@ impl Channel {
         let mut buffer = [0; READ_BYTES];
         for turn in 0..READS_IN_TURN {
             match self.port.read(&mut buffer) {
-                Ok(length) if length > 0 => self.decoder.push(buffer.get(..length).unwrap_or_default()),
+                Ok(length) if length > 0 => {
+                    self.heard = true;
+                    self.decoder.push(buffer.get(..length).unwrap_or_default());
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.heard = false;
+                    return;
+                }
                 Ok(_) | Err(_) if turn > 0 => return,
                 Ok(_) | Err(_) => return self.hang_up(),
             }
@@ -106,7 +132,7 @@ impl Channel {
 
     /// Writes as much as the port takes.
     pub fn send(&mut self) {
-        while self.connected && !self.unsent.is_empty() {
+        while self.is_connected() && !self.unsent.is_empty() {
             match self.port.write(&self.unsent) {
                 Ok(length) => drop(self.unsent.drain(..length)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -118,7 +144,7 @@ impl Channel {
     /// Gives replies a last chance before the machine goes off.
     pub fn flush(&mut self, wait_max: Duration) {
         let start = Instant::now();
-        while self.connected && !self.unsent.is_empty() && start.elapsed() < wait_max {
+        while self.is_connected() && !self.unsent.is_empty() && start.elapsed() < wait_max {
             let mut fds = [libc::pollfd { fd: self.port.as_raw_fd(), events: libc::POLLOUT, revents: 0 }];
             sys::poll(&mut fds, 10);
             if fds.iter().any(|fd| fd.revents & libc::POLLHUP != 0) {
@@ -129,9 +155,13 @@ impl Channel {
     }
 
     fn hang_up(&mut self) {
-        self.connected = false;
         self.decoder.reset();
-        self.unsent.clear();
+        if std::mem::take(&mut self.heard) {
+            self.state = State::Announced;
+        } else {
+            self.state = State::Alone;
+            self.unsent.clear();
+        }
     }
 }
 
@@ -139,6 +169,7 @@ impl Channel {
 mod tests {
     use super::*;
     use bulkhead_guest_protocol::message::RequestBody;
+    use std::fs;
 
     fn signal(id: u32) -> Vec<u8> {
         frame::encode(&Request { id, body: RequestBody::Signal { number: 15 } }).unwrap()
@@ -158,5 +189,31 @@ mod tests {
             ids.extend(std::iter::from_fn(|| channel.next_request()).map(|request| request.id));
         }
         assert_eq!(ids, (1..=500).collect::<Vec<_>>());
+    }
+
+    /// A pipe without a writer stands for a port of which the kernel does not know yet that it was opened.
+    #[test]
+    fn a_server_is_answered_that_speaks_before_it_is_known_to_be_there() {
+        let (read, write) = sys::pipe().unwrap();
+        sys::set_nonblocking(&read).unwrap();
+        let mut server = File::from(write);
+        let port = format!("/proc/self/fd/{}", read.as_raw_fd());
+        let mut channel = Channel::new(read.into());
+        server.write_all(&signal(1)).unwrap();
+        drop(server);
+        channel.receive();
+        assert_eq!(channel.next_request().unwrap().id, 1);
+        // This end of the pipe takes none.
+        channel.reply(1, ReplyBody::Done);
+        channel.receive();
+        assert!(!channel.is_connected() && !channel.is_alone() && !channel.unsent.is_empty());
+        let server = fs::OpenOptions::new().write(true).open(port).unwrap();
+        channel.look();
+        channel.receive();
+        assert!(channel.is_connected() && !channel.unsent.is_empty());
+        // Known to be there, and gone: then nothing waits for whoever comes next.
+        drop(server);
+        channel.receive();
+        assert!(channel.is_alone() && channel.unsent.is_empty());
     }
 }

@@ -54,6 +54,10 @@ impl AgentClient {
 
     /// Sends the request and returns the reply to it; what answers something else is skipped.
     pub async fn call(&mut self, body: RequestBody, deadline: Duration) -> Result<ReplyBody, AgentError> {
+        let nonce = match body {
+            RequestBody::Hello { nonce, .. } => Some(nonce),
+            _ => None,
+        };
         let exchange = async {
             let id = self.next_id;
             self.next_id = self.next_id.wrapping_add(1);
@@ -62,7 +66,9 @@ impl AgentClient {
             loop {
                 while let Some(payload) = self.decoder.next_frame() {
                     match frame::decode::<Reply>(&payload) {
-                        Ok(reply) if reply.id == id => return Ok(reply.body),
+                        Ok(reply) if reply.id == id && !is_to_another(&reply.body, nonce) => {
+                            return Ok(reply.body);
+                        }
                         // Meant for whoever was connected before.
                         Ok(_) | Err(_) => {}
                     }
@@ -76,4 +82,9 @@ impl AgentClient {
         };
         tokio::time::timeout(deadline, exchange).await.map_err(|_| AgentError::Silent(deadline))?
     }
+}
+
+/// Whether it answers the greeting of somebody who was connected before.
+fn is_to_another(body: &ReplyBody, nonce: Option<[u8; 16]>) -> bool {
+    matches!(body, ReplyBody::Hello(hello) if Some(hello.nonce) != nonce)
 }
