@@ -79,12 +79,14 @@ impl Drive {
     pub(crate) fn blockdev_add(&self) -> Value {
         let file: Map<String, Value> =
             self.file().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        let mut arguments = json!({ "driver": "raw", "node-name": self.node, "file": file });
         match self.access {
-            Access::Writable => arguments["discard"] = "unmap".into(),
-            Access::Shared | Access::ReadOnly => arguments["read-only"] = true.into(),
+            Access::Writable => {
+                json!({ "driver": "raw", "node-name": self.node, "discard": "unmap", "file": file })
+            }
+            Access::Shared | Access::ReadOnly => {
+                json!({ "driver": "raw", "node-name": self.node, "read-only": true, "file": file })
+            }
         }
-        arguments
     }
 
     /// Arguments of `device_add`.

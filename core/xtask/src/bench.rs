@@ -32,7 +32,7 @@ const IMAGE: &str = "busybox";
 const RUNS: usize = 7;
 const RUNS_MAX: usize = 100;
 /// Where `--write` puts the figures.
-const DOCUMENT: &str = "core/docker-api/BENCHMARK.md";
+const DOCUMENT: &str = "core/PERFORMANCE.md";
 
 /// The words after `bench`.
 pub fn run(arguments: &[String]) -> Result<ExitCode> {
@@ -47,8 +47,9 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
     let more = format!("[telemetry]\nlisten = \"\"\n{}", acts::CONFIG);
     let bulkhead = Private::start(Profile::Release, &folder.0.join("b"), &more)?;
     let dockerd = Dockerd::start(&folder.0.join("d"), None)?;
-    let text = compare(machine, &options, &folder.0, &bulkhead, &dockerd)?.markdown();
-    println!("{text}");
+    let report = compare(machine, &options, &folder.0, &bulkhead, &dockerd)?;
+    let text = report.markdown();
+    println!("{}", if options.json { report.json() } else { text.clone() });
     if options.write {
         let document = layout::workspace().join(DOCUMENT);
         fs::write(&document, &text).with_context(|| format!("cannot write `{}`", document.display()))?;
@@ -129,17 +130,20 @@ impl Drop for Folder {
 struct Options {
     runs: usize,
     write: bool,
+    /// Every number to stdout, for programs.
+    json: bool,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { runs: RUNS, write: false };
+        let mut options = Self { runs: RUNS, write: false, json: false };
         let mut words = arguments.iter().map(String::as_str);
         while let Some(word) = words.next() {
             match word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value))) {
                 ("--write", None) => options.write = true,
+                ("--json", None) => options.json = true,
                 ("--runs", value) => options.runs = runs(value.or_else(|| words.next()))?,
-                _ => bail!("`bench` takes `--runs N` and `--write`, not `{word}`"),
+                _ => bail!("`bench` takes `--runs N`, `--json` and `--write`, not `{word}`"),
             }
         }
         Ok(options)
@@ -162,9 +166,10 @@ mod tests {
         let parse = |words: &[&str]| {
             Options::parse(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>()).ok()
         };
-        assert_eq!(parse(&[]), Some(Options { runs: RUNS, write: false }));
-        assert_eq!(parse(&["--runs", "3", "--write"]), Some(Options { runs: 3, write: true }));
-        assert_eq!(parse(&["--runs=12"]), Some(Options { runs: 12, write: false }));
+        let options = |runs, write, json| Some(Options { runs, write, json });
+        assert_eq!(parse(&[]), options(RUNS, false, false));
+        assert_eq!(parse(&["--runs", "3", "--write"]), options(3, true, false));
+        assert_eq!(parse(&["--runs=12", "--json"]), options(12, false, true));
         for wrong in [&["--runs"] as &[&str], &["--runs", "0"], &["--runs=101"], &["--write=1"], &["fast"]] {
             assert_eq!(parse(wrong), None, "{wrong:?}");
         }

@@ -104,7 +104,7 @@ impl QemuMachines {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let templates = Arc::new(Templates::open(shared.clone(), tasks.clone(), stop.clone())?);
         let spares = Arc::new(Spares::open(shared.clone(), templates.clone(), spares)?);
-        tasks.spawn(spares.clone().keep(stop.clone()));
+        tasks.spawn(spares.clone().tend(stop.clone()));
         let machines = Self(Arc::new(Inner {
             shared: shared.clone(),
             capabilities,

@@ -103,14 +103,17 @@ impl QemuMachines {
 
     /// Makes a spare this machine. On an error nothing of it is left.
     async fn assume(&self, spec: &MachineSpec, spare: Spare) -> Result<(), MachineError> {
-        let wanted = spec.clone();
+        let (wanted, mut spare) = (spec.clone(), spare);
         let settled = self.blocking("settling in a spare machine", move |inner| {
-            inner.settle(&wanted, spare).map_err(|(error, spare)| {
-                inner.undo(&wanted.id, *spare);
-                error
-            })
+            match inner.settle(&wanted, &mut spare) {
+                Ok((record, drives)) => Ok((record, drives, spare)),
+                Err(error) => {
+                    inner.undo(&wanted.id, spare);
+                    Err(error)
+                }
+            }
         });
-        let (record, spare, drives) = settled.await?;
+        let (record, drives, spare) = settled.await?;
         let folder = self.0.folder(&spec.id);
         let plug = async {
             let mut talk = Talk::begin(&folder).await?;
@@ -177,35 +180,28 @@ impl QemuMachines {
 
 impl Inner {
     /// Everything about a spare that makes it this machine, but for its disks.
-    #[expect(clippy::type_complexity, reason = "an error gives the spare back")]
     fn settle(
         &self,
         spec: &MachineSpec,
-        mut spare: Spare,
-    ) -> Result<(Record, Spare, Vec<(Drive, File)>), (MachineError, Box<Spare>)> {
-        let settled = (|| {
-            launch::check(spec)?;
-            let drives = launch::drives(&self.shared, spec)?;
-            if let Some(nic) = spec.nics.first() {
-                let joined = self.shared.networks.join(spec.vch, nic, &spare.parked);
-                joined.map_err(MachineError::io("joining a network"))?;
-            }
-            let size = Size { cpu_milli: spec.cpu_milli, memory_bytes: spec.memory_bytes };
-            let entered = self.shared.cgroups.enter(&spec.id, Share::booting(spec, size), spare.process.pid);
-            entered.map_err(MachineError::io("limiting the hypervisor process"))?;
-            self.shared.cgroups.leave(&spare.id);
-            let cloned = Cloned { template: spare.template.name.clone(), memory: spare.memory };
-            let nics = spec.nics.len().min(1);
-            let record = Record::new(spec, spare.process.clone(), spare.uid, nics, Some(cloned));
-            let folder = self.folder(&spec.id);
-            let moved = spare.become_machine(&record, folder, &self.shared.journal_path(&spec.id));
-            moved.map_err(MachineError::io("writing the machine down"))?;
-            Ok((record, drives))
-        })();
-        match settled {
-            Ok((record, drives)) => Ok((record, spare, drives)),
-            Err(error) => Err((error, Box::new(spare))),
+        spare: &mut Spare,
+    ) -> Result<(Record, Vec<(Drive, File)>), MachineError> {
+        launch::check(spec)?;
+        let drives = launch::drives(&self.shared, spec)?;
+        if let Some(nic) = spec.nics.first() {
+            let joined = self.shared.networks.join(spec.vch, nic, &spare.parked);
+            joined.map_err(MachineError::io("joining a network"))?;
         }
+        let size = Size { cpu_milli: spec.cpu_milli, memory_bytes: spec.memory_bytes };
+        let entered = self.shared.cgroups.enter(&spec.id, Share::booting(spec, size), spare.process.pid);
+        entered.map_err(MachineError::io("limiting the hypervisor process"))?;
+        self.shared.cgroups.leave(&spare.id);
+        let cloned = Cloned { template: spare.template.name.clone(), memory: spare.memory };
+        let nics = spec.nics.len().min(1);
+        let record = Record::new(spec, spare.process.clone(), spare.uid, nics, Some(cloned));
+        let folder = self.folder(&spec.id);
+        let moved = spare.become_machine(&record, folder, &self.shared.journal_path(&spec.id));
+        moved.map_err(MachineError::io("writing the machine down"))?;
+        Ok((record, drives))
     }
 
     /// Ends what was to be this machine.

@@ -26,7 +26,7 @@ use bulkhead_guest_protocol::network::{Interface, Network};
 use bulkhead_machine::agent::AgentClient;
 use bulkhead_model::ContainerId;
 use bulkhead_model::process::ProcessOptions;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::Ipv4Addr;
@@ -127,7 +127,8 @@ async fn rehearse(spare: &Spare, state: i32, disk: &File) -> io::Result<()> {
     }
     for drive in &drives {
         talk.call("device_del", json!({ "id": drive.device_id() })).await?;
-        while talk.event("DEVICE_DELETED").await?["device"] != drive.device_id().as_str() {}
+        let id = Value::from(drive.device_id());
+        while talk.event("DEVICE_DELETED").await?.get("device") != Some(&id) {}
         talk.call("blockdev-del", json!({ "node-name": drive.node })).await?;
         talk.call("remove-fd", json!({ "fdset-id": drive.set })).await?;
     }

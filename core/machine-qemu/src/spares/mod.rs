@@ -40,7 +40,7 @@ const CALM: Duration = Duration::from_secs(2);
 /// Nobody has for so long: spares are not worth their memory.
 const IDLE: Duration = Duration::from_secs(900);
 /// After a failure none is made for so long.
-const RETRY_AFTER: Duration = Duration::from_secs(600);
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// The host keeps so much memory that nobody uses.
 const HOST_RESERVE_BYTES: u64 = 1 << 30;
 /// Starts that say which size of machine is asked for most.
@@ -196,7 +196,7 @@ impl Spares {
     }
 
     /// Makes and gives up spares until the server stops; then there are none.
-    pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+    pub(crate) async fn tend(self: Arc<Self>, stop: CancellationToken) {
         let work = async {
             loop {
                 tokio::select! {

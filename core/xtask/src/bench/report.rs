@@ -18,6 +18,20 @@ pub struct Report {
 }
 
 impl Report {
+    /// Each number of each row.
+    pub fn json(&self) -> String {
+        let row = |row: &Row| {
+            serde_json::json!({
+                "what": row.what, "unit": row.unit.word(), "bulkhead": row.bulkhead, "dockerd": row.dockerd,
+            })
+        };
+        let rows: Vec<_> = self.rows.iter().map(row).collect();
+        let report = serde_json::json!({
+            "machine": self.machine.lines, "accelerator": self.bulkhead.accelerator, "rows": rows,
+        });
+        format!("{report:#}")
+    }
+
     pub fn markdown(&self) -> String {
         let mut text = format!(
             "# Bulkhead beside dockerd\n\n\
@@ -104,8 +118,8 @@ mod tests {
     use super::super::figures::Unit;
     use super::*;
 
-    fn report(accelerator: &str, busy: Option<&str>) -> String {
-        let report = Report {
+    fn report(accelerator: &str, busy: Option<&str>) -> Report {
+        Report {
             machine: Machine { lines: vec!["memory: 4 GiB".into()], busy: busy.map(str::to_owned) },
             load_after: 0.5,
             client_version: "20.10".into(),
@@ -120,19 +134,18 @@ mod tests {
                 dockerd: vec![50.0],
             }],
             acts: vec![("greet".into(), vec![3.0, 1.0]), ("never".into(), Vec::new())],
-        };
-        report.markdown()
+        }
     }
 
     #[test]
     fn the_accelerator_and_a_busy_machine_stand_before_the_figures() {
-        let text = report("tcg", Some("load 9"));
+        let text = report("tcg", Some("load 9")).markdown();
         let head = text.split("## Figures").next().unwrap();
         assert!(
             head.contains("**emulated** (tcg)") && head.contains("**Not a quiet machine**: load 9."),
             "{head}"
         );
-        let text = report("kvm", None);
+        let text = report("kvm", None).markdown();
         assert!(
             text.contains("on **KVM**") && !text.contains("emulated") && !text.contains("quiet"),
             "{text}"
@@ -141,7 +154,7 @@ mod tests {
 
     #[test]
     fn figures_acts_and_settings_of_both_are_there() {
-        let text = report("kvm", None);
+        let text = report("kvm", None).markdown();
         for wanted in [
             "| exec | ms | 100 / 100 / 100 | 50.0 / 50.0 / 50.0 | 2.00 : 1 |",
             "| `greet` | 1.00 / 2.00 / 3.00 |",
@@ -153,5 +166,13 @@ mod tests {
             assert!(text.contains(wanted), "no `{wanted}` in:\n{text}");
         }
         assert!(!text.contains("never"), "{text}");
+    }
+
+    #[test]
+    fn programs_get_every_number() {
+        let told: serde_json::Value = serde_json::from_str(&report("kvm", None).json()).unwrap();
+        assert_eq!(told["accelerator"], "kvm");
+        let row = serde_json::json!({ "what": "exec", "unit": "ms", "bulkhead": [100.0], "dockerd": [50.0] });
+        assert_eq!(told["rows"], serde_json::json!([row]));
     }
 }

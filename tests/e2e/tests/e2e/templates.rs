@@ -118,10 +118,8 @@ fn what_they_take(world: &mut World) -> Result<()> {
     ensure!(number("/cost/cpu_ms")? > 0 && number("/cost/wake_ups")? > 0, "{found}");
     let phases = found["start"].as_array().context("no phases")?;
     let names: Vec<&str> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();
-    same(
-        &names[..],
-        &["begin-run", "create-disk", "start-machine", "greet", "start-process", "record-running"],
-    )?;
+    let acts = ["begin-run", "create-disk", "start-machine", "greet", "start-process", "record-running"];
+    same(names, acts.to_vec())?;
     let shown = cli(
         world,
         &["machine", "inspect", found["id"].as_str().and_then(|id| id.get(..12)).unwrap_or_default()],

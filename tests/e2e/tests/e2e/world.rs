@@ -85,14 +85,17 @@ impl World {
     pub fn machine_processes(&self) -> Result<Vec<u32>> {
         let listed = self.server.bulkhead(&["machine", "ls", "-o", "json"])?.ok()?;
         let listed: Vec<serde_json::Value> = serde_json::from_str(&listed)?;
-        Ok(listed.iter().filter_map(|machine| machine["pid"].as_u64()?.try_into().ok()).collect())
+        Ok(listed.iter().filter_map(|machine| machine.get("pid")?.as_u64()?.try_into().ok()).collect())
     }
 
     /// The one of a container's machine.
     pub fn machine_process(&self, container: &str) -> Result<u32> {
         let found = self.server.bulkhead(&["machine", "inspect", container, "-o", "json"])?.ok()?;
         let found: serde_json::Value = serde_json::from_str(&found)?;
-        let pid = found["pid"].as_u64().with_context(|| format!("{container} has no machine"))?;
+        let pid = found
+            .get("pid")
+            .and_then(serde_json::Value::as_u64)
+            .with_context(|| format!("{container} has no machine"))?;
         Ok(pid.try_into()?)
     }
 
