@@ -130,7 +130,8 @@ mod tests {
                 }
             }
             let mut line: Vec<String> = drive.blockdev().split(',').map(str::to_owned).collect();
-            (said.sort(), line.sort());
+            said.sort();
+            line.sort();
             assert_eq!(said, line);
             let text = drive.device_add();
             let device = format!(
