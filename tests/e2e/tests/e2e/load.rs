@@ -1,9 +1,11 @@
 //! Much of everything at once.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use bulkhead_test_support::{Docker, run_with_input, wait_for};
 use std::io::Read as _;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::harness::Case;
@@ -87,12 +89,17 @@ fn random_bytes_through_exec(world: &mut World) -> Result<()> {
 fn many_execs_and_readers_at_once(world: &mut World) -> Result<()> {
     const EXECS: usize = 50;
     const READERS: usize = 20;
+    // More than what pipes and sockets on the way to a reader hold.
+    const LINES: usize = 200_000;
     let image = world.busybox();
     let dev = &world.dev;
-    let script = "until [ -e /go ]; do sleep 0.2; done; seq 2000; echo end";
-    dev.ok(&["run", "-d", "--name", "many", &image, "sh", "-c", script])?;
-    let readers: Vec<Child> =
-        (0..READERS).map(|_| begin(dev, &["logs", "--follow", "many"])).collect::<Result<_>>()?;
+    let script = format!("until [ -e /go ]; do sleep 0.2; done; seq {LINES}; echo end");
+    dev.ok(&["run", "-d", "--name", "many", &image, "sh", "-c", &script])?;
+    let follow = || begin(dev, &["logs", "--follow", "many"]);
+    let mut slow = follow()?;
+    let (enough, told) = mpsc::channel();
+    let slowly = read_slowly(slow.stdout.take().context("no output")?, told);
+    let readers: Vec<Child> = (1..READERS).map(|_| follow()).collect::<Result<_>>()?;
     let execs: Vec<Child> = (0..EXECS)
         .map(|number| {
             let script = format!("echo {number}; exit {}", number % 100);
@@ -105,13 +112,32 @@ fn many_execs_and_readers_at_once(world: &mut World) -> Result<()> {
         same(code, i32::try_from(number % 100).ok())?;
     }
     dev.ok(&["exec", "many", "touch", "/go"])?;
-    let expected: String = (1..=2000).map(|line| format!("{line}\n")).chain(["end\n".to_owned()]).collect();
+    let expected: String = (1..=LINES).map(|line| format!("{line}\n")).chain(["end\n".to_owned()]).collect();
     for reader in readers {
         let (text, code) = finish(reader)?;
         ensure!(text == expected, "a reader got {} bytes of {}", text.len(), expected.len());
         same(code, Some(0))?;
     }
+    drop(enough);
+    slow.kill()?;
+    slow.wait()?;
+    let seen = slowly.join().map_err(|_| anyhow!("the slow reader was cut off"))?;
+    ensure!(expected.as_bytes().starts_with(&seen) && !seen.is_empty(), "it saw {seen:?}");
     dev.ok(&["rm", "-f", "many"]).map(drop)
+}
+
+/// A byte a second, until that is enough; gives what it read till then.
+fn read_slowly(mut from: ChildStdout, enough: Receiver<()>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let (mut seen, mut byte) = (Vec::new(), [0]);
+        while from.read_exact(&mut byte).is_ok() {
+            seen.extend(byte);
+            if enough.recv_timeout(Duration::from_secs(1)) != Err(RecvTimeoutError::Timeout) {
+                break;
+            }
+        }
+        seen
+    })
 }
 
 fn many_containers_at_once(world: &mut World) -> Result<()> {
