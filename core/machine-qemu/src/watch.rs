@@ -83,6 +83,13 @@ pub(crate) struct Watch {
     /// What is to be plugged in or out.
     pub(crate) changes: mpsc::Receiver<Change>,
     pub(crate) load: Option<Load>,
+    /// A clone went on after it was loaded.
+    pub(crate) resumed: bool,
+}
+
+/// `Failed to get shared "write" lock`
+fn is_lock_refused(words: &str) -> bool {
+    words.lines().any(|line| line.contains("Failed to get") && line.contains("lock"))
 }
 
 impl Watch {
@@ -156,16 +163,14 @@ impl Watch {
     }
 
     /// Whether its vCPUs stand still is what QEMU says of itself: a machine that panicked stands, too, and is not paused.
-    async fn heard(&self, message: &Message, qmp: &mut Option<Qmp>) {
+    async fn heard(&mut self, message: &Message, qmp: &mut Option<Qmp>) {
         match message {
-            Message::Event { name, .. } if name == "RESUME" && self.is_loading() => self.loaded(),
+            Message::Event { name, .. } if name == "RESUME" && self.is_loading() => self.resumed = true,
             // It says no more than that it does not.
             Message::Answer { id: command::LOAD, value: None } => self.kill(),
             Message::Event { name, data } if name == "MIGRATION" && self.is_loading() => {
-                // Had it gone on, that would have been told before.
-                if let Some(load) = self.load.as_ref().filter(|_| data["status"] == "completed") {
-                    load.at.send_replace(Loading::Barred);
-                    self.kill();
+                if data.get("status").is_some_and(|status| status == "completed") {
+                    self.is_whole();
                 }
             }
             Message::Event { name, .. } if name == "STOP" || name == "RESUME" => {
@@ -191,6 +196,19 @@ impl Watch {
             let from = json!({ "uri": format!("fd:{}", load.descriptor) });
             send(qmp, command::LOAD, "migrate-incoming", from).await;
             load.at.send_replace(Loading::Told);
+        }
+    }
+
+    /// It has its state. Where it has not its disks as well it stands still, or goes on without them and only says so:
+    /// who reads what another one writes.
+    fn is_whole(&self) {
+        let has_disks = self.resumed && !is_lock_refused(&last_words(self.log.as_ref()));
+        match &self.load {
+            Some(load) if !has_disks => {
+                load.at.send_replace(Loading::Barred);
+                self.kill();
+            }
+            _ => self.loaded(),
         }
     }
 

@@ -265,6 +265,7 @@ impl Inner {
             frozen,
             changes: plug_changes,
             load: state.map(|descriptor| Load { descriptor, at }),
+            resumed: false,
         };
         let live = Live {
             kill,
