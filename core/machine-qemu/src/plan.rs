@@ -151,8 +151,8 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
             line.option("-cpu", "host,-vmx,-svm,pmu=off");
         }
         Accelerator::Tcg => {
-            // A small translation buffer is enough for a container and saves memory. Without these two features the
-            // guest does not copy with `rep movsb`, which is emulated byte by byte. SVM stays: taken away, the guest's
+            // The translation buffer holds what a start translates, and not much more (decision 0014). With one of these
+            // two features the guest copies with `rep movsb`, which is emulated byte by byte. SVM stays: taken away, the guest's
             // programs read wrong bytes (QEMU 7.2), and an emulated one gives a guest nothing that it had not already.
             line.option("-accel", "tcg,tb-size=64");
             line.option("-cpu", "max,-erms,-fsrm");

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   DATA/machines/<container id>/   0700 root
-//!     machine.json   what was asked, and which process it is; written before the process may run
-//!     loaded         a clone has all of its state; what has not never was a machine
+//!     machine.json   what was asked, and which process it is; written before the process may run as this machine
+//!     loaded         a clone has all of its state and disks; what has not never was a machine
 //!     end.json       why it ended
 //!     agent.sock, qmp.sock          listened on by QEMU
 //!     root/          empty; QEMU's own root is mounted here, in its namespace only
