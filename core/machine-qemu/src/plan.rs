@@ -152,8 +152,9 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
         }
         Accelerator::Tcg => {
             // The translation buffer holds what a start translates, and not much more (decision 0014). With one of these
-            // two features the guest copies with `rep movsb`, which is emulated byte by byte. SVM stays: taken away, the guest's
-            // programs read wrong bytes (QEMU 7.2), and an emulated one gives a guest nothing that it had not already.
+            // two features the guest copies with `rep movsb`, which is emulated byte by byte. SVM stays: taken away,
+            // the guest's programs read wrong bytes (QEMU 7.2), and an emulated one gives a guest nothing that it had
+            // not already.
             line.option("-accel", "tcg,tb-size=64");
             line.option("-cpu", "max,-erms,-fsrm");
         }
