@@ -151,7 +151,7 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
             line.option("-cpu", "host,-vmx,-svm,pmu=off");
         }
         Accelerator::Tcg => {
-            // The translation buffer holds what a start translates, and not much more (decision 0014). With one of these
+            // The translation buffer holds what a start translates, and little more (decision 0014). With one of these
             // two features the guest copies with `rep movsb`, which is emulated byte by byte. SVM stays: taken away,
             // the guest's programs read wrong bytes (QEMU 7.2), and an emulated one gives a guest nothing that it had
             // not already.
