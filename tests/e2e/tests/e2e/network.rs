@@ -52,6 +52,8 @@ print "sent\n";
 /// A namespace beside the host, with a page at port 80.
 pub struct Outside {
     pub name: String,
+    /// The host's end of the pair.
+    end: String,
     server: std::process::Child,
     _page: tempfile::TempDir,
 }
@@ -72,7 +74,7 @@ impl Outside {
         ip(&["-n", &name, "address", "add", &format!("{OUTSIDE_6}/126"), "dev", "eth0", "nodad"])?;
         let mut command = inside(&name, &["busybox", "httpd", "-f", "-p", "80", "-h"]);
         let server = command.arg(page.path()).spawn().context("a server outside")?;
-        Ok(Self { name, server, _page: page })
+        Ok(Self { name, end, server, _page: page })
     }
 }
 
@@ -80,7 +82,9 @@ impl Drop for Outside {
     fn drop(&mut self) {
         self.server.kill().ok();
         self.server.wait().ok();
-        // With it goes its end of the pair, and with that the other.
+        // By name and at once: the kernel takes a namespace down in its own time, and the next one's pair and
+        // addresses are the same.
+        ip(&["link", "delete", &self.end]).ok();
         ip(&["netns", "delete", &self.name]).ok();
     }
 }
