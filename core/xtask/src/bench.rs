@@ -12,6 +12,8 @@ mod many;
 mod measure;
 mod networks;
 mod report;
+mod segments;
+mod tools;
 mod volumes;
 
 use std::fs;
@@ -33,6 +35,23 @@ const RUNS: usize = 7;
 const RUNS_MAX: usize = 100;
 /// Where `--write` puts the figures.
 const DOCUMENT: &str = "core/PERFORMANCE.md";
+
+/// Measures something at both engines.
+type Measure<'a> = fn(&Bench<'a>) -> Result<Vec<figures::Row>>;
+
+/// What can be measured alone, after the start of a container.
+const fn parts<'a>() -> [(&'static str, Measure<'a>); 8] {
+    [
+        ("starts", Bench::other_starts),
+        ("many", Bench::many),
+        ("exec", Bench::in_a_running_container),
+        ("logs", Bench::logs),
+        ("networks", Bench::networks),
+        ("volumes", Bench::volume_io),
+        ("many-networks", Bench::many_networks),
+        ("many-volumes", Bench::many_volumes),
+    ]
+}
 
 /// The words after `bench`.
 pub fn run(arguments: &[String]) -> Result<ExitCode> {
@@ -70,16 +89,14 @@ fn compare(
     let ours = Client::new("Bulkhead", bulkhead.host(), &config);
     let theirs = Client::new("dockerd", dockerd.host(), &config);
     load_image(folder, &[&ours, &theirs])?;
+    tools::import(folder, &[&ours, &theirs])?;
     let bench = Bench { bulkhead: &ours, dockerd: &theirs, image: IMAGE, runs: options.runs };
     let timed = bench.run_true()?;
     let mut rows = timed.rows;
-    rows.extend(bench.other_starts()?);
-    rows.extend(bench.many()?);
-    rows.extend(bench.in_a_running_container()?);
-    rows.extend(bench.logs()?);
-    rows.extend(bench.networks()?);
-    rows.extend(bench.volume_io(folder)?);
-    rows.extend(bench.many_volumes()?);
+    for (_, measure) in parts().into_iter().filter(|(name, _)| options.only.is_none_or(|only| only == *name))
+    {
+        rows.extend(measure(&bench)?);
+    }
     let layout = bulkhead.layout();
     let log = fs::read_to_string(&layout.log).with_context(|| format!("`{}`", layout.log.display()))?;
     Ok(Report {
@@ -132,19 +149,25 @@ struct Options {
     write: bool,
     /// Every number to stdout, for programs.
     json: bool,
+    /// One of the parts.
+    only: Option<&'static str>,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { runs: RUNS, write: false, json: false };
+        let mut options = Self { runs: RUNS, write: false, json: false, only: None };
         let mut words = arguments.iter().map(String::as_str);
         while let Some(word) = words.next() {
             match word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value))) {
                 ("--write", None) => options.write = true,
                 ("--json", None) => options.json = true,
                 ("--runs", value) => options.runs = runs(value.or_else(|| words.next()))?,
-                _ => bail!("`bench` takes `--runs N`, `--json` and `--write`, not `{word}`"),
+                ("--only", value) => options.only = Some(part(value.or_else(|| words.next()))?),
+                _ => bail!("`bench` takes `--runs N`, `--only PART`, `--json` and `--write`, not `{word}`"),
             }
+        }
+        if options.write && options.only.is_some() {
+            bail!("`--write` is for the whole: leave `--only` out");
         }
         Ok(options)
     }
@@ -157,6 +180,12 @@ fn runs(word: Option<&str>) -> Result<usize> {
     }
 }
 
+fn part(word: Option<&str>) -> Result<&'static str> {
+    let names = parts().map(|(name, _)| name);
+    let found = names.into_iter().find(|name| word == Some(name));
+    found.with_context(|| format!("`--only` takes one of {}", names.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,12 +195,23 @@ mod tests {
         let parse = |words: &[&str]| {
             Options::parse(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>()).ok()
         };
-        let options = |runs, write, json| Some(Options { runs, write, json });
+        let options = |runs, write, json| Some(Options { runs, write, json, only: None });
         assert_eq!(parse(&[]), options(RUNS, false, false));
         assert_eq!(parse(&["--runs", "3", "--write"]), options(3, true, false));
         assert_eq!(parse(&["--runs=12", "--json"]), options(12, false, true));
-        for wrong in [&["--runs"] as &[&str], &["--runs", "0"], &["--runs=101"], &["--write=1"], &["fast"]] {
-            assert_eq!(parse(wrong), None, "{wrong:?}");
+        let only = Options { runs: RUNS, write: false, json: false, only: Some("many") };
+        assert_eq!(parse(&["--only", "many"]), Some(only));
+        for wrong in [
+            "--runs",
+            "--runs 0",
+            "--runs=101",
+            "--write=1",
+            "fast",
+            "--only",
+            "--only all",
+            "--only many --write",
+        ] {
+            assert_eq!(parse(&wrong.split(' ').collect::<Vec<_>>()), None, "{wrong}");
         }
     }
 }

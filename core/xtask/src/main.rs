@@ -5,7 +5,7 @@
 //! cargo xtask down [--all]  stop the server (machines go on), or remove the first VCH as well
 //! cargo xtask test [--full] [FILTER]   every check and test, what CI runs
 //! cargo xtask peers [--write] [FILTER]   other people's tests, against a Docker engine and against Bulkhead
-//! cargo xtask bench [--runs N] [--json] [--write]   figures beside a Docker engine's
+//! cargo xtask bench [--runs N] [--only PART] [--json] [--write]   figures beside a Docker engine's
 //! cargo xtask guest-image   kernel, modules and agent for the machines
 //! ```
 //!
@@ -36,7 +36,7 @@ const USAGE: &str = "usage: cargo xtask up [--data-dir DIR]
        cargo xtask down [--all] [--data-dir DIR]
        cargo xtask test [--full] [FILTER]
        cargo xtask peers [--write] [FILTER]
-       cargo xtask bench [--runs N] [--json] [--write]
+       cargo xtask bench [--runs N] [--only PART] [--json] [--write]
        cargo xtask guest-image";
 
 fn main() -> ExitCode {

@@ -1,18 +1,14 @@
 //! Volumes: what a process reads and writes there, and what many of them cost.
 
-use std::path::Path;
-use std::process::Command;
-
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::client::Client;
 use super::figures::{Row, Unit};
 use super::measure::{Bench, medians, row};
-use crate::root;
+use super::tools;
 use crate::say::Step;
 
-const IMAGE: &str = "fio";
 const VOLUME: &str = "bench-volume";
 /// Rounds of fio at each engine.
 const ROUNDS: usize = 3;
@@ -64,23 +60,15 @@ const JOBS: [Job; 4] = [
 ];
 
 impl Bench<'_> {
-    /// fio, in a container that has a volume. `folder`: for the image.
-    pub fn volume_io(&self, folder: &Path) -> Result<Vec<Row>> {
+    /// fio, in a container that has a volume.
+    pub fn volume_io(&self) -> Result<Vec<Row>> {
         let step = Step::start("reads and writes of a volume (fio)");
-        let archive = folder.join("fio.tar");
-        let mut make = Command::new("mmdebstrap");
-        make.args(["--quiet", "--variant=minbase", "--include=fio", "bookworm"]).arg(&archive);
-        root::run(&mut make)?;
-        let archive = archive.to_str().context("the path of the image is no text")?;
-        for (client, _) in self.both() {
-            client.run(&["import", archive, IMAGE])?;
-        }
         let mut rows: Vec<Row> = JOBS.iter().map(|job| row(job.what, job.unit)).collect();
         let script = script();
         for _ in 0..ROUNDS {
             for (client, of) in self.both() {
                 let volume = format!("{VOLUME}:/volume");
-                let words = ["run", "--rm", "--network", "none", "--volume", &volume, IMAGE];
+                let words = ["run", "--rm", "--network", "none", "--volume", &volume, tools::IMAGE];
                 let ran = client.run(&[&words[..], &["sh", "-c", &script]].concat())?;
                 let told = ran.output.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
                 let told = told.with_context(|| format!("fio at {} said: {}", client.engine, ran.output))?;
