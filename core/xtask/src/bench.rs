@@ -11,6 +11,7 @@ mod figures;
 mod many;
 mod measure;
 mod networks;
+mod pulls;
 mod report;
 mod segments;
 mod tools;
@@ -24,6 +25,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::dockerd::Dockerd;
 use crate::private::Private;
+use crate::registry::Registry;
 use crate::server::{self, Profile};
 use crate::{first_image, layout, say, setup};
 use client::Client;
@@ -40,12 +42,13 @@ const DOCUMENT: &str = "core/PERFORMANCE.md";
 type Measure<'a> = fn(&Bench<'a>) -> Result<Vec<figures::Row>>;
 
 /// What can be measured alone, after the start of a container.
-const fn parts<'a>() -> [(&'static str, Measure<'a>); 8] {
+const fn parts<'a>() -> [(&'static str, Measure<'a>); 9] {
     [
         ("starts", Bench::other_starts),
         ("many", Bench::many),
         ("exec", Bench::in_a_running_container),
         ("logs", Bench::logs),
+        ("pulls", Bench::pulls),
         ("networks", Bench::networks),
         ("volumes", Bench::volume_io),
         ("many-networks", Bench::many_networks),
@@ -63,10 +66,13 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
         say::note(&format!("note: {busy}"));
     }
     let folder = Folder::new()?;
-    let more = format!("[telemetry]\nlisten = \"\"\n{}", acts::CONFIG);
+    let registry = Registry::start(&folder.0.join("r"))?;
+    let insecure = format!("[registry]\ninsecure = ['{}']\n", registry.host());
+    let more = format!("{insecure}[telemetry]\nlisten = \"\"\n{}", acts::CONFIG);
     let bulkhead = Private::start(Profile::Release, &folder.0.join("b"), &more)?;
     let dockerd = Dockerd::start(&folder.0.join("d"), None)?;
-    let report = compare(machine, &options, &folder.0, &bulkhead, &dockerd)?;
+    let _inside = registry.also_inside(&dockerd)?;
+    let report = compare(machine, &options, &folder.0, &registry, &bulkhead, &dockerd)?;
     let text = report.markdown();
     println!("{}", if options.json { report.json() } else { text.clone() });
     if options.write {
@@ -81,16 +87,19 @@ fn compare(
     machine: facts::Machine,
     options: &Options,
     folder: &Path,
+    registry: &Registry,
     bulkhead: &Private,
     dockerd: &Dockerd,
 ) -> Result<Report> {
     let config = folder.join("docker-config");
     fs::create_dir(&config)?;
-    let ours = Client::new("Bulkhead", bulkhead.host(), &config);
-    let theirs = Client::new("dockerd", dockerd.host(), &config);
+    let ours = Client::new("Bulkhead", bulkhead.host(), &config, Path::new("/proc/self/ns/net"));
+    let theirs = Client::new("dockerd", dockerd.host(), &config, &dockerd.network()?);
     load_image(folder, &[&ours, &theirs])?;
-    tools::import(folder, &[&ours, &theirs])?;
-    let bench = Bench { bulkhead: &ours, dockerd: &theirs, image: IMAGE, runs: options.runs };
+    let archive = tools::import(folder, &[&ours, &theirs])?;
+    let pullable = pulls::push(folder, &archive, registry)?;
+    let bench =
+        Bench { bulkhead: &ours, dockerd: &theirs, image: IMAGE, pullable: &pullable, runs: options.runs };
     let timed = bench.run_true()?;
     let mut rows = timed.rows;
     for (_, measure) in parts().into_iter().filter(|(name, _)| options.only.is_none_or(|only| only == *name))

@@ -74,10 +74,15 @@ impl Dockerd {
 
     /// A command inside of its network.
     pub fn in_its_network(&self, program: &Path) -> Result<Command> {
-        let Some(pid) = self.pid()? else { bail!("the engine to compare with is gone") };
         let mut command = root::command("nsenter", "to enter the network of the engine to compare with")?;
-        command.arg(format!("--net=/proc/{pid}/ns/net")).arg(program);
+        command.arg(format!("--net={}", self.network()?.display())).arg(program);
         Ok(command)
+    }
+
+    /// Its network, for nsenter(1).
+    pub fn network(&self) -> Result<PathBuf> {
+        let Some(pid) = self.pid()? else { bail!("the engine to compare with is gone") };
+        Ok(format!("/proc/{pid}/ns/net").into())
     }
 
     /// What it says of itself, in one line.

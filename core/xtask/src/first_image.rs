@@ -17,7 +17,7 @@ pub const NAME: &str = "bulkhead/first:latest";
 pub fn build(folder: &Path, name: &str) -> Result<PathBuf> {
     let files = folder.join("root");
     fill(&files)?;
-    pack(folder, &files, name)
+    pack(folder, &[&files], name)
 }
 
 /// Puts a busybox with all its commands and the least of a system into a folder; what is there already stays.
@@ -42,30 +42,36 @@ pub fn fill(files: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes an image of one layer of a folder's files; gives its archive, in `folder`.
-pub fn pack(folder: &Path, files: &Path, name: &str) -> Result<PathBuf> {
+/// Makes an image, each layer of a folder's files, the lowest first; gives its archive, in `folder`.
+pub fn pack(folder: &Path, layers: &[&Path], name: &str) -> Result<PathBuf> {
     let image = folder.join("image");
     fs::create_dir_all(&image)?;
-    let layer = image.join("layer.tar");
-    tar(files, &layer, &["."])?;
-    let layer_digest = sha256(&layer)?;
+    let (mut names, mut digests) = (Vec::new(), Vec::new());
+    for (number, files) in layers.iter().enumerate() {
+        let layer = format!("layer-{number}.tar");
+        tar(files, &image.join(&layer), &["."])?;
+        digests.push(format!("sha256:{}", sha256(&image.join(&layer))?));
+        names.push(layer);
+    }
+    let made = json!({"created": "1970-01-01T00:00:00Z", "created_by": format!("programs of this machine, as {name}")});
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
         "created": "1970-01-01T00:00:00Z",
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"]},
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": format!("programs of this machine, as {name}")}],
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]},
+        "history": vec![made; layers.len()],
+        "rootfs": {"type": "layers", "diff_ids": digests},
     });
     let draft = image.join("config");
     fs::write(&draft, config.to_string())?;
     let config_name = format!("{}.json", sha256(&draft)?);
     fs::rename(&draft, image.join(&config_name))?;
-    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": names}]);
     fs::write(image.join("manifest.json"), manifest.to_string())?;
 
     let archive = folder.join("image.tar");
-    tar(&image, &archive, &["manifest.json", &config_name, "layer.tar"])?;
+    let members = ["manifest.json", &config_name].into_iter().chain(names.iter().map(String::as_str));
+    tar(&image, &archive, &members.collect::<Vec<_>>())?;
     Ok(archive)
 }
 
@@ -111,7 +117,7 @@ mod tests {
         let archive = build(&folder, NAME).unwrap();
         let list = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
         let names = String::from_utf8(list.stdout).unwrap();
-        assert!(names.starts_with("manifest.json\n") && names.ends_with("layer.tar\n"), "{names}");
+        assert!(names.starts_with("manifest.json\n") && names.ends_with("layer-0.tar\n"), "{names}");
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -23,6 +23,7 @@ mod layout;
 mod peer;
 mod peers;
 mod private;
+mod registry;
 mod root;
 mod say;
 mod server;

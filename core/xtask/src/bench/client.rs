@@ -22,6 +22,8 @@ pub struct Client {
     pub engine: &'static str,
     host: String,
     config: PathBuf,
+    /// Where its published ports are.
+    network: PathBuf,
 }
 
 /// A command that succeeded.
@@ -43,9 +45,10 @@ impl Ran {
 }
 
 impl Client {
-    /// `host` as in DOCKER_HOST; `config` is an empty folder, so that no context or credential of the user takes part.
-    pub fn new(engine: &'static str, host: String, config: &Path) -> Self {
-        Self { engine, host, config: config.into() }
+    /// `host` as in DOCKER_HOST; `config` is an empty folder, so that no context or credential of the user takes part;
+    /// `network` is the namespace where published ports are.
+    pub fn new(engine: &'static str, host: String, config: &Path, network: &Path) -> Self {
+        Self { engine, host, config: config.into(), network: network.into() }
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -59,6 +62,13 @@ impl Client {
         command.env("DOCKER_CLI_HINTS", "false");
         command.env("DOCKER_HOST", &self.host).env("DOCKER_CONFIG", &self.config);
         command
+    }
+
+    /// Runs a shell's words where published ports are.
+    pub fn beside(&self, script: &str) -> Result<()> {
+        let mut command = root::command("nsenter", "to reach a published port")?;
+        command.arg(format!("--net={}", self.network.display()));
+        root::run(command.args(["timeout", COMMAND_WITHIN, "sh", "-c", script]))
     }
 
     /// Runs a command to its end.

@@ -7,6 +7,8 @@ pub enum Unit {
     Milliseconds,
     /// Less is better.
     Mebibytes,
+    /// Of one core's time; less is better.
+    Percent,
     /// More is better.
     MibPerSecond,
     /// Of whatever a row counts; more is better.
@@ -18,6 +20,7 @@ impl Unit {
         match self {
             Self::Milliseconds => "ms",
             Self::Mebibytes => "MiB",
+            Self::Percent => "% of a core",
             Self::MibPerSecond => "MiB/s",
             Self::PerSecond => "1/s",
         }

@@ -1,4 +1,4 @@
-//! Starts after a pause, from the kernel on, and many at once; and what idle containers take.
+//! Starts after a pause, from the kernel on, up to an answer, and many at once; and what idle containers take.
 
 use std::fs;
 use std::thread;
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::IMAGE;
 use super::client::Client;
 use super::figures::{Row, Unit};
 use super::measure::{Bench, medians, row};
@@ -13,9 +14,14 @@ use crate::say::Step;
 
 /// For an engine that prepares something when nothing runs.
 const PAUSE: Duration = Duration::from_secs(5);
-const AT_ONCE: usize = 20;
-const IDLE: usize = 20;
+const AT_ONCE: usize = 50;
+/// So long the processors are watched, with nothing and with idle containers.
+const WATCHED: Duration = Duration::from_secs(10);
 const MEMINFO: &str = "/proc/meminfo";
+const STAT: &str = "/proc/stat";
+const WEB: &str = "bench-web";
+const ANSWER: &str =
+    "until busybox wget -q -O /dev/null http://127.0.0.1:5080/passwd 2>/dev/null; do sleep 0.01; done";
 
 impl Bench<'_> {
     /// `docker run --rm IMAGE true` as somebody at a keyboard does it, and with machines that boot.
@@ -27,7 +33,8 @@ impl Bench<'_> {
         })?;
         let label = ["--label", "bulkhead.boot=cold"];
         let cold = self.times("docker run --rm, its machine boots", |client| self.start(client, &label))?;
-        Ok(vec![paused, cold])
+        let answer = self.times("docker run -d -p, until the first HTTP answer", first_answer)?;
+        Ok(vec![paused, cold, answer])
     }
 
     fn start(&self, client: &Client, options: &[&str]) -> Result<f64> {
@@ -40,10 +47,12 @@ impl Bench<'_> {
         let step = Step::start(format!("{AT_ONCE} containers at once"));
         let mut rows = vec![
             row(&format!("{AT_ONCE} × docker run -d at once, all run"), Unit::Milliseconds),
-            row(&format!("an idle container's memory, mean of {IDLE}"), Unit::Mebibytes),
+            row(&format!("an idle container's memory, mean of {AT_ONCE}"), Unit::Mebibytes),
+            row(&format!("an idle container's processor time, mean of {AT_ONCE}"), Unit::Percent),
         ];
         for turn in 0..=self.runs.div_ceil(5) {
             for (client, of) in self.both() {
+                let idle = busy_percent()?;
                 let before = available_mib()?;
                 let began = Instant::now();
                 thread::scope(|scope| {
@@ -67,8 +76,9 @@ impl Bench<'_> {
                 })?;
                 let took = began.elapsed();
                 // What was started for a moment only is gone, and what is prepared for the next ones is there.
-                thread::sleep(PAUSE);
-                let each = (before - available_mib()?) / IDLE as f64;
+                thread::sleep(2 * PAUSE);
+                let memory = (before - available_mib()?) / AT_ONCE as f64;
+                let processor = ((busy_percent()? - idle) / AT_ONCE as f64).max(0.0);
                 let names: Vec<_> = (0..AT_ONCE).map(|number| format!("bench-many-{number}")).collect();
                 let names: Vec<_> = names.iter().map(String::as_str).collect();
                 client.run(&[&["rm", "--force"], &names[..]].concat())?;
@@ -76,7 +86,7 @@ impl Bench<'_> {
                 if turn == 0 {
                     continue;
                 }
-                for (row, number) in rows.iter_mut().zip([took.as_secs_f64() * 1000.0, each]) {
+                for (row, number) in rows.iter_mut().zip([took.as_secs_f64() * 1000.0, memory, processor]) {
                     of(row).push(number);
                 }
             }
@@ -84,6 +94,39 @@ impl Bench<'_> {
         step.done(&medians(&rows));
         Ok(rows)
     }
+}
+
+/// Of a page that a container serves at a port of the host's own address.
+fn first_answer(client: &Client) -> Result<f64> {
+    let began = Instant::now();
+    let words = ["run", "--detach", "--name", WEB, "--publish", "127.0.0.1:5080:80", IMAGE];
+    client.run(&[&words[..], &["httpd", "-f", "-h", "/etc"]].concat())?;
+    client.beside(ANSWER)?;
+    let took = began.elapsed();
+    client.run(&["rm", "--force", WEB])?;
+    Ok(took.as_secs_f64() * 1000.0)
+}
+
+/// What all processors together do for a while, in percent of one.
+fn busy_percent() -> Result<f64> {
+    let before = busy_ticks()?;
+    thread::sleep(WATCHED);
+    // A tick is the hundredth of a second (proc_stat(5)), and so a percent of each second.
+    Ok((busy_ticks()? - before) as f64 / WATCHED.as_secs_f64())
+}
+
+fn busy_ticks() -> Result<u64> {
+    let text = fs::read_to_string(STAT).context(STAT)?;
+    let all = text.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no processors")?;
+    let all: Vec<u64> = all.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    // The fourth and fifth are idle and waiting; the last two are counted in the first two already.
+    Ok(all
+        .iter()
+        .take(8)
+        .enumerate()
+        .filter(|(place, _)| ![3, 4].contains(place))
+        .map(|(_, ticks)| ticks)
+        .sum())
 }
 
 fn available_mib() -> Result<f64> {

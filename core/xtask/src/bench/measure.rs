@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use super::client::{Client, Ran};
 use super::events::{self, Events};
 use super::figures::{Row, Unit};
+use super::pulls::Pullable;
 use super::{acts, figures};
 use crate::say::Step;
 
@@ -12,8 +13,11 @@ use crate::say::Step;
 const STREAM_MIB: u64 = 64;
 /// Of which so many are kept in the container, to be sent out again and again.
 const NOISE_MIB: u64 = 16;
-/// Bytes of a log, in MiB: below what a VCH keeps by default.
-const LOG_MIB: u64 = 8;
+/// Bytes through `docker run`, in MiB.
+const ATTACHED_MIB: u64 = 100;
+/// Bytes of a log, in MiB, and what is kept of it so that all of it is.
+const LOG_MIB: u64 = 48;
+const LOG_KEPT: &str = "max-size=64m";
 /// A log's line: 100 characters and its end.
 const LINE: &str =
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
@@ -29,6 +33,7 @@ pub struct Bench<'a> {
     pub bulkhead: &'a Client,
     pub dockerd: &'a Client,
     pub image: &'a str,
+    pub pullable: &'a Pullable,
     pub runs: usize,
 }
 
@@ -105,30 +110,32 @@ impl Bench<'_> {
 
     /// A container that writes much, and its log read afterwards.
     pub fn logs(&self) -> Result<Vec<Row>> {
-        let step = Step::start(format!("{LOG_MIB} MiB of log"));
-        let mut rows = vec![
-            row(&format!("{LOG_MIB} MiB written by a process to its log"), Unit::MibPerSecond),
-            row(&format!("docker logs, {LOG_MIB} MiB"), Unit::MibPerSecond),
-        ];
+        let script = format!("dd if=/dev/zero bs=65536 count={}", ATTACHED_MIB << 4);
+        let attached = self.rates(&format!("docker run --rm, {ATTACHED_MIB} MiB of output"), |client| {
+            let ran = client.run(&["run", "--rm", "--network", "none", self.image, "sh", "-c", &script])?;
+            all_came(client, &ran, ATTACHED_MIB)?;
+            Ok(rate(ATTACHED_MIB, ran.took.as_secs_f64()))
+        })?;
+        let mut written = row(&format!("{LOG_MIB} MiB written by a process to its log"), Unit::MibPerSecond);
+        let name = "bench-log";
         let script = format!("yes {LINE} | head -c {}", LOG_MIB << 20);
-        for turn in 0..self.runs {
-            for (client, of) in self.both() {
-                let name = format!("bench-log-{turn}");
-                let words = ["run", "--detach", "--network", "none", "--name", &name, self.image];
-                let mut ran = client.run(&[words.as_slice(), &["sh", "-c", &script]].concat())?;
-                ran.ended_ns = client.run(&["wait", &name])?.ended_ns;
-                let written = told_of(client, &name, &ran)?.between("start", "die")?;
-                let read = client.run(&["logs", &name])?;
-                all_came(client, &read, LOG_MIB)?;
-                let numbers = [rate(LOG_MIB, written as f64 / 1e9), rate(LOG_MIB, read.took.as_secs_f64())];
-                for (row, number) in rows.iter_mut().zip(numbers) {
-                    of(row).push(number);
-                }
-                client.run(&["rm", "--force", &name])?;
-            }
+        for (client, of) in self.both() {
+            let words =
+                ["run", "--detach", "--network", "none", "--log-opt", LOG_KEPT, "--name", name, self.image];
+            let mut ran = client.run(&[words.as_slice(), &["sh", "-c", &script]].concat())?;
+            ran.ended_ns = client.run(&["wait", name])?.ended_ns;
+            let ns = told_of(client, name, &ran)?.between("start", "die")?;
+            of(&mut written).push(rate(LOG_MIB, ns as f64 / 1e9));
         }
-        step.done(&medians(&rows));
-        Ok(rows)
+        let read = self.rates(&format!("docker logs, {LOG_MIB} MiB"), |client| {
+            let read = client.run(&["logs", name])?;
+            all_came(client, &read, LOG_MIB)?;
+            Ok(rate(LOG_MIB, read.took.as_secs_f64()))
+        })?;
+        for (client, _) in self.both() {
+            client.run(&["rm", "--force", name])?;
+        }
+        Ok(vec![attached, written, read])
     }
 
     pub fn times(&self, what: &str, once: impl Fn(&Client) -> Result<f64>) -> Result<Row> {

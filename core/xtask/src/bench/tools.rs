@@ -1,6 +1,6 @@
 //! An image with the programs that measure, made of the distribution's packages.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -11,17 +11,17 @@ use crate::say::Step;
 
 pub const IMAGE: &str = "bench-tools";
 
-/// The same for all; `folder` is for its archive.
-pub fn import(folder: &Path, clients: &[&Client]) -> Result<()> {
+/// The same for all; gives its archive, in `folder`.
+pub fn import(folder: &Path, clients: &[&Client]) -> Result<PathBuf> {
     let step = Step::start("an image with fio and iperf3");
     let archive = folder.join("tools.tar");
     let mut make = Command::new("mmdebstrap");
     make.args(["--quiet", "--variant=minbase", "--include=fio,iperf3", "bookworm"]).arg(&archive);
     root::run(&mut make)?;
-    let archive = archive.to_str().context("the path of the image is no text")?;
+    let path = archive.to_str().context("the path of the image is no text")?;
     for client in clients {
-        client.run(&["import", archive, IMAGE])?;
+        client.run(&["import", path, IMAGE])?;
     }
     step.done("imported");
-    Ok(())
+    Ok(archive)
 }
