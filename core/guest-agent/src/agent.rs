@@ -14,7 +14,7 @@ use crate::own_files::OwnFiles;
 use crate::process::{self, Place, Spawned};
 use crate::resolver::Resolver;
 use crate::running::Running;
-use crate::streams::{Beside, Input};
+use crate::streams::{Beside, Input, TURN_BYTES};
 use crate::{boot, cgroup, disks, files, network, rehearsal, stdio, sys, volumes, watch};
 use bulkhead_guest_protocol::files::{Assemble, FileTask, Files};
 use bulkhead_guest_protocol::journal::StartFailed;
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 const LOOK_INTERVAL_MS: libc::c_int = 1000;
 /// After some output, more is gathered for this long: a program that writes single lines would otherwise cost a record
 /// and a change of context each.
-const GATHER_MS: libc::c_int = 2;
+const GATHER_MS: libc::c_int = 8;
 const FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often a process that ended and left its output open is looked at.
 const ENDING_LOOK_MS: libc::c_int = 100;
@@ -63,6 +63,8 @@ pub struct Agent {
     own_files: Option<OwnFiles>,
     greeted: bool,
     drivers: Drivers,
+    /// For output on its way from a process; the system gives its pages when they are used.
+    buffer: Vec<u8>,
 }
 
 impl Agent {
@@ -84,6 +86,7 @@ impl Agent {
             own_files: None,
             greeted: false,
             drivers,
+            buffer: vec![0; TURN_BYTES],
         })
     }
 
@@ -124,7 +127,8 @@ impl Agent {
         let channel = &mut self.channel;
         for one in &mut self.beside {
             if !channel.is_crowded() {
-                one.pump(|event| channel.event(event));
+                one.pump(&mut self.buffer, |event| channel.put_event(event));
+                channel.send();
             }
         }
         self.beside.retain(|one| match one.outcome() {
@@ -142,6 +146,7 @@ impl Agent {
         fds.extend(self.channel.interest());
         let timeout_ms = match &self.running {
             Some(running) if running.gathering => GATHER_MS,
+            _ if self.beside.iter().any(Beside::is_gathering) => GATHER_MS,
             _ if self.beside.iter().any(Beside::is_ending) => ENDING_LOOK_MS,
             _ if self.resolver.as_ref().is_some_and(Resolver::is_down) => LOOK_INTERVAL_MS,
             _ if self.channel.is_connected() => -1,

@@ -6,7 +6,7 @@
 //! What a server writes and the word that it is there come to the kernel by different ways, and the word may be late. So
 //! bytes that are followed by nobody may be those of a server whose coming is not known yet: the replies to them wait.
 
-use bulkhead_guest_protocol::frame::{self, Decoder};
+use bulkhead_guest_protocol::frame::{self, Decoder, Encoder};
 use bulkhead_guest_protocol::message::{Event, NO_REPLY, Reply, ReplyBody, Request};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -28,6 +28,7 @@ const CROWDED_BYTES: usize = 256 << 10;
 pub struct Channel {
     port: File,
     decoder: Decoder,
+    encoder: Encoder,
     unsent: Vec<u8>,
     state: State,
     /// Bytes came, and the kernel has not said since then that somebody is there.
@@ -44,7 +45,14 @@ enum State {
 
 impl Channel {
     pub fn new(port: File) -> Self {
-        Self { port, decoder: Decoder::default(), unsent: Vec::new(), state: State::Connected, heard: false }
+        Self {
+            port,
+            decoder: Decoder::default(),
+            encoder: Encoder::default(),
+            unsent: Vec::new(),
+            state: State::Connected,
+            heard: false,
+        }
     }
 
     /// What to wait for; nothing while nobody is there, because poll would return at once.
@@ -114,16 +122,29 @@ impl Channel {
     }
 
     pub fn reply(&mut self, id: u32, body: ReplyBody) {
-        match frame::encode(&Reply { id, body }) {
-            Ok(frame) if self.unsent.len() + frame.len() <= UNSENT_BYTES_MAX => self.unsent.extend(frame),
-            Ok(_) => eprintln!("bulkhead agent: a reply is dropped, the server does not read"),
-            Err(error) => eprintln!("bulkhead agent: {error}"),
-        }
+        self.put(id, body);
         self.send();
     }
 
     pub fn event(&mut self, event: Event) {
         self.reply(NO_REPLY, ReplyBody::Event(event));
+    }
+
+    /// Sent with the next reply or event, or with [`Self::send`]: one write for many costs less.
+    pub fn put_event(&mut self, event: Event) {
+        self.put(NO_REPLY, ReplyBody::Event(event));
+    }
+
+    fn put(&mut self, id: u32, body: ReplyBody) {
+        let before = self.unsent.len();
+        match self.encoder.append(&Reply { id, body }, &mut self.unsent) {
+            Ok(()) if self.unsent.len() <= UNSENT_BYTES_MAX => {}
+            Ok(()) => {
+                self.unsent.truncate(before);
+                eprintln!("bulkhead agent: a reply is dropped, the server does not read");
+            }
+            Err(error) => eprintln!("bulkhead agent: {error}"),
+        }
     }
 
     pub fn is_crowded(&self) -> bool {
@@ -132,13 +153,16 @@ impl Channel {
 
     /// Writes as much as the port takes.
     pub fn send(&mut self) {
-        while self.is_connected() && !self.unsent.is_empty() {
-            match self.port.write(&self.unsent) {
-                Ok(length) => drop(self.unsent.drain(..length)),
+        let mut sent = 0;
+        while let Some(rest) = self.unsent.get(sent..).filter(|rest| self.is_connected() && !rest.is_empty())
+        {
+            match self.port.write(rest) {
+                Ok(length) => sent += length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return,
+                Err(_) => break,
             }
         }
+        self.unsent.drain(..sent);
     }
 
     /// Gives replies a last chance before the machine goes off.
@@ -160,7 +184,7 @@ impl Channel {
             self.state = State::Announced;
         } else {
             self.state = State::Alone;
-            self.unsent.clear();
+            self.forget_unsent();
         }
     }
 }

@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 
 /// A process may leave children that keep its output open; this long after its end they are not listened to any more.
 const OUTPUT_AFTER_END_MAX: Duration = Duration::from_secs(2);
-/// Pieces of one stream before another has its turn.
-const PIECES_IN_TURN: usize = 8;
+/// Reads of one stream, and bytes, before another has its turn.
+const READS_IN_TURN: usize = 8;
+pub const TURN_BYTES: usize = 256 << 10;
+/// With so much in a turn, a stream is no dialogue.
+const MUCH_BYTES: usize = 8 << 10;
 
 /// Input of one process.
 #[derive(Debug, Default)]
@@ -99,6 +102,8 @@ pub struct Beside {
     left: bool,
     /// Done for whoever listens, and for nobody else.
     is_task: bool,
+    /// Much came at once: what follows is left together for a moment, since each look at it costs.
+    gathering: bool,
 }
 
 impl Beside {
@@ -115,6 +120,7 @@ impl Beside {
             credit,
             left: false,
             is_task: false,
+            gathering: false,
         }
     }
 
@@ -154,26 +160,34 @@ impl Beside {
         self.left || self.credit >= output_cost(1)
     }
 
+    pub fn is_gathering(&self) -> bool {
+        self.gathering && self.listens()
+    }
+
     pub fn interest(&self) -> Vec<libc::pollfd> {
-        let pipes = [&self.stdout, &self.stderr].into_iter().flatten().filter(|_| self.listens());
+        let waits = self.listens() && !self.gathering;
+        let pipes = [&self.stdout, &self.stderr].into_iter().flatten().filter(|_| waits);
         let output =
             pipes.map(|pipe| libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 });
         output.chain(self.input.interest()).collect()
     }
 
-    /// Reads what there is and may be told.
-    pub fn pump(&mut self, mut tell: impl FnMut(Event)) {
-        let (stream, mut buffer) = (self.stream, [0; DATA_BYTES_MAX]);
+    /// Reads what there is and may be told. What is read goes through `buffer`, which is as long as a turn may be.
+    pub fn pump(&mut self, buffer: &mut [u8], mut tell: impl FnMut(Event)) {
+        let stream = self.stream;
+        let mut came = 0;
         for (pipe, of) in [(&mut self.stdout, Stream::Stdout), (&mut self.stderr, Stream::Stderr)] {
-            for _ in 0..PIECES_IN_TURN {
-                let room = if self.left { DATA_BYTES_MAX } else { piece(self.credit) };
+            for _ in 0..READS_IN_TURN {
+                let room = if self.left { buffer.len() } else { room(self.credit).min(buffer.len()) };
                 let Some(file) = pipe.as_mut().filter(|_| room > 0) else { break };
                 match file.read(buffer.get_mut(..room).unwrap_or_default()) {
                     Ok(0) => *pipe = None,
                     Ok(length) if !self.left => {
-                        self.credit = self.credit.saturating_sub(output_cost(length));
-                        let data = buffer.get(..length).unwrap_or_default().to_vec();
-                        tell(Event::Output { stream, of, data });
+                        came += length;
+                        for piece in buffer.get(..length).unwrap_or_default().chunks(DATA_BYTES_MAX) {
+                            self.credit = self.credit.saturating_sub(output_cost(piece.len()));
+                            tell(Event::Output { stream, of, data: piece.to_vec() });
+                        }
                     }
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -181,8 +195,12 @@ impl Beside {
                     // A terminal that no process has open any more.
                     Err(_) => *pipe = None,
                 }
+                if came >= TURN_BYTES {
+                    break;
+                }
             }
         }
+        self.gathering = came >= MUCH_BYTES && self.ended.is_none();
         let bytes = self.input.pump();
         if bytes > 0 && !self.left {
             tell(Event::InputTaken { stream, bytes });
@@ -203,12 +221,16 @@ impl Beside {
     }
 }
 
-/// The longest piece that a credit pays for.
-fn piece(credit: u32) -> usize {
+/// How much a credit pays for, in whatever pieces it comes.
+fn room(credit: u32) -> usize {
     if credit < output_cost(1) {
         return 0;
     }
-    usize::try_from(credit).unwrap_or(usize::MAX).min(DATA_BYTES_MAX)
+    match usize::try_from(credit).unwrap_or(usize::MAX) {
+        credit @ ..=DATA_BYTES_MAX => credit,
+        // A short piece at the end costs more than its bytes, but never more than a whole one.
+        credit => credit - credit % DATA_BYTES_MAX,
+    }
 }
 
 #[cfg(test)]
@@ -260,22 +282,54 @@ mod tests {
         let mut beside = Beside::new(3, Spawned { pid: 1, stdio }, 1000);
         write.write_all(&[1; 1500]).unwrap();
         drop(write);
-        let mut got = 0;
+        let (mut got, mut buffer) = (0, vec![0; TURN_BYTES]);
         let mut count = |event| {
             if let Event::Output { data, stream: 3, of: Stream::Stdout } = event {
                 got += data.len();
             }
         };
-        beside.pump(&mut count);
-        beside.pump(&mut count);
+        beside.pump(&mut buffer, &mut count);
+        beside.pump(&mut buffer, &mut count);
         beside.ended = Some((0, Instant::now()));
         assert_eq!(beside.outcome(), None);
         beside.add_credit(256);
-        beside.pump(&mut count);
+        beside.pump(&mut buffer, &mut count);
         // The end, too, is seen only with credit left.
         beside.add_credit(600);
-        beside.pump(&mut count);
+        beside.pump(&mut buffer, &mut count);
         assert_eq!(got, 1500);
         assert_eq!(beside.outcome(), Some(Exited::default()));
+    }
+
+    #[test]
+    fn what_is_read_costs_no_more_than_there_is() {
+        let most = u32::try_from(DATA_BYTES_MAX).unwrap();
+        for credit in [0, 1, 255, 256, 300, most - 1, most, most + 1, 2 * most - 1, 3 * most + 300] {
+            for length in [room(credit), room(credit).saturating_sub(1), room(credit) / 2 + 1] {
+                let length = length.min(room(credit));
+                let cost =
+                    vec![0; length].chunks(DATA_BYTES_MAX).map(|piece| output_cost(piece.len())).sum::<u32>();
+                assert!(cost <= credit, "{length} bytes of {credit} cost {cost}");
+            }
+        }
+        assert_eq!((room(255), room(256)), (0, 256));
+    }
+
+    #[test]
+    fn much_at_once_is_gathered_until_the_end() {
+        let ((read, mut write), (none, _)) = (pipe(), pipe());
+        let stdio = stdio::Ours { stdin: None, stdout: Some(read), stderr: Some(none), is_terminal: false };
+        let mut beside = Beside::new(3, Spawned { pid: 1, stdio }, 1 << 20);
+        let mut buffer = vec![0; TURN_BYTES];
+        write.write_all(b"a word").unwrap();
+        beside.pump(&mut buffer, |_| {});
+        assert!(!beside.is_gathering() && beside.interest().len() == 1);
+        write.write_all(&[1; MUCH_BYTES]).unwrap();
+        beside.pump(&mut buffer, |_| {});
+        assert!(beside.is_gathering() && beside.interest().is_empty());
+        write.write_all(&[1; MUCH_BYTES]).unwrap();
+        beside.ended = Some((0, Instant::now()));
+        beside.pump(&mut buffer, |_| {});
+        assert!(!beside.is_gathering(), "its end is waited for");
     }
 }

@@ -4,21 +4,22 @@
 //! So a frame is bytes without zeros between two zeros:
 //!
 //! ```text
-//!   00 │ COBS( payload, CRC-32 of payload in little endian ) │ 00
+//!   00 │ COBS( payload, checksum of payload ) │ 00
 //! ```
 //!
 //! [COBS](https://doi.org/10.1109/90.769765) takes the zeros out at the price of one byte in 254. A frame that was cut
 //! ends at the next zero at the latest, and no byte is looked at more than twice, whatever a hostile sender makes up.
 
+use crate::checksum;
+use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 use std::ffi::CStr;
 
 /// Longest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
-const CRC_BYTES: usize = 4;
 const BLOCK_BYTES_MAX: usize = 254;
-const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + CRC_BYTES;
+const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + checksum::BYTES;
 const ENCODED_BYTES_MAX: usize = BODY_BYTES_MAX + BODY_BYTES_MAX / BLOCK_BYTES_MAX + 1;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,16 +36,53 @@ pub enum FrameError {
 
 /// The message as a whole frame, ready to be written.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
-    let mut body = postcard::to_stdvec(message).map_err(FrameError::Encode)?;
-    if body.len() > PAYLOAD_BYTES_MAX {
-        return Err(FrameError::TooLong { bytes: body.len() });
-    }
-    body.extend(crc32fast::hash(&body).to_le_bytes());
-    let mut frame = Vec::with_capacity(body.len() + body.len() / BLOCK_BYTES_MAX + 3);
-    frame.push(0);
-    stuff(&body, &mut frame);
-    frame.push(0);
+    let mut frame = Vec::new();
+    Encoder::default().append(message, &mut frame)?;
     Ok(frame)
+}
+
+/// Makes many frames with the same memory.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    body: Vec<u8>,
+}
+
+impl Encoder {
+    /// Appends the message as a whole frame; nothing, if it fails.
+    pub fn append<T: Serialize>(&mut self, message: &T, out: &mut Vec<u8>) -> Result<(), FrameError> {
+        self.body.clear();
+        postcard::serialize_with_flavor(message, Body(&mut self.body)).map_err(FrameError::Encode)?;
+        if self.body.len() > PAYLOAD_BYTES_MAX {
+            return Err(FrameError::TooLong { bytes: self.body.len() });
+        }
+        self.body.extend(checksum::of(&[&self.body]));
+        out.reserve(self.body.len() + self.body.len() / BLOCK_BYTES_MAX + 3);
+        out.push(0);
+        stuff(&self.body, out);
+        out.push(0);
+        Ok(())
+    }
+}
+
+/// Takes a message into memory that is there already.
+struct Body<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Body<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// The message in a payload that [`Decoder::next_frame`] gave.
@@ -107,9 +145,9 @@ fn open(candidate: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut body = unstuff(candidate)?;
-    let crc = *body.last_chunk::<CRC_BYTES>()?;
-    body.truncate(body.len() - CRC_BYTES);
-    (body.len() <= PAYLOAD_BYTES_MAX && crc32fast::hash(&body).to_le_bytes() == crc).then_some(body)
+    let sum = *body.last_chunk::<{ checksum::BYTES }>()?;
+    body.truncate(body.len() - checksum::BYTES);
+    (body.len() <= PAYLOAD_BYTES_MAX && checksum::of(&[&body]) == sum).then_some(body)
 }
 
 /// Appends `bytes` without zeros: blocks of a length byte (1 to 255) and one byte less of data; a block that is shorter

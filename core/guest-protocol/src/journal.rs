@@ -1,16 +1,17 @@
 //! Records that the agent appends to the machine's journal: output of the process, and how it began and ended.
 //!
 //! ```text
-//!   0 magic │ 4 crc │ 8 kind │ 9 zeros │ 12 run │ 16 seq │ 24 unix_ns │ 32 length │ 36 payload …    (little endian)
+//!   0 magic │ 4 sum │ 8 kind │ 9 zeros │ 12 run │ 16 seq │ 24 unix_ns │ 32 length │ 36 payload …    (little endian)
 //! ```
 //!
-//! `crc` is the CRC-32 of everything behind it. The payload is output as it came (not split by lines), or a postcard
+//! `sum` is the [`checksum`] of everything behind it. The payload is output as it came (not split by lines), or a postcard
 //! structure.
 //!
 //! **Invariant:** the magic is at the beginning of a record and nowhere else in it. The [`Writer`] parts output between
 //! records where the process wrote the magic itself. So a [`Reader`] may begin anywhere, output that imitates a record
 //! is never taken for one, and a record that was cut by a power loss ends where the next begins.
 
+use crate::checksum;
 use serde::{Deserialize, Serialize};
 
 /// Most output in one record, in bytes.
@@ -153,11 +154,8 @@ impl Writer {
             summed.extend(self.seq.to_le_bytes());
             summed.extend(unix_ns.to_le_bytes());
             summed.extend(u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
-            let mut crc = crc32fast::Hasher::new();
-            crc.update(&summed);
-            crc.update(payload);
             out.extend(MAGIC);
-            out.extend(crc.finalize().to_le_bytes());
+            out.extend(checksum::of(&[&summed, payload]));
             out.extend(summed);
             out.extend_from_slice(payload);
             // The payload has none in itself.
@@ -310,7 +308,9 @@ enum Parsed {
 fn parse(bytes: &[u8]) -> Parsed {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Parsed::Incomplete };
     let mut fields = Fields(header);
-    let [_magic, crc, kind, run] = [fields.u32(), fields.u32(), fields.u32(), fields.u32()];
+    let _magic = fields.u32();
+    let sum = fields.take();
+    let [kind, run] = [fields.u32(), fields.u32()];
     let [seq, unix_ns] = [fields.u64(), fields.u64()];
     let Ok(length) = usize::try_from(fields.u32()) else { return Parsed::Garbage };
     if length > OUTPUT_BYTES_MAX {
@@ -319,7 +319,7 @@ fn parse(bytes: &[u8]) -> Parsed {
     let total = HEADER_BYTES + length;
     let Some(summed) = bytes.get(8..total) else { return Parsed::Incomplete };
     let payload = summed.get(HEADER_BYTES - 8..).unwrap_or_default();
-    if crc32fast::hash(summed) != crc {
+    if checksum::of(&[summed]) != sum {
         return Parsed::Garbage;
     }
     match u8::try_from(kind).ok().and_then(|kind| body(kind, payload)) {

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod checksum;
 pub mod files;
 pub mod frame;
 pub mod journal;

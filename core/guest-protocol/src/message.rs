@@ -22,9 +22,9 @@ pub const NO_REPLY: u32 = u32::MAX;
 /// The stream of the container's own process.
 pub const MAIN_STREAM: u32 = 0;
 /// Bytes of input that may be on their way to a process.
-pub const INPUT_WINDOW: u32 = 64 << 10;
+pub const INPUT_WINDOW: u32 = 256 << 10;
 /// Most bytes in one piece of input or output.
-pub const DATA_BYTES_MAX: usize = 16 << 10;
+pub const DATA_BYTES_MAX: usize = 64 << 10;
 
 /// What a piece of output takes from the stream's credit: a limit of bytes then limits the number of pieces, too.
 pub fn output_cost(bytes: usize) -> u32 {
