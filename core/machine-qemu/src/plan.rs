@@ -156,7 +156,7 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
             // the guest's programs read wrong bytes (QEMU 7.2), and an emulated one gives a guest nothing that it had
             // not already.
             line.option("-accel", "tcg,tb-size=64");
-            line.option("-cpu", "max,-erms,-fsrm");
+            line.option("-cpu", "max,-erms,-fsrm,-la57");
         }
     }
     // No maxcpus: each possible CPU costs the guest memory. Places for memory cost it none, as long as its kernel makes
@@ -188,7 +188,7 @@ fn boot(line: &mut Line) {
     // sets them aside wherever there could be memory above 4 GiB.
     line.option(
         "-append",
-        "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp swiotlb=noforce panic=-1",
+        "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp swiotlb=noforce lsm=capability psi=0 panic=-1",
     );
 }
 

@@ -310,11 +310,18 @@ impl Inner {
                 links::ensure_uplink(vch, self.uplinks)?
             }
         };
+        let there: BTreeSet<String> = ports(networks).collect();
+        let before: BTreeSet<String> = match known {
+            Some(known) => ports(&known.networks).collect(),
+            // What an earlier server left; there may be nothing at all.
+            None => counters(&namespace).unwrap_or_default().into_iter().map(|one| one.endpoint).collect(),
+        };
+        let gone = rules::forget(before.difference(&there).map(String::as_str));
         // Before there is anything that they are for.
         change(
             &namespace,
             &["bridge bulkhead", "ip bulkhead", "ip6 bulkhead"],
-            &rules::inside(networks, self.uplinks, openings),
+            &(rules::inside(networks, self.uplinks, openings) + &gone),
         )?;
         let bridges = |networks: &VchNetworks| {
             let of = networks.segments.iter();
@@ -399,13 +406,10 @@ impl Inner {
         if !namespace.exists() {
             return Ok(Vec::new());
         }
-        let text =
-            namespace.enter(|| namespace::output("nft", ["-j", "list", "table", "bridge", "bulkhead"]))?;
-        let listed: serde_json::Value = serde_json::from_slice(&text)?;
+        let mut dropped = counters(&namespace)?;
         let applied = self.lock();
         let ports = applied.vchs.get(&vch).map(|one| &one.networks.segments);
         let ports: Vec<_> = ports.into_iter().flatten().flat_map(|segment| &segment.ports).collect();
-        let mut dropped = probe::counters(&listed);
         for one in &mut dropped {
             if let Some(port) = ports.iter().find(|port| names::port(&port.endpoint) == one.endpoint) {
                 one.endpoint = port.endpoint.to_string();
@@ -413,6 +417,17 @@ impl Inner {
         }
         Ok(dropped)
     }
+}
+
+/// Names of all ports.
+fn ports(networks: &VchNetworks) -> impl Iterator<Item = String> {
+    networks.segments.iter().flat_map(|segment| &segment.ports).map(|port| names::port(&port.endpoint))
+}
+
+/// What was dropped, by the names of ports.
+fn counters(namespace: &Namespace) -> io::Result<Vec<Dropped>> {
+    let text = namespace.enter(|| namespace::output("nft", ["-j", "list", "table", "bridge", "bulkhead"]))?;
+    Ok(probe::counters(&serde_json::from_slice(&text)?))
 }
 
 #[async_trait]

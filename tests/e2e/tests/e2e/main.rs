@@ -28,6 +28,7 @@ mod registry;
 mod run;
 mod sdk;
 mod services;
+mod soak;
 mod streams;
 mod survival;
 mod templates;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         closed::CASES,
         busy::CASES,
         services::CASES,
+        soak::CASES,
         api::CASES,
         own_database::CASES,
         // It kills the server.

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! **Invariant:** nothing a user typed is in here: numbers, addresses, digits of ids. Each text is one transaction:
-//! there is no moment between the old rules and the new ones. Counters survive it. Without rules nothing is marked, and
+//! there is no moment between the old rules and the new ones. Counters survive it, those of ports that are no more excepted. Without rules nothing is marked, and
 //! what is not marked gets neither through a tap nor out ([`super::unmarked`]).
 
 mod host;
@@ -21,7 +21,7 @@ mod ports;
 
 pub(crate) use host::{Uplink, host};
 pub(crate) use inside::{inside, opened};
-pub(crate) use ports::REASONS;
+pub(crate) use ports::{REASONS, forget};
 
 use bulkhead_machine::networks::PublishedPort;
 use std::collections::BTreeSet;

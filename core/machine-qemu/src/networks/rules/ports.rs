@@ -17,6 +17,19 @@ fn six(port: &Port) -> impl Iterator<Item = Ipv6Addr> {
     port.address6.into_iter().flat_map(|address| [address, link_local(port.mac)])
 }
 
+/// The counters of ports that are no more. Each is put there first, since nft(8) deletes only what there is.
+pub(crate) fn forget<'a>(ports: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = String::new();
+    for port in ports {
+        for reason in REASONS {
+            for verb in ["add", "delete"] {
+                let _ = writeln!(text, "{verb} element {TABLE} dropped_{reason} {{ \"{port}\" }}");
+            }
+        }
+    }
+    text
+}
+
 pub(super) fn ports(text: &mut String, networks: &VchNetworks) {
     let _ = writeln!(text, "add table {TABLE}");
     let _ = writeln!(text, "add set {TABLE} stations {{ type ifname . ether_addr; }}");
