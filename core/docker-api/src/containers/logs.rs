@@ -9,6 +9,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
 
+/// Each write costs both sides more than a short line does. A line has at most 16 KiB.
+const LINES_AT_ONCE: usize = 128;
+
 pub async fn get(call: Call) -> Answer {
     let query = LogQuery {
         stdout: call.query.flag("stdout"),
@@ -26,8 +29,16 @@ pub async fn get(call: Call) -> Answer {
     let log = call.engine().logs(&call.session, &call.name, query).await?;
     let shape = Shape { framed: !log.terminal, stamps, details: with_details.then(|| details(&log.details)) };
     let content_type = framing::content_type(call.version, shape.framed);
-    let frames = log.lines.map(move |line| shape.piece(line));
+    let frames = log.lines.map(move |line| shape.piece(line)).ready_chunks(LINES_AT_ONCE).map(join);
     Ok(reply::stream(&call, content_type, frames))
+}
+
+/// What is there already goes out together.
+fn join(pieces: Vec<Bytes>) -> Bytes {
+    match <[Bytes; 1]>::try_from(pieces) {
+        Ok([one]) => one,
+        Err(pieces) => pieces.concat().into(),
+    }
 }
 
 /// How lines are written.
@@ -102,6 +113,15 @@ mod tests {
         assert_eq!(stamped[7], 36);
         let broken = shape(false).piece(Err(EngineError::Stopping));
         assert_eq!(broken[0], 3);
+    }
+
+    #[test]
+    fn lines_that_are_there_go_out_together_and_the_order_stays() {
+        let pieces = |texts: &[&'static str]| {
+            join(texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect())
+        };
+        assert_eq!(&pieces(&["a\n", "b\n", "c"])[..], b"a\nb\nc");
+        assert_eq!(&pieces(&["a\n"])[..], b"a\n");
     }
 
     #[test]

@@ -8,11 +8,13 @@
 //!     journal
 //! ```
 //!
-//! They are made when nobody has started anything for a while, and given up when nobody has for long.
+//! They are made when nobody has started anything for a while, or when the host's CPUs have nothing to do all the same
+//! ([`idle`]), and given up when nobody has for long.
 //!
 //! **Invariants:** nothing foreign ever ran in one; each is used once; a start never waits for one.
 
 mod empty;
+mod idle;
 mod make;
 
 pub(crate) use make::plug;
@@ -37,6 +39,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Nobody has started anything for so long: the host's CPUs are free for spares.
 const CALM: Duration = Duration::from_secs(2);
+/// How long CPUs are watched, and how many have to be idle for a spare to be made sooner: one for the spare, one for
+/// whatever else begins.
+const LOOK: Duration = Duration::from_millis(250);
+const IDLE_CPUS_MIN: f64 = 2.0;
 /// Nobody has for so long: spares are not worth their memory.
 const IDLE: Duration = Duration::from_secs(900);
 /// After a failure none is made for so long.
@@ -233,7 +239,13 @@ impl Spares {
         loop {
             let since = self.state().last_start.map_or(CALM, |at| at.elapsed());
             match CALM.checked_sub(since) {
-                Some(rest) if !rest.is_zero() => tokio::time::sleep(rest).await,
+                Some(rest) if !rest.is_zero() => {
+                    let before = idle::Ticks::now();
+                    tokio::time::sleep(rest.min(LOOK)).await;
+                    if idle::cpus(before, idle::Ticks::now()) >= IDLE_CPUS_MIN {
+                        return;
+                    }
+                }
                 _ => return,
             }
         }
