@@ -4,7 +4,9 @@
 //! one of its own too. Both go with this command, and neither meets what else runs here.
 
 mod acts;
+mod bare;
 mod client;
+mod crowd;
 mod events;
 mod facts;
 mod figures;
@@ -34,7 +36,7 @@ use report::Report;
 
 const IMAGE: &str = "busybox";
 const RUNS: usize = 7;
-const RUNS_MAX: usize = 100;
+const RUNS_MAX: usize = 200;
 /// Where `--write` puts the figures.
 const DOCUMENT: &str = "core/PERFORMANCE.md";
 
@@ -42,7 +44,7 @@ const DOCUMENT: &str = "core/PERFORMANCE.md";
 type Measure<'a> = fn(&Bench<'a>) -> Result<Vec<figures::Row>>;
 
 /// What can be measured alone, after the start of a container.
-const fn parts<'a>() -> [(&'static str, Measure<'a>); 9] {
+const fn parts<'a>() -> [(&'static str, Measure<'a>); 10] {
     [
         ("starts", Bench::other_starts),
         ("many", Bench::many),
@@ -53,6 +55,7 @@ const fn parts<'a>() -> [(&'static str, Measure<'a>); 9] {
         ("volumes", Bench::volume_io),
         ("many-networks", Bench::many_networks),
         ("many-volumes", Bench::many_volumes),
+        ("crowd", Bench::crowd),
     ]
 }
 
@@ -102,6 +105,8 @@ fn compare(
         Bench { bulkhead: &ours, dockerd: &theirs, image: IMAGE, pullable: &pullable, runs: options.runs };
     let timed = bench.run_true()?;
     let mut rows = timed.rows;
+    let whole = rows.first().context("nothing was timed")?;
+    rows.push(bare::beside_runc(folder, whole, options.runs)?);
     for (_, measure) in parts().into_iter().filter(|(name, _)| options.only.is_none_or(|only| only == *name))
     {
         rows.extend(measure(&bench)?);
@@ -213,7 +218,7 @@ mod tests {
         for wrong in [
             "--runs",
             "--runs 0",
-            "--runs=101",
+            "--runs=201",
             "--write=1",
             "fast",
             "--only",
