@@ -40,6 +40,7 @@ mod shared;
 mod spares;
 mod spawn;
 mod templates;
+mod unclaimed;
 mod watch;
 
 pub use kvm::{probe_kvm, probe_kvm_blocking};

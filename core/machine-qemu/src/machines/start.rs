@@ -129,7 +129,7 @@ impl QemuMachines {
             Ok(()) => {
                 let (pid, uid, template) = (record.process.pid, record.uid, &spare.template.name);
                 tracing::info!(container.id = %id, pid, uid, template, spare = true, "machine started");
-                let (log, pidfd) = spare.keep();
+                let (log, pidfd) = spare.machine.keep();
                 let watched = pidfd.ok_or_else(|| io::ErrorKind::NotFound.into());
                 let watched = watched.and_then(|pidfd| inner.watch(record, pidfd, Some(log), None));
                 watched.map_err(MachineError::io("watching the machine"))
@@ -188,16 +188,17 @@ impl Inner {
         launch::check(spec)?;
         let drives = launch::drives(&self.shared, spec)?;
         if let Some(nic) = spec.nics.first() {
-            let joined = self.shared.networks.join(spec.vch, nic, &spare.parked);
+            let joined = self.shared.networks.join(spec.vch, nic, &spare.machine.parked);
             joined.map_err(MachineError::io("joining a network"))?;
         }
         let size = Size { cpu_milli: spec.cpu_milli, memory_bytes: spec.memory_bytes };
-        let entered = self.shared.cgroups.enter(&spec.id, Share::booting(spec, size), spare.process.pid);
+        let entered =
+            self.shared.cgroups.enter(&spec.id, Share::booting(spec, size), spare.machine.process.pid);
         entered.map_err(MachineError::io("limiting the hypervisor process"))?;
-        self.shared.cgroups.leave(&spare.id);
+        self.shared.cgroups.leave(&spare.machine.id);
         let cloned = Cloned { template: spare.template.name.clone(), memory: spare.memory };
         let nics = spec.nics.len().min(1);
-        let record = Record::new(spec, spare.process.clone(), spare.uid, nics, Some(cloned));
+        let record = Record::new(spec, spare.machine.process.clone(), spare.machine.uid, nics, Some(cloned));
         let folder = self.folder(&spec.id);
         let moved = spare.become_machine(&record, folder, &self.shared.journal_path(&spec.id));
         moved.map_err(MachineError::io("writing the machine down"))?;

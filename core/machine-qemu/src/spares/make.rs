@@ -4,20 +4,16 @@
 //!   clone ─▶ plug in an empty layer and an empty disk ─▶ the agent rehearses ─▶ both are taken away again
 //! ```
 
-use super::{Guard, JOURNAL, NOTE, Note, Spare, discard, empty};
-use crate::cgroups::Share;
+use super::{JOURNAL, Spare, discard, empty};
 use crate::drives::Drive;
 use crate::kvm::random;
-use crate::launch::{LOG_BYTES, PARKED, confined, listen};
 use crate::memfd;
-use crate::networks::tap::Parked;
-use crate::plan::{LaunchPlan, Origin};
-use crate::process::{Pidfd, ProcessId};
+use crate::plan::Origin;
 use crate::qmp::Talk;
-use crate::record::{self, MachineFolder};
+use crate::record::MachineFolder;
 use crate::shared::Shared;
-use crate::spawn;
 use crate::templates::{self, Class, Template};
+use crate::unclaimed::{Unclaimed, Wanted};
 use crate::watch::connect;
 use bulkhead_guest_protocol::message::{
     AgentState, Interior, Limits, Process, REHEARSAL, ReplyBody, RequestBody, Start, Stdio,
@@ -27,11 +23,11 @@ use bulkhead_machine::agent::AgentClient;
 use bulkhead_model::ContainerId;
 use bulkhead_model::process::ProcessOptions;
 use serde_json::{Value, json};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -64,46 +60,15 @@ pub(super) async fn make(shared: &Arc<Shared>, class: Class, template: &Arc<Temp
 fn launch(shared: &Shared, class: Class, template: Arc<Template>) -> io::Result<(Spare, i32)> {
     let id = ContainerId::from_random(random().map_err(io::Error::other)?);
     let folder = MachineFolder::of(&shared.spares_folder(), &id);
-    folder.create()?;
-    let journal = folder.path().join(JOURNAL);
-    let journal = OpenOptions::new().append(true).create_new(true).mode(0o600).open(journal)?;
-    let (agent_socket, qmp_socket) = (listen(&folder, "agent.sock")?, listen(&folder, "qmp.sock")?);
     let (memory, state) = (template.capture.memory()?, template.capture.state()?);
-    let parked = Parked::make()?;
-    let log = spawn::log_file(LOG_BYTES)?;
-    let plan = LaunchPlan {
-        qemu_binary: shared.qemu_binary.clone(),
-        accelerator: shared.accelerator,
-        id: id.clone(),
-        vcpus: class.vcpus,
-        memory_mib: class.memory_mib,
-        origin: Origin::Capture,
-        memory: memory.as_raw_fd(),
-        state: Some(state.as_raw_fd()),
-        drives: Vec::new(),
-        journal: journal.as_raw_fd(),
-        agent_socket: agent_socket.as_raw_fd(),
-        qmp_socket: qmp_socket.as_raw_fd(),
-        nics: vec![(PARKED, parked.tap.as_raw_fd())],
-    };
-    let uid = shared.uids.take().map_err(io::Error::other)?;
-    let started = (|| {
-        let waiting = confined(shared, &plan, uid, &folder, &log, 0)?;
-        let process = ProcessId::of(waiting.pid)?;
-        shared.cgroups.enter(&id, Share::whole(class.vcpus, class.memory_mib << 20), process.pid)?;
-        let pidfd = Pidfd::open(&process)?;
-        let pidfd = pidfd.ok_or_else(|| io::Error::other("it ended before it was started"))?;
-        record::write(folder.path(), NOTE, &Note { process: process.clone(), uid })?;
-        waiting.go()?;
-        Ok((process, pidfd))
-    })();
-    let (process, pidfd) = started.inspect_err(|_: &io::Error| shared.uids.give_back(uid))?;
-    let (guard, memory) = (Guard(Some(pidfd)), memory.as_raw_fd());
-    Ok((Spare { class, template, id, folder, process, guard, uid, log, parked, memory }, state.as_raw_fd()))
+    let (origin, journal) = (Origin::Capture, Some(JOURNAL));
+    let wanted = Wanted { class, origin, memory: &memory, state: Some(&state), journal };
+    let machine = Unclaimed::launch(shared, id, folder, &wanted)?;
+    Ok((Spare { class, template, machine, memory: memory.as_raw_fd() }, state.as_raw_fd()))
 }
 
 async fn rehearse(spare: &Spare, state: i32, disk: &File) -> io::Result<()> {
-    let mut talk = Talk::begin(&spare.folder).await?;
+    let mut talk = Talk::begin(&spare.machine.folder).await?;
     talk.call("migrate-set-capabilities", templates::capabilities()).await?;
     talk.call("migrate-incoming", json!({ "uri": format!("fd:{state}") })).await?;
     talk.event("RESUME").await?;
@@ -114,7 +79,7 @@ async fn rehearse(spare: &Spare, state: i32, disk: &File) -> io::Result<()> {
     for (drive, file) in drives.iter().zip([&memfd::reopen(&layer)?, disk]) {
         plug(&mut talk, drive, file).await?;
     }
-    let mut agent = AgentClient::new(Box::new(connect(&spare.folder, "agent.sock").await?));
+    let mut agent = AgentClient::new(Box::new(connect(&spare.machine.folder, "agent.sock").await?));
     let hello = agent.hello(random().map_err(io::Error::other)?, DEADLINE).await.map_err(io::Error::other)?;
     if hello.state != AgentState::Ready || hello.token.is_some() {
         return Err(io::Error::other("its agent is somebody's already"));

@@ -3,8 +3,7 @@
 //! network, and is done with what takes longest.
 //!
 //! ```text
-//!   DATA/spares/<id>/     as a machine's folder, which it becomes by a change of name
-//!     spare.json          which process it is, for a server that comes after a crash
+//!   DATA/spares/<id>/     as a machine's folder, which it becomes by a change of name (see [`crate::unclaimed`])
 //!     journal
 //! ```
 //!
@@ -19,15 +18,12 @@ mod make;
 
 pub(crate) use make::plug;
 
-use crate::networks::tap::Parked;
-use crate::process::{Pidfd, ProcessId};
-use crate::record::{self, MachineFolder, Record};
+use crate::record::{MachineFolder, Record};
 use crate::shared::Shared;
 use crate::templates::{Class, Template, Templates};
-use bulkhead_model::ContainerId;
-use serde::{Deserialize, Serialize};
+use crate::unclaimed::{self, Unclaimed};
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::Path;
@@ -51,22 +47,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 const HOST_RESERVE_BYTES: u64 = 1 << 30;
 /// Starts that say which size of machine is asked for most.
 const STARTS_KEPT: usize = 8;
-/// For the end of a process that was killed.
-const END_WAIT_MS: u16 = 20_000;
 
 /// A machine that waits to be somebody's. Dropped, it ends.
 #[derive(Debug)]
 pub(crate) struct Spare {
     class: Class,
     pub(crate) template: Arc<Template>,
-    pub(crate) id: ContainerId,
-    pub(crate) folder: MachineFolder,
-    pub(crate) process: ProcessId,
-    guard: Guard,
-    pub(crate) uid: u32,
-    /// The hypervisor's words.
-    log: File,
-    pub(crate) parked: Parked,
+    pub(crate) machine: Unclaimed,
     /// The descriptor in the hypervisor that holds its memory.
     pub(crate) memory: RawFd,
 }
@@ -79,44 +66,16 @@ impl Spare {
         folder: MachineFolder,
         journal: &Path,
     ) -> io::Result<()> {
-        fs::rename(self.folder.path().join(JOURNAL), journal)?;
-        self.folder.write_record(record)?;
+        let own = &mut self.machine.folder;
+        fs::rename(own.path().join(JOURNAL), journal)?;
+        own.write_record(record)?;
         folder.remove()?;
-        fs::rename(self.folder.path(), folder.path())?;
-        self.folder = folder;
+        fs::rename(own.path(), folder.path())?;
+        *own = folder;
         Ok(())
     }
-
-    /// Its log and its process, which does not end with this handle any more.
-    pub(crate) fn keep(mut self) -> (File, Option<Pidfd>) {
-        (self.log, self.guard.0.take())
-    }
-
-    fn alive(&self) -> bool {
-        self.process.alive().unwrap_or(false)
-    }
 }
 
-/// Ends its process when it is dropped.
-#[derive(Debug)]
-struct Guard(Option<Pidfd>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(Err(error)) = self.0.as_ref().map(Pidfd::kill) {
-            tracing::error!(%error, "a spare machine could not be ended");
-        }
-    }
-}
-
-/// What a spare leaves in its folder for the next server.
-#[derive(Debug, Serialize, Deserialize)]
-struct Note {
-    process: ProcessId,
-    uid: u32,
-}
-
-const NOTE: &str = "spare.json";
 const JOURNAL: &str = "journal";
 
 #[derive(Debug)]
@@ -183,7 +142,7 @@ impl Spares {
             let mut found = None;
             while let Some(at) = state.ready.iter().position(|spare| spare.class == class) {
                 let spare = state.ready.swap_remove(at);
-                if is_current(&spare) && spare.alive() {
+                if is_current(&spare) && spare.machine.alive() {
                     found = Some(spare);
                     break;
                 }
@@ -260,7 +219,7 @@ impl Spares {
             let is_wanted = |spare: &Spare| {
                 Some(spare.class) == hot
                     && current.as_ref().is_some_and(|one| Arc::ptr_eq(one, &spare.template))
-                    && spare.alive()
+                    && spare.machine.alive()
             };
             let (wanted, unwanted) = state.ready.drain(..).partition(is_wanted);
             state.ready = wanted;
@@ -311,23 +270,8 @@ fn available_bytes() -> u64 {
 
 /// Ends one, and removes what it had.
 fn discard(shared: &Shared, spare: Spare) {
-    let (folder, id, uid) = (spare.folder.clone(), spare.id.clone(), spare.uid);
-    let ended = spare.keep().1.map_or(Ok(()), |pidfd| end(&pidfd)).and_then(|()| folder.remove());
-    shared.cgroups.leave(&id);
-    match ended {
-        Ok(()) => shared.uids.give_back(uid),
-        Err(error) => tracing::error!(%error, "a spare machine is not gone"),
-    }
-}
-
-/// Kills it and waits for its end.
-fn end(pidfd: &Pidfd) -> io::Result<()> {
-    use std::os::fd::AsFd as _;
-    pidfd.kill()?;
-    let mut poll = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
-    match nix::poll::poll(&mut poll, END_WAIT_MS)? {
-        0 => Err(io::ErrorKind::TimedOut.into()),
-        _ => Ok(()),
+    if let Err(error) = spare.machine.dismiss(shared) {
+        tracing::error!(%error, "a spare machine is not gone");
     }
 }
 
@@ -335,7 +279,7 @@ fn end(pidfd: &Pidfd) -> io::Result<()> {
 pub(crate) fn pids(shared: &Shared) -> io::Result<Vec<u32>> {
     let mut pids = Vec::new();
     for (_, folder) in MachineFolder::all(&shared.spares_folder())? {
-        pids.extend(record::read::<Note>(&folder.path().join(NOTE))?.map(|note| note.process.pid));
+        pids.extend(unclaimed::pid(&folder)?);
     }
     Ok(pids)
 }
@@ -343,14 +287,9 @@ pub(crate) fn pids(shared: &Shared) -> io::Result<Vec<u32>> {
 /// Ends all that there are, whoever made them.
 fn clear(shared: &Shared) -> io::Result<()> {
     for (id, folder) in MachineFolder::all(&shared.spares_folder())? {
-        if let Some(note) = record::read::<Note>(&folder.path().join(NOTE))? {
-            if let Some(pidfd) = Pidfd::open(&note.process)? {
-                end(&pidfd)?;
-            }
-            shared.uids.give_back(note.uid);
-        }
+        unclaimed::clear(shared, &folder)?;
+        // It may have died before it was written down.
         shared.cgroups.leave(&id);
-        folder.remove()?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ pub(crate) use key::Class;
 
 use crate::record::{Cloned, MachineFolder};
 use crate::shared::Shared;
+use crate::unclaimed;
 use bulkhead_machine::templates::{TemplateFacts, TemplateState};
 use capture::Capture;
 use std::collections::HashMap;
@@ -73,7 +74,7 @@ impl Templates {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(MAKING) {
-                build::clear(&shared, &entry.path())?;
+                unclaimed::clear(&shared, &MachineFolder::at(entry.path()))?;
             } else if key::parse(&name).is_none_or(|(of, _)| of != host) {
                 capture::discard(&entry.path())?;
             }

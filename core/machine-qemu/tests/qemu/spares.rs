@@ -38,7 +38,7 @@ fn folders(fixture: &Qemu) -> Vec<PathBuf> {
 
 fn pid(folder: &std::path::Path) -> u64 {
     let note: serde_json::Value =
-        serde_json::from_slice(&fs::read(folder.join("spare.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(folder.join("unclaimed.json")).unwrap()).unwrap();
     note["process"]["pid"].as_u64().unwrap()
 }
 

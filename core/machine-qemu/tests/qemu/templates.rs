@@ -226,10 +226,10 @@ async fn a_server_that_ends_while_one_is_made_leaves_nothing() {
     let making = || {
         let folder = fixture.folder().join("templates");
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        entries.filter(|path| path.join("maker.json").exists()).collect::<Vec<_>>()
+        entries.filter(|path| path.join("unclaimed.json").exists()).collect::<Vec<_>>()
     };
     becomes("none is being made", || async { !making().is_empty() }).await;
-    let maker = fs::read_to_string(making()[0].join("maker.json")).unwrap();
+    let maker = fs::read_to_string(making()[0].join("unclaimed.json")).unwrap();
     let maker: serde_json::Value = serde_json::from_str(&maker).unwrap();
     let process = format!("/proc/{}/stat", maker["process"]["pid"]);
     fixture.qemu.close().await;
