@@ -10,8 +10,6 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, HashSet};
 
-/// Layers of one image that are fetched at a time.
-const LAYERS_AT_A_TIME: usize = 3;
 /// Progress is told every so many bytes.
 const PROGRESS_BYTES: u64 = 512 << 10;
 
@@ -57,7 +55,7 @@ pub async fn fetch(
     for layer in &distinct {
         tell(progress, layer, Stage::PullingFsLayer);
     }
-    for layer in distinct.iter().skip(LAYERS_AT_A_TIME) {
+    for layer in distinct.iter().skip(converter.parallel()) {
         tell(progress, layer, Stage::Waiting);
     }
     // Boxed where the lifetimes are known: a closure that returns a borrowing future is not general enough for callers
@@ -73,7 +71,7 @@ pub async fn fetch(
         })
         .collect();
     let fetched: BTreeMap<Digest, Layer> =
-        futures_util::stream::iter(downloads).buffer_unordered(LAYERS_AT_A_TIME).try_collect().await?;
+        futures_util::stream::iter(downloads).buffer_unordered(converter.parallel()).try_collect().await?;
     let layers = resolved.layers.iter().filter_map(|layer| fetched.get(&layer.diff_id).cloned()).collect();
     Ok(Fetched {
         id: resolved.id.clone(),

@@ -27,6 +27,10 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// How much of a refused blob is still read to learn whether its digest was wrong.
 const DRAIN_BYTES_MAX: u64 = 16 << 20;
 
+/// Children at a time, on hosts with few and with many CPUs; a registry minds more connections than that.
+const PARALLEL_MIN: usize = 3;
+const PARALLEL_MAX: usize = 8;
+
 /// How the child is started.
 #[derive(Debug, Clone)]
 pub struct ConverterConfig {
@@ -46,8 +50,10 @@ pub struct ConverterConfig {
 }
 
 impl ConverterConfig {
-    /// With `nobody`, the default limits, an hour, and three at a time.
+    /// With `nobody`, the default limits, an hour, and as many at a time as there are CPUs, but three at least: while one
+    /// computes, others wait for the registry.
     pub fn new(program: PathBuf, arguments: Vec<OsString>) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             program,
             arguments,
@@ -56,7 +62,7 @@ impl ConverterConfig {
             gid: 65534,
             limits: LayerLimits::default(),
             deadline: Duration::from_secs(3600),
-            parallel: 3,
+            parallel: cpus.clamp(PARALLEL_MIN, PARALLEL_MAX),
         }
     }
 }
@@ -111,6 +117,11 @@ impl Converter {
 
     pub fn limits(&self) -> &LayerLimits {
         &self.config.limits
+    }
+
+    /// Layers that can be converted at a time.
+    pub fn parallel(&self) -> usize {
+        self.config.parallel.max(1)
     }
 
     /// Turns a compressed archive into a disk in `output`, an empty file. The file is worth nothing unless this succeeds.

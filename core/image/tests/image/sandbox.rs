@@ -61,10 +61,14 @@ async fn the_child_has_no_user_no_system_calls_and_no_files() {
         assert_eq!(open, ["0", "1", "2", "3"]);
         // Of the thread that converts: the only one, but for the harness of this test.
         let own = std::fs::read_link("/proc/self/ns/net").unwrap();
-        let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        assert!(
-            threads.any(|thread| std::fs::read_link(thread.unwrap().path().join("ns/net")).unwrap() != own)
-        );
+        let threads =
+            || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|one| one.unwrap().path());
+        assert!(threads().any(|thread| std::fs::read_link(thread.join("ns/net")).unwrap() != own));
+        // Its niceness, field 19 (proc_pid_stat(5)): machines come first.
+        let stats = threads().map(|thread| std::fs::read_to_string(thread.join("stat")).unwrap());
+        let nice =
+            |stat: &str| stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).map(str::to_owned);
+        assert!(stats.map(|stat| nice(&stat)).any(|nice| nice.as_deref() == Some("10")));
         go.send(()).unwrap();
     };
     let (result, ()) = tokio::join!(work, look);
