@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 /// How often an absent server is looked for, should a signal of the port be missed.
 const LOOK_INTERVAL_MS: libc::c_int = 1000;
 /// After some output, more is gathered for this long: a program that writes single lines would otherwise cost a record
-/// and a change of context each.
+/// and a change of context each. Under emulation 50 MB of lines took 25 s with 2 ms, and 12 s with 8.
 const GATHER_MS: libc::c_int = 8;
 const FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often a process that ended and left its output open is looked at.
