@@ -32,6 +32,7 @@ pub(crate) fn forget<'a>(ports: impl IntoIterator<Item = &'a str>) -> String {
 
 pub(super) fn ports(text: &mut String, networks: &VchNetworks) {
     let _ = writeln!(text, "add table {TABLE}");
+    let _ = writeln!(text, "add set {TABLE} known {{ type ifname; }}");
     let _ = writeln!(text, "add set {TABLE} stations {{ type ifname . ether_addr; }}");
     let _ = writeln!(text, "add set {TABLE} addresses {{ type ifname . ipv4_addr; }}");
     let _ = writeln!(text, "add set {TABLE} addresses6 {{ type ifname . ipv6_addr; }}");
@@ -46,12 +47,14 @@ pub(super) fn ports(text: &mut String, networks: &VchNetworks) {
     }
     let all = || networks.segments.iter().flat_map(|segment| &segment.ports);
     let named = |port: &Port| names::port(&port.endpoint);
+    let known: Vec<_> = all().map(|port| format!("\"{}\"", named(port))).collect();
     let stations: Vec<_> = all().map(|port| format!("\"{}\" . {}", named(port), port.mac)).collect();
     let addresses: Vec<_> = all().map(|port| format!("\"{}\" . {}", named(port), port.address)).collect();
     let sixes = || all().flat_map(|port| six(port).map(move |address| (named(port), address)));
     let addresses6: Vec<_> = sixes().map(|(port, address)| format!("\"{port}\" . {address}")).collect();
     let targets: Vec<_> =
         sixes().map(|(port, address)| format!("\"{port}\" . 0x{:032x}", u128::from(address))).collect();
+    fill(text, TABLE, "known", &known);
     fill(text, TABLE, "stations", &stations);
     fill(text, TABLE, "addresses", &addresses);
     fill(text, TABLE, "addresses6", &addresses6);
@@ -61,6 +64,8 @@ pub(super) fn ports(text: &mut String, networks: &VchNetworks) {
     };
     let pass = |condition: &str| format!("{condition} meta mark set {MARK} accept");
     let rules = [
+        // A machine may outlive its port for a moment: it is counted no more, or its counters would stay for good.
+        "iifname != @known drop".to_owned(),
         drop("ether type { vlan, 8021ad }", "vlan"),
         drop("iifname . ether saddr != @stations", "mac"),
         // Who asks whether an address is taken has none yet.
