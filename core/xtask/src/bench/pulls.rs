@@ -27,8 +27,9 @@ pub struct Pullable {
 /// Spreads the files of an archive over the layers of an image, and puts it into a registry. Works below `folder`.
 pub fn push(folder: &Path, archive: &Path, registry: &Registry) -> Result<Pullable> {
     let step = Step::start(format!("an image of {LAYERS} layers in a registry"));
+    let folder = folder.join("pullable");
     let (whole, layers) = (folder.join("files"), folder.join("layers"));
-    fs::create_dir(&whole)?;
+    fs::create_dir_all(&whole)?;
     let words = ["--exclude=./dev/*", "--directory"];
     root::run(Command::new("tar").arg("-xf").arg(archive).args(words).arg(&whole))?;
     let mut files = Vec::new();
@@ -45,7 +46,8 @@ pub fn push(folder: &Path, archive: &Path, registry: &Registry) -> Result<Pullab
     let layers: Vec<_> = (0..LAYERS).map(|number| layers.join(number.to_string())).collect();
     let layers: Vec<&Path> = layers.iter().map(|layer| layer.as_path()).collect();
     first_image::fill(layers.last().context("an image without layers")?)?;
-    registry.push(&first_image::pack(folder, &layers, NAME)?, NAME)?;
+    registry.push(&first_image::pack(&folder, &layers, NAME)?, NAME)?;
+    fs::remove_dir_all(&folder)?;
     let mib = bytes >> 20;
     step.done(&format!("{mib} MiB of files"));
     Ok(Pullable { name: format!("{}/{NAME}", registry.host()), mib })
