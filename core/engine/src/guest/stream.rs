@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Output that may be on its way.
-const OUTPUT_WINDOW: u32 = 512 << 10;
+pub(super) const OUTPUT_WINDOW: u32 = 512 << 10;
 /// Each piece costs at least this much credit, so no more pieces than this can be on their way.
 const PIECES_MAX: usize = (OUTPUT_WINDOW / 256) as usize + 2;
 const CALL_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,5 +1,6 @@
 //! Agents that lie, flood, and speak of what nobody asked for.
 
+use super::stream::OUTPUT_WINDOW;
 use super::*;
 use bulkhead_guest_protocol::journal::{Exited, Stream};
 use bulkhead_guest_protocol::message::{AgentState, DATA_BYTES_MAX, INPUT_WINDOW, Process, Stdio};
@@ -170,7 +171,7 @@ async fn output_beyond_the_credit_ends_its_stream_only() {
     while let Some(StreamEvent::Output { data, .. }) = stream.next().await {
         taken += data.len();
     }
-    assert!(taken <= 256 << 10, "{taken}");
+    assert!(taken <= usize::try_from(OUTPUT_WINDOW).unwrap(), "{taken}");
     assert!(!link.agent().is_closed());
 }
 
