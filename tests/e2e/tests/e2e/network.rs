@@ -281,7 +281,13 @@ fn flushed(world: &World, dev: &Docker) -> Result<()> {
     wait_for("rules are made anew", Duration::from_secs(15), || {
         dropped(&namespace).ok().filter(|reasons| !reasons.is_empty())
     })?;
-    soon("the port after that", "from web", || fetch(&format!("127.0.0.1:{port}")))
+    soon("the port after that", "from web", || fetch(&format!("127.0.0.1:{port}")))?;
+    // A connection that was begun meanwhile is tried again later and later: one after that is waited for.
+    let open = chrono_now()?;
+    let last = || dev.ok(&["logs", "--timestamps", "--tail", "1", "client"]);
+    wait_for("the client is answered again", WITHIN, || {
+        last().ok().filter(|line| line.get(..19).is_some_and(|at| *at > *open)).map(drop)
+    })
 }
 
 fn without_server(world: &mut World, dev: &Docker) -> Result<()> {

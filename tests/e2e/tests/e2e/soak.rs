@@ -25,6 +25,8 @@ const WARM_UP: usize = 5;
 const SETTLES_WITHIN: Duration = Duration::from_secs(120);
 /// What the server may have grown by: its allocator keeps some, and each start is in the log and the history.
 const GROWTH_MAX_KIB: u64 = 24 << 10;
+/// Connections to the database that come and go.
+const CONNECTIONS_MAX: usize = 10;
 /// Tables that tell what was done: they are to grow, up to a limit of their own.
 const HISTORY: [&str; 3] = ["audit", "decisions", "events"];
 
@@ -32,7 +34,7 @@ fn what_has_run_is_gone(world: &mut World) -> Result<()> {
     let many = std::env::var_os("BULKHEAD_TEST_FULL").is_some();
     start_and_end(world, WARM_UP)?;
     let before = Inventory::of(world)?;
-    let memory = memory_kib(world)?;
+    let (memory, open) = (memory_kib(world)?, descriptors(world)?);
     start_and_end(world, if many { MANY } else { FEW })?;
     let mut last = None;
     let settled = wait_for("all is as it was", SETTLES_WITHIN, || {
@@ -42,6 +44,8 @@ fn what_has_run_is_gone(world: &mut World) -> Result<()> {
     settled.with_context(|| format!("before: {before:#?}\nafter: {last:#?}"))?;
     let grown = memory_kib(world)?.saturating_sub(memory);
     ensure!(grown <= GROWTH_MAX_KIB, "the server takes {grown} KiB more than before");
+    let more = descriptors(world)?.saturating_sub(open);
+    ensure!(more <= CONNECTIONS_MAX, "the server has {more} descriptors more than before");
     code(&world.server.bulkhead(&["debug", "fsck"])?, 0)
 }
 
@@ -65,8 +69,6 @@ impl Inventory {
     fn of(world: &World) -> Result<Self> {
         let mut all = rows(world)?;
         let mut put = |name: &str, number: usize| all.insert(name.to_owned(), number as u64);
-        let pid = world.server.pid().context("the server does not run")?;
-        put("descriptors of the server", fs::read_dir(format!("/proc/{pid}/fd"))?.count());
         let namespace = namespace(world, "dev-a")?;
         let lines = |words: &[&str]| -> Result<usize> {
             Ok(run(&mut inside(&namespace, words), WITHIN)?.ok()?.lines().count())
@@ -109,6 +111,11 @@ fn files(folder: &Path) -> Result<usize> {
         count += if entry.file_type()?.is_dir() { files(&entry.path())? } else { 1 };
     }
     Ok(count)
+}
+
+fn descriptors(world: &World) -> Result<usize> {
+    let pid = world.server.pid().context("the server does not run")?;
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
 fn memory_kib(world: &World) -> Result<u64> {
