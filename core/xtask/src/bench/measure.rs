@@ -15,9 +15,9 @@ const STREAM_MIB: u64 = 64;
 const NOISE_MIB: u64 = 16;
 /// Bytes through `docker run`, in MiB.
 const ATTACHED_MIB: u64 = 100;
-/// Bytes of a log, in MiB, and what is kept of it so that all of it is.
-const LOG_MIB: u64 = 48;
-const LOG_KEPT: &str = "max-size=256m";
+/// Bytes of a log, in MiB: below what a VCH keeps by default, and what an engine keeps so that all of it is.
+const LOG_MIB: u64 = 8;
+const LOG_KEPT: &str = "max-size=64m";
 /// A log's line: 100 characters and its end.
 const LINE: &str =
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
