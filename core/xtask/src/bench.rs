@@ -40,9 +40,6 @@ const RUNS_MAX: usize = 200;
 /// Where `--write` puts the figures.
 const DOCUMENT: &str = "core/PERFORMANCE.md";
 
-/// A part that takes minutes and 10 GiB: it is measured only when it is asked for.
-const ONLY_ALONE: &str = "crowd";
-
 /// Measures something at both engines.
 type Measure<'a> = fn(&Bench<'a>) -> Result<Vec<figures::Row>>;
 
@@ -58,7 +55,7 @@ const fn parts<'a>() -> [(&'static str, Measure<'a>); 10] {
         ("volumes", Bench::volume_io),
         ("many-networks", Bench::many_networks),
         ("many-volumes", Bench::many_volumes),
-        (ONLY_ALONE, Bench::crowd),
+        ("crowd", Bench::crowd),
     ]
 }
 
