@@ -12,8 +12,9 @@
 //! ```
 //!
 //! **Invariant:** nothing a user typed is in here: numbers, addresses, digits of ids. Each text is one transaction:
-//! there is no moment between the old rules and the new ones. Counters survive it, those of ports that are no more excepted. Without rules nothing is marked, and
-//! what is not marked gets neither through a tap nor out ([`super::unmarked`]).
+//! there is no moment between the old rules and the new ones. Counters survive it, those of ports that are no more
+//! excepted. Without rules nothing is marked, and what is not marked gets neither through a tap nor out
+//! ([`super::unmarked`]).
 
 mod host;
 mod inside;
