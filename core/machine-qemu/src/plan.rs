@@ -154,7 +154,7 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
             // The translation buffer holds what a start translates, and little more (decision 0014). With one of these
             // two features the guest copies with `rep movsb`, which is emulated byte by byte. SVM stays: taken away,
             // the guest's programs read wrong bytes (QEMU 7.2), and an emulated one gives a guest nothing that it had
-            // not already.
+            // not already. A fifth level of page tables is one more step for each of the many misses of the emulated TLB.
             line.option("-accel", "tcg,tb-size=64");
             line.option("-cpu", "max,-erms,-fsrm,-la57");
         }
@@ -185,10 +185,12 @@ fn boot(line: &mut Line) {
     line.option("-kernel", KERNEL_PATH);
     line.option("-initrd", INITRD_PATH);
     // All devices reach all memory, so that 64 MiB of bounce buffers would serve nobody: without `swiotlb` the kernel
-    // sets them aside wherever there could be memory above 4 GiB.
+    // sets them aside wherever there could be memory above 4 GiB. Nothing in a guest loads AppArmor's policies or reads
+    // pressure, and both take part in every system call or change of context; what programs use of their own accord
+    // (Landlock, Yama) stays.
     line.option(
         "-append",
-        "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp swiotlb=noforce lsm=capability psi=0 panic=-1",
+        "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp swiotlb=noforce lsm=landlock,yama psi=0 panic=-1",
     );
 }
 
