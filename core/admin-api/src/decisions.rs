@@ -27,6 +27,7 @@ pub(crate) fn view(decision: Decision) -> DecisionView {
         reasons: decision.reasons,
         policy_set: decision.policy_set,
         inputs: decision.inputs,
+        plugins: decision.plugins,
         took_us: decision.took_us,
     }
 }

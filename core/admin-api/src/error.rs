@@ -90,10 +90,15 @@ impl From<EngineError> for Problem {
             | E::NoSuchVolume(_)
             | E::NoSuchVch(_)
             | E::NoSuchTemplate(_)
+            | E::NoSuchPlugin(_)
+            | E::NoSuchBinding(_)
             | E::NoSuchDecision(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
             E::AmbiguousContainer(_)
             | E::AmbiguousImage(_)
             | E::AmbiguousNetwork(_)
+            | E::AmbiguousPlugin { .. }
+            | E::PluginRefused(_)
+            | E::PluginSettings(_)
             | E::BadNetwork(_)
             | E::Publish(_)
             | E::InvalidName(_)
@@ -118,13 +123,19 @@ impl From<EngineError> for Problem {
             | E::Conflict(_)
             | E::ImageInUse { .. }
             | E::VolumeInUse { .. }
+            | E::PluginInUse { .. }
             | E::VolumeHeld { .. }
             | E::ImageNameInUse { .. }
             | E::ImageHasNames(_) => (StatusCode::CONFLICT, code::CONFLICT),
             E::Denied { .. } => (StatusCode::FORBIDDEN, code::DENIED),
             E::Limit(_) => (StatusCode::INSUFFICIENT_STORAGE, code::NO_CAPACITY),
             E::TimedOut(_) | E::Fenced | E::Stopping => (StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE),
-            E::StartFailed { .. } | E::Image(_) | E::Machine(_) | E::Network(_) | E::Store(_) => {
+            E::StartFailed { .. }
+            | E::Image(_)
+            | E::Machine(_)
+            | E::Network(_)
+            | E::Plugin(_)
+            | E::Store(_) => {
                 log(&error);
                 (StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL)
             }

@@ -8,6 +8,10 @@
 //!   DELETE /v1/vchs/{name}?force=true            GET  /v1/templates
 //!   DELETE /v1/templates/{name}                  POST /v1/templates
 //!   GET    /v1/machines                          GET  /v1/machines/{container}
+//!   GET    /v1/plugins                           POST /v1/plugins (a component's bytes)
+//!   GET    /v1/plugins/{plugin}                  DELETE /v1/plugins/{plugin}
+//!   GET    /v1/bindings                          PUT  /v1/bindings/{name}
+//!   GET    /v1/bindings/{name}                   DELETE /v1/bindings/{name}
 //!   GET    /v1/fsck
 //! ```
 //!
@@ -15,11 +19,13 @@
 //! the engine does. Errors are problem documents (RFC 9457), see [`Problem`]. The CLI is a client like any other and
 //! uses the types of [`view`].
 
+mod bindings;
 mod decisions;
 mod error;
 mod extract;
 mod fsck;
 mod machines;
+mod plugins;
 mod policies;
 mod state;
 mod templates;
@@ -33,7 +39,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 
-/// No request of this API is larger.
+/// No request of this API is larger, but that which installs a plugin.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 pub fn router(state: AdminState) -> Router {
@@ -50,6 +56,15 @@ pub fn router(state: AdminState) -> Router {
         .route("/v1/fsck", get(fsck::handle))
         .route("/v1/machines", get(machines::list))
         .route("/v1/machines/{container}", get(machines::inspect))
+        .route(
+            "/v1/plugins",
+            get(plugins::list)
+                .post(plugins::install)
+                .layer(DefaultBodyLimit::max(bulkhead_model::plugin::COMPONENT_BYTES_MAX)),
+        )
+        .route("/v1/plugins/{plugin}", get(plugins::inspect).delete(plugins::remove))
+        .route("/v1/bindings", get(bindings::list))
+        .route("/v1/bindings/{name}", get(bindings::inspect).put(bindings::put).delete(bindings::remove))
         .route("/v1/templates", get(templates::list).post(templates::build))
         .route("/v1/templates/{name}", delete(templates::remove))
         .fallback(error::no_such_path)

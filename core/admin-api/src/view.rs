@@ -1,5 +1,9 @@
 //! The JSON of this API; also what the CLI reads and writes.
 
+mod plugins;
+
+pub use plugins::{BindingAsk, BindingView, PluginView, ScopeView};
+
 use bulkhead_engine::{Condition, MachineReport, TemplateFacts, TemplateState};
 use bulkhead_model::{Boot, Class, Reason, VchSettings, VolumeStoreName};
 use chrono::{DateTime, Utc};
@@ -141,6 +145,9 @@ pub struct DecisionView {
     pub reasons: Vec<Reason>,
     pub policy_set: String,
     pub inputs: serde_json::Value,
+    /// What plugins said, in the order in which they were asked.
+    #[serde(default)]
+    pub plugins: Vec<bulkhead_model::plugin::PluginReport>,
     pub took_us: u64,
 }
 

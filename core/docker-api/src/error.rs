@@ -100,9 +100,15 @@ impl From<EngineError> for ApiError {
             EngineError::AmbiguousImage(text) => {
                 (Is::BAD_REQUEST, format!("multiple IDs found with provided prefix: {text}"))
             }
-            EngineError::NoSuchVch(_) | EngineError::NoSuchDecision(_) | EngineError::NoSuchTemplate(_) => {
-                (Is::NOT_FOUND, error.to_string())
-            }
+            EngineError::NoSuchVch(_)
+            | EngineError::NoSuchDecision(_)
+            | EngineError::NoSuchPlugin(_)
+            | EngineError::NoSuchBinding(_)
+            | EngineError::NoSuchTemplate(_) => (Is::NOT_FOUND, error.to_string()),
+            EngineError::AmbiguousPlugin { .. }
+            | EngineError::PluginRefused(_)
+            | EngineError::PluginSettings(_) => (Is::BAD_REQUEST, error.to_string()),
+            EngineError::PluginInUse { .. } => (Is::CONFLICT, error.to_string()),
             EngineError::NameInUse { name, holder } => (
                 Is::CONFLICT,
                 format!(
@@ -187,7 +193,7 @@ impl From<EngineError> for ApiError {
             EngineError::TimedOut(_) => (Is::GATEWAY_TIMEOUT, error.to_string()),
             EngineError::Fenced | EngineError::Stopping => (Is::SERVICE_UNAVAILABLE, error.to_string()),
             EngineError::Image(image) => of_image(image),
-            EngineError::Machine(_) | EngineError::Store(_) => return Self::internal(&error),
+            EngineError::Machine(_) | EngineError::Plugin(_) | EngineError::Store(_) => return Self::internal(&error),
         };
         Self { status, message }
     }

@@ -1,14 +1,19 @@
 //! Every use case asks here first. Changes and refusals are recorded; permitted reads are not.
 
+use crate::plugins::Reviewed;
 use crate::{Engine, EngineError, Happening, Session};
+use bulkhead_model::reason::Rule;
 use bulkhead_model::{Action, Caller, Decision, DecisionId, Reason, Vch, VchId, Verdict};
-use bulkhead_policy::{HostFacts, Query, Subject, Usage};
+use bulkhead_plugin as plugin;
+use bulkhead_policy::{HostFacts, Outcome, Query, Subject, Usage};
 use bulkhead_store::AuditEntry;
 
 /// A permission, ready to be written down with what it permitted.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) audit: AuditEntry,
+    /// What plugins want whoever asked to know.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// One question to the policies.
@@ -22,10 +27,38 @@ pub(crate) struct Ask<'a> {
 }
 
 impl Engine {
+    /// Asks the policies.
     pub(crate) async fn admit(&self, ask: Ask<'_>) -> Result<Admitted, EngineError> {
-        let now = self.now();
+        let outcome = self.decide(&ask);
+        let id = self.new_decision()?;
+        self.conclude(&ask, id, outcome, Reviewed::default()).await
+    }
+
+    /// Asks the policies, and plugins where policies leave anything for them to say.
+    pub(crate) async fn admit_with_plugins(
+        &self,
+        ask: Ask<'_>,
+        vch: &Vch,
+        subject: plugin::Subject<'_>,
+    ) -> Result<Admitted, EngineError> {
+        let outcome = self.decide(&ask);
+        let id = self.new_decision()?;
+        let reviewed = if self.is_refused_for_good(&outcome) {
+            Reviewed::default()
+        } else {
+            let circumstances = self.circumstances(&id, vch, ask.caller)?;
+            let usage_after = plugin::UsageAfter::default();
+            let question = plugin::Question { circumstances, subject, usage_after };
+            let nothing = |_: &mut (), _: &[_]| Err("only a container that is to be made can be changed".to_owned());
+            self.review(vch, &mut (), |()| question.prepare(), nothing).await
+        };
+        self.conclude(&ask, id, outcome, reviewed).await
+    }
+
+    /// What the policies say, and nothing else.
+    pub(crate) fn decide(&self, ask: &Ask<'_>) -> Outcome {
         let capabilities = self.back_end().machines.capabilities();
-        let outcome = self.0.policies.decide(&Query {
+        self.0.policies.decide(&Query {
             action: ask.action,
             caller: ask.caller,
             endpoint: ask.endpoint,
@@ -35,9 +68,40 @@ impl Engine {
                 hardware_isolation: capabilities.hardware_isolation,
             },
             usage_after: ask.usage_after,
-            now,
-        });
-        let allowed = outcome.is_allowed();
+            now: self.now(),
+        })
+    }
+
+    /// Whether no change of the request can help: nothing permits it, or a policy failed. A plugin is not asked then, so
+    /// that nobody has its attention without a right to ask.
+    pub(crate) fn is_refused_for_good(&self, outcome: &Outcome) -> bool {
+        !outcome.is_allowed()
+            && outcome.reasons.iter().any(|reason| !matches!(reason.rule, Rule::Policy(_)))
+    }
+
+    pub(crate) fn new_decision(&self) -> Result<DecisionId, EngineError> {
+        Ok(DecisionId::new(u64::try_from(self.now().timestamp_millis()).unwrap_or(0), random_u64()?))
+    }
+
+    pub(crate) fn circumstances<'a>(
+        &self,
+        decision: &'a DecisionId,
+        vch: &'a Vch,
+        caller: &'a Caller,
+    ) -> Result<plugin::Circumstances<'a>, EngineError> {
+        Ok(plugin::Circumstances { decision, vch, caller, now: self.now(), seed: random_u64()? })
+    }
+
+    /// Writes the decision down, and is the answer.
+    pub(crate) async fn conclude(
+        &self,
+        ask: &Ask<'_>,
+        id: DecisionId,
+        outcome: Outcome,
+        reviewed: Reviewed,
+    ) -> Result<Admitted, EngineError> {
+        let now = self.now();
+        let allowed = outcome.is_allowed() && reviewed.objections.is_empty();
         self.0.observer.tell(Happening::Decided { action: ask.action, allowed });
         let mut audit = AuditEntry {
             caller: ask.caller.name.clone(),
@@ -46,12 +110,15 @@ impl Engine {
             decision: None,
             outcome: if allowed { "done" } else { "refused" }.into(),
         };
+        let warnings = reviewed.warnings;
         if allowed && ask.action.is_read() {
-            return Ok(Admitted { audit });
+            return Ok(Admitted { audit, warnings });
         }
-        let id = DecisionId::new(u64::try_from(now.timestamp_millis()).unwrap_or(0), random_u64()?);
         audit.decision = Some(id.clone());
         let vch = ask.subject.vch().map_or(VchId(uuid::Uuid::nil()), |vch| vch.id);
+        // Policies that permit it are no reason why plugins do not.
+        let mut reasons = if outcome.is_allowed() && !allowed { Vec::new() } else { outcome.reasons };
+        reasons.extend(reviewed.objections);
         let decision = Decision {
             id: id.clone(),
             vch,
@@ -59,10 +126,11 @@ impl Engine {
             action: ask.action.name().into(),
             caller: ask.caller.name.clone(),
             resource: outcome.resource,
-            verdict: outcome.verdict,
-            reasons: outcome.reasons,
+            verdict: if allowed { Verdict::Allow } else { Verdict::Deny },
+            reasons,
             policy_set: outcome.policy_set,
             inputs: outcome.inputs,
+            plugins: reviewed.reports,
             took_us: outcome.took_us,
         };
         self.store().insert_decision(&decision).await?;
@@ -71,7 +139,7 @@ impl Engine {
             tracing::info!(decision.id = %id, action = %ask.action, caller = %ask.caller, "denied");
             return Err(EngineError::Denied { action: ask.action, decision: id, reasons: decision.reasons });
         }
-        Ok(Admitted { audit })
+        Ok(Admitted { audit, warnings })
     }
 
     /// Decides about the VCH itself, for calls that read.
@@ -112,7 +180,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], EngineError> {
 }
 
 fn no_entropy(why: &str) -> Reason {
-    let rule = bulkhead_model::reason::Rule::Engine("entropy".into());
+    let rule = Rule::Engine("entropy".into());
     Reason::new(rule, "random numbers", format!("the host gives no random numbers: {why}"))
 }
 

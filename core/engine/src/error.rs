@@ -23,6 +23,22 @@ pub enum EngineError {
     AmbiguousImage(String),
     #[error("no VCH `{0}`")]
     NoSuchVch(String),
+    #[error("no plugin `{0}`")]
+    NoSuchPlugin(String),
+    #[error("several plugins are called `{text}`: say one by its digest, of {}", digests.join(", "))]
+    AmbiguousPlugin { text: String, digests: Vec<String> },
+    #[error("no binding `{0}`")]
+    NoSuchBinding(String),
+    #[error("plugin `{plugin}` is bound by {by}: unbind it first")]
+    PluginInUse { plugin: String, by: String },
+    /// A component that is none, or does not do what one must.
+    #[error("this is no plugin that can be installed: {0}")]
+    PluginRefused(String),
+    /// The plugin found them wrong.
+    #[error("the plugin does not take these settings: {}", .0.join("; "))]
+    PluginSettings(Vec<String>),
+    #[error(transparent)]
+    Plugin(bulkhead_plugin::HostError),
     #[error("no decision `{0}`")]
     NoSuchDecision(String),
     #[error("the container name `{name}` is in use by container {holder}")]

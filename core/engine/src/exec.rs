@@ -3,6 +3,7 @@
 //! They live as long as this server's memory and their container: as in dockerd, a restart forgets their ids, while
 //! what runs goes on in the guest.
 
+use crate::admission::Ask;
 use crate::containers::event;
 use crate::guest::{GuestInput, GuestStream, StreamEvent};
 use crate::input::{Input, Size, broken, refused_resize};
@@ -11,6 +12,8 @@ use crate::{Engine, EngineError, Session};
 use bulkhead_guest_protocol::message::{Process, Stdio};
 use bulkhead_model::lifecycle::Status;
 use bulkhead_model::{Action, Container, ContainerId, VchId};
+use bulkhead_plugin as plugin;
+use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
 use bulkhead_store::Record;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::{BoxStream, StreamExt};
@@ -186,7 +189,7 @@ impl Engine {
         text: &str,
         ask: ExecAsk,
     ) -> Result<String, EngineError> {
-        let (_, container, admitted) = self.admit_exec(session, text, &ask).await?;
+        let (container, admitted) = self.admit_new_exec(session, text, &ask).await?;
         check_runs(&container)?;
         if ask.cmd.first().is_none_or(String::is_empty) {
             return Err(EngineError::Invalid {
@@ -314,6 +317,50 @@ impl Engine {
     fn exec(&self, session: &Session, id: &str) -> Result<Arc<Exec>, EngineError> {
         let found = self.0.execs.lock().get(id).filter(|exec| exec.vch == session.vch).cloned();
         found.ok_or_else(|| EngineError::NoSuchExec(id.chars().take(80).collect()))
+    }
+
+    /// Plugins are asked once, when it is made; policies whenever somebody uses it.
+    async fn admit_new_exec(
+        &self,
+        session: &Session,
+        text: &str,
+        ask: &ExecAsk,
+    ) -> Result<(Container, crate::admission::Admitted), EngineError> {
+        let vch = self.vch_of(session).await?;
+        let container = self.find(session.vch, text).await?;
+        let mut as_made = container.clone();
+        as_made.spec.privileged |= ask.privileged;
+        let image = self.store().image(vch.id, &container.image).await.ok();
+        let asked = &container.ask.image;
+        let subject = plugin::Subject::ContainerExec {
+            container: plugin::Container {
+                name: &container.name,
+                spec: &as_made.spec,
+                asked,
+                image: image.as_ref(),
+                restart: container.desired.restarts.policy,
+            },
+            command: &ask.cmd,
+            user: ask.user.as_deref().unwrap_or_default(),
+            privileged: ask.privileged,
+            tty: ask.tty,
+        };
+        let facts = ContainerFacts {
+            id: &container.id,
+            name: &container.name,
+            owner: &container.owner,
+            spec: &as_made.spec,
+            image: ImageFacts { asked, cached: image.as_ref() },
+        };
+        let ask = Ask {
+            action: Action::ContainerExec,
+            caller: &session.caller,
+            endpoint: Some(&vch),
+            subject: Subject::Container { vch: &vch, container: facts },
+            usage_after: Usage::default(),
+        };
+        let admitted = self.admit_with_plugins(ask, &vch, subject).await?;
+        Ok((container, admitted))
     }
 
     async fn admit_exec(

@@ -32,6 +32,7 @@ mod machines;
 mod networks;
 mod observe;
 mod output;
+mod plugins;
 mod pruned;
 mod pull;
 mod recovery;
@@ -43,7 +44,7 @@ mod wait;
 mod watch;
 
 pub use archives::{Loaded, Saved};
-pub use containers::create::Created;
+pub use containers::create::{ClientView, Created};
 pub use containers::prune::Pruned;
 pub use containers::update::Update;
 pub use containers::{Changed, ContainerUsage};
@@ -60,6 +61,7 @@ pub use machines::MachineReport;
 pub use networks::{NewNetwork, NewPool6};
 pub use observe::{Happening, Observer};
 pub use output::{Output, OutputStream};
+pub use plugins::{NewBinding, NewScope};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
 pub use vchs::{NewVch, VchUsage};
@@ -91,6 +93,7 @@ pub struct EngineParts {
     pub store: Store,
     pub back_end: BackEnd,
     pub policies: Arc<Decider>,
+    pub plugins: bulkhead_plugin::Host,
     pub registries: Registries,
     /// How layer conversion children are started.
     pub converter: Converter,
@@ -123,6 +126,7 @@ struct Inner {
     store: Store,
     back_end: BackEnd,
     policies: Arc<Decider>,
+    plugins: plugins::Plugins,
     registries: Registries,
     converter: Converter,
     clock: Clock,
@@ -166,6 +170,7 @@ impl Engine {
             store: parts.store,
             back_end: parts.back_end,
             policies: parts.policies,
+            plugins: plugins::Plugins::new(parts.plugins),
             registries: parts.registries,
             converter: parts.converter,
             clock: parts.clock,
@@ -173,6 +178,7 @@ impl Engine {
             observer: parts.observer,
         };
         let engine = Self(Arc::new(inner));
+        engine.rebind().await?;
         engine.recover().await?;
         Ok(engine)
     }

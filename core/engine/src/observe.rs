@@ -5,10 +5,12 @@ use bulkhead_model::Action;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Happening {
     /// The policies were asked.
     Decided { action: Action, allowed: bool },
+    /// A plugin was asked, and said this ([`bulkhead_model::plugin::Said::as_str`]).
+    Reviewed { binding: String, said: &'static str, took: Duration },
     /// A container's process runs, so long after its machine was begun.
     Started { took: Duration },
     /// So long a part of a container's start took.

@@ -200,7 +200,8 @@ impl Engine {
         let subject = Subject::Image { vch: &vch, image: ImageFacts { asked: &asked, cached: None } };
         let usage_after = Usage::default();
         let (action, caller) = (Action::ImagePull, &session.caller);
-        self.admit(Ask { action, caller, endpoint: Some(&vch), subject, usage_after }).await
+        let ask = Ask { action, caller, endpoint: Some(&vch), subject, usage_after };
+        self.admit_with_plugins(ask, &vch, bulkhead_plugin::Subject::ImagePull(reference)).await
     }
 
     /// Whether a registry accepts these credentials.

@@ -215,7 +215,7 @@ impl Engine {
         Ok(self.store().decisions(vch.id, i64::from(limit.min(1000))).await?)
     }
 
-    async fn vch_named(&self, name: &str) -> Result<Vch, EngineError> {
+    pub(crate) async fn vch_named(&self, name: &str) -> Result<Vch, EngineError> {
         let missing = || EngineError::NoSuchVch(name.chars().take(80).collect());
         let parsed: VchName = name.parse().map_err(|_| missing())?;
         match self.store().vch_by_name(&parsed).await {

@@ -268,7 +268,7 @@ impl Engine {
         vch: &Vch,
         volume: &Volume,
     ) -> Result<(), EngineError> {
-        let Admitted { audit } =
+        let Admitted { audit, .. } =
             self.admit_volume(session, vch, Action::VolumeRemove, volume, Usage::default()).await?;
         // What cannot be deleted now is not removed.
         self.back_end().disks.volume_used(vch.id, &volume.place()).await?;
@@ -302,7 +302,13 @@ impl Engine {
         usage_after: Usage,
     ) -> Result<Admitted, EngineError> {
         let subject = Subject::Volume { vch, volume };
-        self.admit(Ask { action, caller: &session.caller, endpoint: Some(vch), subject, usage_after }).await
+        let ask = Ask { action, caller: &session.caller, endpoint: Some(vch), subject, usage_after };
+        match action {
+            Action::VolumeCreate => {
+                self.admit_with_plugins(ask, vch, bulkhead_plugin::Subject::VolumeCreate(volume)).await
+            }
+            _ => self.admit(ask).await,
+        }
     }
 
     /// What the VCH, and the volume store of one of them, would use with these, too.

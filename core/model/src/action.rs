@@ -69,6 +69,12 @@ actions! {
     VchUpdate = "vch.update",
     VchDelete = "vch.delete",
     DecisionRead = "decision.read",
+    PluginList = "plugin.list",
+    PluginInstall = "plugin.install",
+    PluginRemove = "plugin.remove",
+    BindingList = "binding.list",
+    BindingPut = "binding.put",
+    BindingRemove = "binding.remove",
     TemplateList = "template.list",
     TemplateBuild = "template.build",
     TemplateRemove = "template.remove",
@@ -96,6 +102,8 @@ impl Action {
             | Action::VchList
             | Action::VchInspect
             | Action::DecisionRead
+            | Action::PluginList
+            | Action::BindingList
             | Action::TemplateList
             | Action::MachineList => true,
             Action::RegistryLogin
@@ -133,6 +141,10 @@ impl Action {
             | Action::VchCreate
             | Action::VchUpdate
             | Action::VchDelete
+            | Action::PluginInstall
+            | Action::PluginRemove
+            | Action::BindingPut
+            | Action::BindingRemove
             | Action::TemplateBuild
             | Action::TemplateRemove => false,
         }

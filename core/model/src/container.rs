@@ -283,6 +283,12 @@ pub fn resolve(
     })
 }
 
+/// As the agent resolves a user: nothing means root, a number is a uid.
+pub fn is_root(user: &str) -> bool {
+    let name = user.split(':').next().unwrap_or_default();
+    name.is_empty() || name == "root" || name.parse::<u64>() == Ok(0)
+}
+
 /// Docker's own least; a machine gets more in any case.
 pub fn check_memory(bytes: u64) -> Result<(), SpecError> {
     if bytes < MEMORY_BYTES_MIN { Err(SpecError::MemoryTooSmall) } else { Ok(()) }

@@ -1,5 +1,6 @@
 //! The recorded answer of admission (later also placement and network mapping).
 
+use crate::plugin::PluginReport;
 use crate::ids::{DecisionId, VchId};
 use crate::reason::Reason;
 use chrono::{DateTime, Utc};
@@ -38,6 +39,8 @@ pub struct Decision {
     pub policy_set: String,
     /// Canonical inputs, without secrets: what a replay needs.
     pub inputs: serde_json::Value,
+    /// What plugins said, in the order in which they were asked.
+    pub plugins: Vec<PluginReport>,
     /// Time that the policies took, in microseconds.
     pub took_us: u64,
 }

@@ -19,6 +19,7 @@ pub mod ipv6;
 pub mod lifecycle;
 pub mod log;
 pub mod network;
+pub mod plugin;
 pub mod ports;
 pub mod process;
 pub mod reason;

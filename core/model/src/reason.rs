@@ -30,6 +30,8 @@ pub enum Rule {
     NotPermitted,
     /// A policy could not be evaluated; that denies.
     PolicyError(String),
+    /// A plugin, by its binding.
+    Plugin(String),
     /// A limit of a VCH or resource pool.
     Limit(String),
     /// The engine's own rule, by a stable name.
@@ -113,6 +115,7 @@ impl fmt::Display for Rule {
             Rule::Policy(id) => write!(f, "policy \"{id}\""),
             Rule::NotPermitted => f.write_str("no policy permits this"),
             Rule::PolicyError(id) => write!(f, "policy \"{id}\" failed, which denies"),
+            Rule::Plugin(binding) => write!(f, "plugin \"{binding}\""),
             Rule::Limit(name) => write!(f, "limit \"{name}\""),
             Rule::Engine(name) => write!(f, "rule \"{name}\""),
         }

@@ -76,6 +76,7 @@ macro_rules! strict_name {
         }
     };
 }
+pub(crate) use strict_name;
 strict_name!(Class, "class");
 strict_name!(VchName, "VCH name");
 strict_name!(VolumeStoreName, "volume store name");

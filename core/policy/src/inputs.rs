@@ -4,7 +4,7 @@
 use crate::facts::{Fact, Facts, Inputs, Thing, Uid, mebibytes};
 use crate::query::{ContainerFacts, ImageFacts, Query, Settings, Subject};
 use bulkhead_model::caller::Via;
-use bulkhead_model::container::{ContainerSpec, Resources};
+use bulkhead_model::container::{ContainerSpec, Resources, is_root};
 use bulkhead_model::network::HOST_NETWORK;
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, Seccomp};
 use bulkhead_model::{Action, Caller, Network, NetworkOptions, ProcessOptions, Reference, Vch, Volume};
@@ -284,12 +284,6 @@ fn add_network(things: &mut Vec<Thing>, vch: &Vch, network: &Network) -> Uid {
         .fact("ipv6", Fact::Bool(network.spec.six.is_some()))
         .parent("Vch", vch.id.to_string());
     add(things, thing)
-}
-
-/// As the agent resolves a user: nothing means root, a number is a uid.
-fn is_root(user: &str) -> bool {
-    let name = user.split(':').next().unwrap_or_default();
-    name.is_empty() || name == "root" || name.parse::<u64>() == Ok(0)
 }
 
 /// A pull is judged by the registry that it will ask, whatever is cached already; anything else by where the image

@@ -14,8 +14,9 @@ impl Store {
         self.read("insert decision", async {
             sqlx::query(
                 "insert into decisions
-                     (id, vch_id, at, action, caller, resource, verdict, reasons, policy_set, inputs, took_us)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8::text::json, $9, $10::text::json, $11)
+                     (id, vch_id, at, action, caller, resource, verdict, reasons, policy_set, inputs, took_us,
+                      plugins)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8::text::json, $9, $10::text::json, $11, $12::text::json)
                  on conflict (id) do nothing",
             )
             .bind(decision.id.as_str())
@@ -29,6 +30,7 @@ impl Store {
             .bind(&decision.policy_set)
             .bind(to_json(&decision.inputs)?)
             .bind(to_i64(decision.took_us)?)
+            .bind(to_json(&decision.plugins)?)
             .execute(&self.pool)
             .await?;
             Ok(())
@@ -91,6 +93,7 @@ fn decode(row: &PgRow) -> Result<Decision, StoreError> {
         reasons: row.json("reasons")?,
         policy_set: row.get("policy_set")?,
         inputs: row.json("inputs")?,
+        plugins: row.json("plugins")?,
         took_us: row.unsigned("took_us")?,
     })
 }

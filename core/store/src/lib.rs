@@ -24,6 +24,7 @@ mod images;
 mod layers;
 mod lock;
 mod networks;
+mod plugins;
 mod row;
 mod servers;
 mod transaction;

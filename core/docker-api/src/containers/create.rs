@@ -5,7 +5,7 @@ use crate::error::ApiError;
 use crate::query::clip;
 use crate::version::ApiVersion;
 use crate::{body, create, reply};
-use bulkhead_engine::EngineError;
+use bulkhead_engine::{ClientView, EngineError};
 use http::StatusCode;
 use serde_json::json;
 
@@ -23,13 +23,14 @@ pub async fn post(mut call: Call) -> Answer {
         )));
     }
     let name = call.query.text("name").map(|name| name.trim_start_matches('/').to_owned());
-    let created = call.engine().create(&call.session, name, request.ask, request.view).await;
+    let view = ClientView { value: request.view, amend: create::amend };
+    let created = call.engine().create(&call.session, name, request.ask, view).await;
     // Clients take every 404 for an image to be pulled; this is one that mounts are to come from.
     let created = created.map_err(|error| match error {
         EngineError::NoSuchContainer(_) => ApiError::bad(ApiError::from(error).message),
         error => error.into(),
     })?;
-    let warnings = request.warnings;
+    let warnings: Vec<String> = request.warnings.into_iter().chain(created.warnings).collect();
     reply::json(StatusCode::CREATED, &json!({ "Id": created.id, "Warnings": warnings }))
 }
 

@@ -16,3 +16,4 @@ mod tmpfs;
 mod view;
 
 pub use ask::{CreateRequest, read};
+pub use view::amend;

@@ -6,6 +6,7 @@ use super::log;
 use crate::error::ApiError;
 use crate::json::{Fields, is_empty};
 use bulkhead_model::network::DEFAULT_NETWORK;
+use bulkhead_model::plugin::Change;
 use bulkhead_model::process::{MASKED_PATHS, READ_ONLY_PATHS, SHM_BYTES_DEFAULT};
 use serde_json::{Map, Value, json};
 
@@ -20,6 +21,64 @@ pub fn of(config: &Fields, host: &Fields) -> Result<Value, ApiError> {
         settle(map, host)?;
     }
     Ok(view)
+}
+
+/// Shows what a plugin changed, as if it had been asked for. What inspect takes from the decided spec shows by itself.
+pub fn amend(view: &mut Value, change: &Change) {
+    let Some(host) = view.get_mut("HostConfig").and_then(Value::as_object_mut) else { return };
+    let mut set = |name: &str, value: Value| host.insert(name.to_owned(), value);
+    match change {
+        Change::SetCpuMilli { milli } => {
+            set("NanoCpus", json!(u64::from(*milli) * 1_000_000));
+            set("CpuPeriod", json!(0));
+            set("CpuQuota", json!(0));
+        }
+        Change::SetMemoryMib { mib } => {
+            set("Memory", json!(u64::from(*mib) << 20));
+            set("MemorySwap", json!(0));
+        }
+        Change::SetPidsMax { pids } => {
+            set("PidsLimit", json!(pids));
+        }
+        Change::DropPrivileged => {
+            set("Privileged", json!(false));
+        }
+        Change::MakeReadOnly => {
+            set("ReadonlyRootfs", json!(true));
+        }
+        Change::SetRestartPolicy { policy } => {
+            set("RestartPolicy", json!({ "Name": policy.name(), "MaximumRetryCount": policy.retries_max() }));
+        }
+        Change::DropCapability { name } => drop_capability(host, name),
+        Change::ForbidNewPrivileges => secure(host, Some("no-new-privileges"), |_| true),
+        Change::DefaultSeccomp => secure(host, None, |option| !option.starts_with("seccomp")),
+        // Of the spec.
+        Change::SetLabel { .. }
+        | Change::RemoveLabel { .. }
+        | Change::SetEnv { .. }
+        | Change::RemoveEnv { .. }
+        | Change::SetUser { .. }
+        | Change::DemandColdBoot => {}
+    }
+}
+
+fn drop_capability(host: &mut Map<String, Value>, name: &str) {
+    let bare = |text: &str| text.to_ascii_uppercase().trim_start_matches("CAP_").to_owned();
+    let words = |value: Option<&Value>| -> Vec<String> {
+        let words = value.and_then(Value::as_array).into_iter().flatten();
+        words.filter_map(|word| word.as_str().map(ToOwned::to_owned)).filter(|word| bare(word) != bare(name)).collect()
+    };
+    let (add, mut drop) = (words(host.get("CapAdd")), words(host.get("CapDrop")));
+    drop.push(format!("CAP_{}", bare(name)));
+    host.insert("CapAdd".into(), if add.is_empty() { Value::Null } else { json!(add) });
+    host.insert("CapDrop".into(), json!(drop));
+}
+
+fn secure(host: &mut Map<String, Value>, new: Option<&str>, stays: impl Fn(&str) -> bool) {
+    let there = host.get("SecurityOpt").and_then(Value::as_array).into_iter().flatten();
+    let there = there.filter_map(Value::as_str).filter(|option| stays(option) && new != Some(option));
+    let all: Vec<String> = there.chain(new).map(ToOwned::to_owned).collect();
+    host.insert("SecurityOpt".into(), if all.is_empty() { Value::Null } else { json!(all) });
 }
 
 fn overlay(view: &mut Map<String, Value>, sent: &Fields, table: &[(&str, Rule)]) {

@@ -2,13 +2,16 @@
 
 use super::{event, names};
 use crate::admission::{Admitted, Ask, random};
+use crate::plugins::Reviewed;
 use crate::volumes::{self, Planned, volume_event};
 use crate::{Engine, EngineError, Session};
 use bulkhead_model::container::resolve;
 use bulkhead_model::lifecycle::{Desired, Status};
+use bulkhead_model::plugin::Change;
 use bulkhead_model::{
     Action, Container, ContainerAsk, ContainerId, ContainerSpec, Image, Restarts, Vch, Volume,
 };
+use bulkhead_plugin as plugin;
 use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
 use bulkhead_store::{Record, StoreError};
 
@@ -16,20 +19,29 @@ use bulkhead_store::{Record, StoreError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     pub id: ContainerId,
+    /// What plugins want whoever asked to know.
+    pub warnings: Vec<String>,
+}
+
+/// What the API front end wants back at inspect; the engine never reads it.
+#[derive(Debug, Clone)]
+pub struct ClientView {
+    pub value: serde_json::Value,
+    /// Makes it show what a plugin changed.
+    pub amend: fn(&mut serde_json::Value, &Change),
 }
 
 /// Tries to find a free name, where the user gave none.
 const NAME_TRIES: u32 = 8;
 
 impl Engine {
-    /// Makes a container, and the volumes that it mounts and that are not there. `client_view` is given back at inspect
-    /// and never looked at.
+    /// Makes a container, and the volumes that it mounts and that are not there.
     pub async fn create(
         &self,
         session: &Session,
         name: Option<String>,
         ask: ContainerAsk,
-        client_view: serde_json::Value,
+        client_view: ClientView,
     ) -> Result<Created, EngineError> {
         for _ in 1..volumes::TRIES {
             let once = self.create_once(session, name.clone(), ask.clone(), client_view.clone());
@@ -51,7 +63,7 @@ impl Engine {
         session: &Session,
         name: Option<String>,
         ask: ContainerAsk,
-        client_view: serde_json::Value,
+        client_view: ClientView,
     ) -> Result<Created, EngineError> {
         let vch = self.vch_of(session).await?;
         if let Some(name) = &name {
@@ -63,27 +75,14 @@ impl Engine {
         let Planned { mounts, new } = self.plan_volumes(session, &vch, &ask, &image.config).await?;
         let spec = ContainerSpec { mounts, ..resolve(&id, &ask, &image.config, &vch.settings)? };
         self.check_size(&spec)?;
+        let planned = Asked { vch: &vch, image: &image, id: &id, name: name.as_deref().unwrap_or_default() };
+        let (ask, spec, changes, admitted) = self.admit_create(session, planned, ask, spec).await?;
+        self.check_size(&spec)?;
         for wish in &spec.network.ports {
             vch.settings.publish.check(wish)?;
         }
         let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
-
-        let facts = ContainerFacts {
-            id: &id,
-            name: name.as_deref().unwrap_or_default(),
-            owner: &session.caller.name,
-            spec: &spec,
-            image: ImageFacts { asked: &ask.image, cached: Some(&image) },
-        };
-        let admitted = self
-            .admit(Ask {
-                action: Action::ContainerCreate,
-                caller: &session.caller,
-                endpoint: Some(&vch),
-                subject: Subject::Container { vch: &vch, container: facts },
-                usage_after: self.usage_after(&vch, &spec).await?,
-            })
-            .await?;
+        let warnings = admitted.warnings.clone();
 
         for volume in &new {
             let usage = self.volumes_after(volume, &new).await?;
@@ -99,7 +98,7 @@ impl Engine {
             layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
             ask,
             spec,
-            client_view,
+            client_view: client_view.after(&changes),
             owner: session.caller.name.clone(),
             created_at: self.now(),
             desired: Desired { restarts, ..Desired::default() },
@@ -114,12 +113,58 @@ impl Engine {
             self.insert(container, name, &new, admitted).await
         };
         match created.await {
-            Ok(()) => Ok(Created { id }),
+            Ok(()) => Ok(Created { id, warnings }),
             Err(error) => {
                 self.give_up_disks(&error, &new).await;
                 Err(error)
             }
         }
+    }
+
+    /// Asks plugins and policies. Plugins see what was asked for and may change it; policies judge what comes of that.
+    async fn admit_create(
+        &self,
+        session: &Session,
+        planned: Asked<'_>,
+        ask: ContainerAsk,
+        spec: ContainerSpec,
+    ) -> Result<(ContainerAsk, ContainerSpec, Vec<Change>, Admitted), EngineError> {
+        let Asked { vch, image, id, name } = planned;
+        let asked = ask.image.clone();
+        let decision = self.new_decision()?;
+        let usage = self.usage_after(vch, &spec).await?;
+        let outcome = self.decide(&planned.ask(session, &asked, &spec, usage));
+        if self.is_refused_for_good(&outcome) {
+            let question = planned.ask(session, &asked, &spec, usage);
+            let refused = self.conclude(&question, decision, outcome, Reviewed::default()).await?;
+            return Ok((ask, spec, Vec::new(), refused));
+        }
+        let circumstances = self.circumstances(&decision, vch, &session.caller)?;
+        let usage_after =
+            plugin::UsageAfter { containers: usage.containers, memory_bytes: usage.memory_bytes };
+        let mut wanted = (ask, spec);
+        let question = |(ask, spec): &(ContainerAsk, ContainerSpec)| {
+            let container = plugin::Container { name, spec, asked: &asked, image: Some(image), restart: ask.restart };
+            let subject = plugin::Subject::ContainerCreate(container);
+            plugin::Question { circumstances, subject, usage_after }.prepare()
+        };
+        let change = |wanted: &mut (ContainerAsk, ContainerSpec), changes: &[(Change, String)]| {
+            *wanted = changed(id, image, vch, wanted, changes)?;
+            Ok(())
+        };
+        let reviewed = self.review(vch, &mut wanted, question, change).await;
+        let (ask, spec) = wanted;
+        let changes = reviewed.changes.clone();
+        let (outcome, usage) = match changes.is_empty() {
+            true => (outcome, usage),
+            false => {
+                let usage = self.usage_after(vch, &spec).await?;
+                (self.decide(&planned.ask(session, &asked, &spec, usage)), usage)
+            }
+        };
+        let question = planned.ask(session, &asked, &spec, usage);
+        let admitted = self.conclude(&question, decision, outcome, reviewed).await?;
+        Ok((ask, spec, changes, admitted))
     }
 
     /// Writes it down, under a name that is free if the user gave none.
@@ -197,6 +242,70 @@ impl Engine {
             ..Usage::default()
         })
     }
+}
+
+/// Where a container is to be made, and of what.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    vch: &'a Vch,
+    image: &'a Image,
+    id: &'a ContainerId,
+    /// Empty: none was given.
+    name: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    /// The question to the policies. `asked`: the image as it was asked for.
+    fn ask(
+        &self,
+        session: &'a Session,
+        asked: &'a str,
+        spec: &'a ContainerSpec,
+        usage_after: Usage,
+    ) -> Ask<'a> {
+        let container = ContainerFacts {
+            id: self.id,
+            name: self.name,
+            owner: &session.caller.name,
+            spec,
+            image: ImageFacts { asked, cached: Some(self.image) },
+        };
+        Ask {
+            action: Action::ContainerCreate,
+            caller: &session.caller,
+            endpoint: Some(self.vch),
+            subject: Subject::Container { vch: self.vch, container },
+            usage_after,
+        }
+    }
+}
+
+impl ClientView {
+    fn after(self, changes: &[Change]) -> serde_json::Value {
+        let mut value = self.value;
+        for change in changes {
+            (self.amend)(&mut value, change);
+        }
+        value
+    }
+}
+
+/// What was asked for, and what comes of it, after a plugin's changes: all of them, or none.
+fn changed(
+    id: &ContainerId,
+    image: &Image,
+    vch: &Vch,
+    (ask, spec): &(ContainerAsk, ContainerSpec),
+    changes: &[(Change, String)],
+) -> Result<(ContainerAsk, ContainerSpec), String> {
+    let (mut ask, mut spec) = (ask.clone(), spec.clone());
+    for (change, _) in changes {
+        change.apply(&mut ask, &spec).map_err(|error| error.to_string())?;
+        let resolved = resolve(id, &ask, &image.config, &vch.settings);
+        let resolved = resolved.map_err(|error| format!("`{change}` cannot be: {error}"))?;
+        spec = ContainerSpec { mounts: spec.mounts, ..resolved };
+    }
+    Ok((ask, spec))
 }
 
 /// The name as typed, unless it was typed as an id.

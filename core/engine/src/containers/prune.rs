@@ -54,7 +54,7 @@ impl Engine {
     }
 
     async fn prune_one(&self, session: &Session, container: Container) -> Result<(), EngineError> {
-        let (_, container, Admitted { audit }) =
+        let (_, container, Admitted { audit, .. }) =
             self.admit_container(session, Action::ContainerRemove, container.id.as_str()).await?;
         self.drive_away(container, false, false, audit).await
     }

@@ -210,14 +210,19 @@ impl Engine {
         action: Action,
         container: &str,
     ) -> Result<Admitted, EngineError> {
-        self.admit(Ask {
+        let ask = Ask {
             action,
             caller: &session.caller,
             endpoint: Some(vch),
             subject: Subject::Network { vch, network, container },
             usage_after: Usage::default(),
-        })
-        .await
+        };
+        match action {
+            Action::NetworkCreate => {
+                self.admit_with_plugins(ask, vch, bulkhead_plugin::Subject::NetworkCreate(network)).await
+            }
+            _ => self.admit(ask).await,
+        }
     }
 }
 

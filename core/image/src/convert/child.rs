@@ -1,6 +1,6 @@
 //! The child's side.
 
-use super::{Answer, DISK_FD, JOB_VARIABLE, Job, Task, sandbox};
+use super::{Answer, DISK_FD, JOB_VARIABLE, Job, Task};
 use crate::layer;
 use crate::layer_error::{LayerError, ToldError};
 use crate::recipe;
@@ -16,7 +16,7 @@ pub fn child_main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "this command is for internal use");
         return ExitCode::from(2);
     };
-    if let Err(why) = sandbox::enter(&job) {
+    if let Err(why) = bulkhead_sandbox::enter(&job.bounds) {
         let _ = writeln!(std::io::stderr(), "the sandbox could not be entered: {why}");
         return ExitCode::from(3);
     }

@@ -9,7 +9,6 @@
 
 mod child;
 mod parent;
-mod sandbox;
 
 pub use child::child_main;
 pub use parent::{Blob, ConvertSpec, ConvertedLayer, Converter, ConverterConfig, chunks};
@@ -18,6 +17,7 @@ use crate::compression::Compression;
 use crate::layer::Written;
 use crate::layer_error::ToldError;
 use crate::limits::LayerLimits;
+use bulkhead_sandbox::Bounds;
 use serde::{Deserialize, Serialize};
 
 /// Where the child finds its [`Job`].
@@ -29,9 +29,7 @@ const DISK_FD: i32 = 3;
 struct Job {
     task: Task,
     limits: LayerLimits,
-    uid: u32,
-    gid: u32,
-    deadline_seconds: u32,
+    bounds: Bounds,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use crate::error::ImageError;
 use crate::layer::Written;
 use crate::limits::LayerLimits;
 use bulkhead_model::Digest;
+use bulkhead_sandbox::Bounds;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use sha2::{Digest as _, Sha256};
@@ -30,6 +31,9 @@ const DRAIN_BYTES_MAX: u64 = 16 << 20;
 /// Children at a time, on hosts with few and with many CPUs; a registry minds more connections than that.
 const PARALLEL_MIN: usize = 3;
 const PARALLEL_MAX: usize = 8;
+
+/// Beyond what the files may have: blocks, directories and the recipe.
+const DISK_SLACK_BYTES: u64 = 8 << 30;
 
 /// How the child is started.
 #[derive(Debug, Clone)]
@@ -210,9 +214,15 @@ impl Converter {
         let job = Job {
             task,
             limits: config.limits.clone(),
-            uid: config.uid,
-            gid: config.gid,
-            deadline_seconds: u32::try_from(config.deadline.as_secs().max(1)).unwrap_or(u32::MAX),
+            bounds: Bounds {
+                last_descriptor: DISK_FD,
+                uid: config.uid,
+                gid: config.gid,
+                memory_bytes: config.limits.memory_bytes,
+                cpu_seconds: config.limits.cpu_seconds,
+                file_bytes: config.limits.uncompressed_bytes.saturating_add(DISK_SLACK_BYTES),
+                deadline_seconds: u32::try_from(config.deadline.as_secs().max(1)).unwrap_or(u32::MAX),
+            },
         };
         let job =
             serde_json::to_string(&job).map_err(|error| ImageError::invalid("a job", error.to_string()))?;

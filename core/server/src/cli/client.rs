@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 
 /// Until the answer is there. Removing a VCH with running machines takes the longest.
 const ANSWER: Duration = Duration::from_secs(120);
+const JSON: &str = "application/json";
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Debug)]
@@ -31,21 +32,36 @@ impl Client {
     }
 
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.parse(&self.ask(Method::GET, path, None)?)
+        self.parse(&self.ask(Method::GET, path, JSON, None)?)
     }
 
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::new(FAILED, error.to_string()))?;
-        self.parse(&self.ask(Method::POST, path, Some(body))?)
+        self.parse(&self.ask(Method::POST, path, JSON, Some(body))?)
     }
 
     pub fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::new(FAILED, error.to_string()))?;
-        self.parse(&self.ask(Method::PATCH, path, Some(body))?)
+        self.parse(&self.ask(Method::PATCH, path, JSON, Some(body))?)
+    }
+
+    pub fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::new(FAILED, error.to_string()))?;
+        self.parse(&self.ask(Method::PUT, path, JSON, Some(body))?)
+    }
+
+    /// What is no JSON.
+    pub fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kind: &'static str,
+        body: Vec<u8>,
+    ) -> Result<T, Failure> {
+        self.parse(&self.ask(Method::POST, path, kind, Some(body))?)
     }
 
     pub fn delete(&self, path: &str) -> Result<(), Failure> {
-        self.ask(Method::DELETE, path, None).map(|_| ())
+        self.ask(Method::DELETE, path, JSON, None).map(|_| ())
     }
 
     fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Failure> {
@@ -53,16 +69,28 @@ impl Client {
             .map_err(|error| Failure::new(FAILED, format!("the server's answer is not understood: {error}")))
     }
 
-    fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Failure> {
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &'static str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Bytes, Failure> {
         let answer = self
             .runtime
-            .block_on(async { tokio::time::timeout(ANSWER, self.exchange(method, path, body)).await });
+            .block_on(async { tokio::time::timeout(ANSWER, self.exchange(method, path, kind, body)).await });
         answer.unwrap_or_else(|_| {
             Err(Failure::new(UNAVAILABLE, format!("the server did not answer within {} s", ANSWER.as_secs())))
         })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Failure> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &'static str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Bytes, Failure> {
         let broken = |error: &dyn std::fmt::Display| {
             Failure::new(UNAVAILABLE, format!("the connection to the server broke: {error}"))
         };
@@ -73,7 +101,7 @@ impl Client {
             .method(method)
             .uri(path)
             .header(header::HOST, "bulkhead")
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, kind)
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| Failure::new(FAILED, error.to_string()))?;
         // Owns the sender, so that the connection ends with the exchange.

@@ -5,6 +5,7 @@ use super::failure::{Failure, USAGE};
 use super::{Format, output};
 use bulkhead_admin_api::view::DecisionView;
 use bulkhead_model::DecisionId;
+use bulkhead_model::plugin::{PluginReport, Said};
 use chrono::SecondsFormat;
 use clap::Subcommand;
 
@@ -78,6 +79,12 @@ fn page(decision: &DecisionView) -> String {
             page.push_str(&format!("  {line}\n"));
         }
     }
+    if !decision.plugins.is_empty() {
+        page.push_str("\nplugins\n");
+    }
+    for report in &decision.plugins {
+        page.push_str(&plugin(report));
+    }
     page.push_str("\ninputs\n");
     // A value always renders.
     for line in serde_json::to_string_pretty(&decision.inputs).unwrap_or_default().lines() {
@@ -86,10 +93,40 @@ fn page(decision: &DecisionView) -> String {
     page
 }
 
+/// One plugin's part: who it is, how it was asked, what it said, what that cost.
+fn plugin(report: &PluginReport) -> String {
+    let mut text = format!(
+        "  {} ({} {}, {}): {}, {} µs, {} fuel\n",
+        report.binding,
+        report.plugin,
+        report.version,
+        report.mode,
+        report.said.as_str(),
+        report.took_us,
+        report.fuel
+    );
+    if let Said::Change { changes } = &report.said {
+        for (change, why) in changes {
+            text.push_str(&format!("    {change}: {why}\n"));
+        }
+    }
+    for reason in report.objections() {
+        text.push_str(&format!("    {}\n", reason.text));
+        if let Some(advice) = &reason.advice {
+            text.push_str(&format!("      would pass: {advice}\n"));
+        }
+    }
+    for warning in &report.warnings {
+        text.push_str(&format!("    warning: {warning}\n"));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use bulkhead_model::Reason;
+    use bulkhead_model::plugin::{Change, Mode};
     use bulkhead_model::reason::Rule;
 
     #[test]
@@ -108,6 +145,19 @@ mod tests {
             reasons: vec![reason],
             policy_set: "sha256:ab".into(),
             inputs: serde_json::json!({ "privileged": false }),
+            plugins: vec![PluginReport {
+                binding: "caps".parse().unwrap(),
+                plugin: "resource-caps".parse().unwrap(),
+                version: "1.0.0".into(),
+                digest: bulkhead_model::Digest::of(b"x"),
+                mode: Mode::Enforce,
+                said: Said::Change {
+                    changes: vec![(Change::SetMemoryMib { mib: 64 }, "64 MiB is the cap".into())],
+                },
+                warnings: vec!["memory is lowered".into()],
+                took_us: 61,
+                fuel: 4711,
+            }],
             took_us: 120,
         };
         let page = page(&decision);
@@ -117,6 +167,9 @@ mod tests {
             "memory = 900 MiB",
             "would pass: at most 512 MiB",
             "\"privileged\": false",
+            "caps (resource-caps 1.0.0, enforce): change, 61 µs, 4711 fuel",
+            "    64 MiB of memory: 64 MiB is the cap",
+            "    warning: memory is lowered",
             "120 µs",
         ] {
             assert!(page.contains(part), "{part}\n---\n{page}");

@@ -3,6 +3,7 @@
 //! All but `serve`, `doctor`, `policy check` and `config` speak to a running server through its admin socket, as any
 //! other client does. Results go to the standard output, everything else to the standard error.
 
+mod binding;
 mod client;
 mod context;
 mod debug;
@@ -10,6 +11,7 @@ mod decision;
 mod failure;
 mod machine;
 mod output;
+mod plugin;
 mod policy;
 mod size;
 mod template;
@@ -76,6 +78,12 @@ enum Command {
     /// Policies: check files, see what is in force
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Plugins: WebAssembly components that have a say in decisions
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    /// Bindings: which plugin has a say where, and how it is set
+    #[command(subcommand)]
+    Binding(binding::Command),
     /// Machines that run, what they take of the host, and how their start went
     #[command(subcommand)]
     Machine(machine::Command),
@@ -140,6 +148,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Decision(command) => decision::run(command, &client()?, format)?,
         Command::Policy(policy::Command::Check { dir }) => policy::check(&dir)?,
         Command::Policy(policy::Command::Status) => policy::status(&client()?, format)?,
+        Command::Plugin(command) => plugin::run(command, &client()?, format)?,
+        Command::Binding(command) => binding::run(command, &client()?, format)?,
         Command::Debug(command) => return debug::run(&command, &client()?, format),
         Command::Machine(command) => machine::run(command, &client()?, format)?,
         Command::Template(command) => template::run(command, &client()?, format)?,

@@ -24,6 +24,7 @@ use back_end::OpenBackEnd;
 use bulkhead_admin_api::view::ClientCertificate;
 use bulkhead_admin_api::{AdminState, CertificateIssuer, Problem};
 use bulkhead_engine::{Engine, EngineParts, EngineSettings, Observer};
+use bulkhead_plugin::Compiler;
 use bulkhead_image::convert::{Converter, ConverterConfig};
 use bulkhead_image::registry::{PrivateAddresses, Proxies, Registries, RegistryConfig};
 use bulkhead_model::{Clock, ServerId, Vch};
@@ -44,6 +45,8 @@ use tokio::task::JoinSet;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The hidden subcommand that converts layers.
 pub const LAYER_CHILD: &str = "layer-convert";
+/// The hidden subcommand that compiles plugins.
+pub const COMPILE_CHILD: &str = "plugin-compile";
 
 /// Deadline of the engine's own stop.
 const ENGINE_STOP: Duration = Duration::from_secs(20);
@@ -90,6 +93,7 @@ async fn run(config: &Config, server: ServerId, database: &Database, mut signals
         store: store.clone(),
         back_end: opened.back_end.clone(),
         policies: policies.decider.clone(),
+        plugins: plugins(config)?,
         registries: Registries::new(registry(config)?).context("[registry]")?,
         converter: Converter::new(ConverterConfig::new(program()?, vec![LAYER_CHILD.into()])),
         clock,
@@ -172,7 +176,12 @@ fn settings(config: &Config) -> EngineSettings {
     }
 }
 
-/// This very program, which is also what converts layers.
+fn plugins(config: &Config) -> Result<bulkhead_plugin::Host> {
+    let compiler = Compiler::new(program()?, vec![COMPILE_CHILD.into()]);
+    bulkhead_plugin::Host::new(&config.data_dir.join("plugins"), compiler).context("plugins")
+}
+
+/// This very program, which is also what converts layers and compiles plugins.
 fn program() -> Result<PathBuf> {
     std::env::current_exe().context("cannot tell where this program is")
 }

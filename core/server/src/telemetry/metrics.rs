@@ -25,6 +25,8 @@ struct Inner {
     containers: Family<ContainerLabels, Gauge>,
     policy_problem: Gauge,
     decisions: Family<DecisionLabels, Counter>,
+    reviews: Family<ReviewLabels, Counter>,
+    review_seconds: Family<BindingLabels, Histogram>,
     starts: Family<StartLabels, Counter>,
     start_seconds: Histogram,
     phase_seconds: Family<PhaseLabels, Histogram>,
@@ -39,6 +41,17 @@ struct PhaseLabels {
 struct DecisionLabels {
     action: String,
     verdict: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReviewLabels {
+    binding: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BindingLabels {
+    binding: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -102,6 +115,18 @@ impl Metrics {
         );
         let decisions = Family::<DecisionLabels, Counter>::default();
         registry.register("decisions", "Questions to the policies", decisions.clone());
+        let reviews = Family::<ReviewLabels, Counter>::default();
+        registry.register("plugin_calls", "Questions to plugins", reviews.clone());
+        // 10 µs to 10 s.
+        let review_seconds = Family::<BindingLabels, Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.000_01, 2.0, 20))
+        });
+        registry.register_with_unit(
+            "plugin_call",
+            "Time until a plugin answered",
+            Unit::Seconds,
+            review_seconds.clone(),
+        );
         let starts = Family::<StartLabels, Counter>::default();
         registry.register("machine_starts", "Runs of containers that were begun", starts.clone());
         // A tenth of a second to almost two minutes.
@@ -128,6 +153,8 @@ impl Metrics {
             containers,
             policy_problem,
             decisions,
+            reviews,
+            review_seconds,
             starts,
             start_seconds,
             phase_seconds,
@@ -158,6 +185,11 @@ impl Metrics {
                 let verdict = if allowed { "allow" } else { "deny" }.to_owned();
                 let labels = DecisionLabels { action: action.name().into(), verdict };
                 self.0.decisions.get_or_create(&labels).inc();
+            }
+            Happening::Reviewed { binding, said, took } => {
+                let labels = ReviewLabels { binding: binding.clone(), outcome: said };
+                self.0.reviews.get_or_create(&labels).inc();
+                self.0.review_seconds.get_or_create(&BindingLabels { binding }).observe(took.as_secs_f64());
             }
             Happening::Started { took } => {
                 started("ran");

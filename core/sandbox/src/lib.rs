@@ -1,36 +1,55 @@
-//! Giving up rights, in the order in which it is possible.
+//! A child process that works on what strangers wrote gives up its rights first, in the order in which it is possible.
+//!
+//! What is left: the descriptors that it was started with, memory within limits, and the system calls that reading,
+//! writing and computing need.
 
-use super::Job;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Beyond what the files may have: blocks, directories and the recipe.
-const DISK_SLACK_BYTES: u64 = 8 << 30;
+/// What the child may still have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Descriptors above this one are closed.
+    pub last_descriptor: i32,
+    /// Whom it becomes, where it is root.
+    pub uid: u32,
+    pub gid: u32,
+    /// Of address space.
+    pub memory_bytes: u64,
+    /// Of processor time.
+    pub cpu_seconds: u64,
+    /// Of any file that it writes.
+    pub file_bytes: u64,
+    /// The kernel ends it then, whoever still waits for it.
+    pub deadline_seconds: u32,
+}
 
 /// The weight of a process at this value is a tenth of the usual one (sched(7)).
 const NICE: libc::c_int = 10;
 
-/// Runs once, before the first byte of the archive is read.
-pub(super) fn enter(job: &Job) -> Result<(), String> {
-    close_other_descriptors()?;
+/// Runs once, in a process of one thread, before the first byte of a stranger's is read. What cannot be given up is an
+/// error in words.
+pub fn enter(bounds: &Bounds) -> Result<(), String> {
+    close_other_descriptors(bounds.last_descriptor)?;
     step_back();
     // The kernel ends a child that hangs, should the parent be gone.
-    nix::unistd::alarm::set(job.deadline_seconds);
+    nix::unistd::alarm::set(bounds.deadline_seconds);
     if Uid::effective().is_root() {
         // Nothing to talk to, even if the filter below had a hole. Not everywhere allowed, and not the wall itself.
         let empty = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
         let _ = unshare(empty);
-        let (uid, gid) = (Uid::from_raw(job.uid), Gid::from_raw(job.gid));
+        let (uid, gid) = (Uid::from_raw(bounds.uid), Gid::from_raw(bounds.gid));
         setgroups(&[]).map_err(|errno| format!("setgroups: {errno}"))?;
         setresgid(gid, gid, gid).map_err(|errno| format!("setresgid {gid}: {errno}"))?;
         setresuid(uid, uid, uid).map_err(|errno| format!("setresuid {uid}: {errno}"))?;
     }
     nix::sys::prctl::set_dumpable(false).map_err(|errno| format!("prctl dumpable: {errno}"))?;
     nix::sys::prctl::set_no_new_privs().map_err(|errno| format!("prctl no_new_privs: {errno}"))?;
-    limit(job)?;
+    limit(bounds)?;
     let filter = filter().map_err(|error| format!("seccomp filter: {error}"))?;
     seccompiler::apply_filter_all_threads(&filter).map_err(|error| format!("seccomp: {error}"))
 }
@@ -42,20 +61,19 @@ fn step_back() {
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
-fn close_other_descriptors() -> Result<(), String> {
-    let first = super::DISK_FD.cast_unsigned() + 1;
+fn close_other_descriptors(last: i32) -> Result<(), String> {
+    let first = last.cast_unsigned() + 1;
     // SAFETY: closes descriptors above the ones in use; nothing in this process holds any of those yet.
     #[expect(unsafe_code, reason = "no safe wrapper of close_range at hand")]
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
     if result == 0 { Ok(()) } else { Err(format!("close_range: {}", std::io::Error::last_os_error())) }
 }
 
-fn limit(job: &Job) -> Result<(), String> {
-    let limits = &job.limits;
+fn limit(bounds: &Bounds) -> Result<(), String> {
     for (resource, value) in [
-        (Resource::RLIMIT_AS, limits.memory_bytes),
-        (Resource::RLIMIT_CPU, limits.cpu_seconds),
-        (Resource::RLIMIT_FSIZE, limits.uncompressed_bytes.saturating_add(DISK_SLACK_BYTES)),
+        (Resource::RLIMIT_AS, bounds.memory_bytes),
+        (Resource::RLIMIT_CPU, bounds.cpu_seconds),
+        (Resource::RLIMIT_FSIZE, bounds.file_bytes),
         (Resource::RLIMIT_NOFILE, 8),
         (Resource::RLIMIT_NPROC, 0),
         (Resource::RLIMIT_CORE, 0),

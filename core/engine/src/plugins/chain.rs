@@ -1,0 +1,124 @@
+//! The plugins of a VCH, asked one after another about one request.
+
+use super::Bound;
+use crate::{Engine, Happening};
+use bulkhead_model::plugin::{Change, Failure, Mode, OnFailure, PluginReport, Said};
+use bulkhead_model::{Reason, Vch};
+use bulkhead_plugin::{Asked, CallError, Called, Limits, LogLine, Review};
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::Level;
+
+/// What plugins said about a request.
+#[derive(Debug, Default)]
+pub(crate) struct Reviewed {
+    pub(crate) reports: Vec<PluginReport>,
+    /// Why it may not be done; none: they have nothing against it.
+    pub(crate) objections: Vec<Reason>,
+    /// For whoever asked.
+    pub(crate) warnings: Vec<String>,
+    /// That were made of what was asked for.
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Engine {
+    /// Asks the plugins of a VCH. `question` makes the question for the next one; `change` makes its changes, or says
+    /// why they cannot be and leaves everything as it was.
+    pub(crate) async fn review<T>(
+        &self,
+        vch: &Vch,
+        subject: &mut T,
+        question: impl Fn(&T) -> Asked,
+        change: impl Fn(&mut T, &[(Change, String)]) -> Result<(), String>,
+    ) -> Reviewed {
+        let mut reviewed = Reviewed::default();
+        for bound in self.0.plugins.of(vch) {
+            let mut report = self.ask(&bound, &question(subject)).await;
+            let enforced = bound.binding.mode == Mode::Enforce;
+            if enforced && let Said::Change { changes } = &report.said {
+                match change(subject, changes) {
+                    Ok(()) => reviewed.changes.extend(changes.iter().map(|(change, _)| change.clone())),
+                    Err(text) => {
+                        self.count_failure(&bound);
+                        report.said = Said::Failed { why: Failure::Answer, text };
+                    }
+                }
+            }
+            self.0.observer.tell(Happening::Reviewed {
+                binding: bound.binding.name.to_string(),
+                said: report.said.as_str(),
+                took: std::time::Duration::from_micros(report.took_us),
+            });
+            if enforced {
+                let failed = matches!(report.said, Said::Failed { .. } | Said::Quarantined);
+                if !(failed && bound.binding.on_failure == OnFailure::Skip) {
+                    reviewed.objections.extend(report.objections());
+                }
+                let named = |text: &String| format!("{}: {text}", bound.binding.name);
+                reviewed.warnings.extend(report.warnings.iter().map(named));
+            }
+            reviewed.reports.push(report);
+        }
+        reviewed
+    }
+
+    async fn ask(&self, bound: &Arc<Bound>, asked: &Asked) -> PluginReport {
+        let binding = &bound.binding;
+        let report = |said, warnings, took_us, fuel| PluginReport {
+            binding: binding.name.clone(),
+            plugin: binding.plugin.clone(),
+            version: bound.version.clone(),
+            digest: binding.digest.clone(),
+            mode: binding.mode,
+            said,
+            warnings,
+            took_us,
+            fuel,
+        };
+        if bound.quarantine.holds(Instant::now()) {
+            return report(Said::Quarantined, Vec::new(), 0, 0);
+        }
+        let plugin = match &bound.plugin {
+            Ok(plugin) => plugin,
+            Err(text) => {
+                let text = text.clone();
+                return report(Said::Failed { why: Failure::Load, text }, Vec::new(), 0, 0);
+            }
+        };
+        let Called { result, fuel, took, lines } =
+            plugin.review(&binding.settings, asked, &Limits::default()).await;
+        for LogLine { level, text } in lines {
+            log(level, &bound.binding.name, &text);
+        }
+        let (said, warnings) = match result {
+            Ok(Review { said, warnings }) => (said, warnings),
+            Err(CallError { why, text }) => {
+                tracing::warn!(binding = %binding.name, plugin = %binding.plugin, why = why.as_str(), text, "a plugin failed");
+                self.count_failure(bound);
+                (Said::Failed { why, text }, Vec::new())
+            }
+        };
+        report(said, warnings, u64::try_from(took.as_micros()).unwrap_or(u64::MAX), fuel)
+    }
+
+    fn count_failure(&self, bound: &Bound) {
+        if bound.quarantine.failed(Instant::now()) {
+            tracing::error!(
+                binding = %bound.binding.name,
+                plugin = %bound.binding.plugin,
+                seconds = super::quarantine::PAUSE.as_secs(),
+                "a plugin failed too often and is not asked for a while; its failure policy stays in force"
+            );
+        }
+    }
+}
+
+/// A level of `tracing` is fixed where it is written.
+fn log(level: Level, binding: &bulkhead_model::plugin::PluginName, text: &str) {
+    match level {
+        Level::ERROR => tracing::error!(target: "bulkhead::plugin", %binding, "{text}"),
+        Level::WARN => tracing::warn!(target: "bulkhead::plugin", %binding, "{text}"),
+        Level::INFO => tracing::info!(target: "bulkhead::plugin", %binding, "{text}"),
+        _ => tracing::debug!(target: "bulkhead::plugin", %binding, "{text}"),
+    }
+}

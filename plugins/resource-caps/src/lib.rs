@@ -1,0 +1,101 @@
+//! Caps what one container may have, by lowering what asks for more or by refusing it.
+
+use bulkhead_sdk::admission::{Admission, Change, Container, Review};
+use bulkhead_sdk::{About, Call};
+use serde::Deserialize;
+
+#[derive(Debug)]
+pub struct ResourceCaps;
+
+/// What is not set is not capped.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Thousandths of a vCPU.
+    pub cpu_milli_max: Option<u32>,
+    pub memory_mib_max: Option<u32>,
+    pub pids_max: Option<u32>,
+    pub over: Over,
+}
+
+/// What becomes of a container that asks for more.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Over {
+    /// It gets what there is, and its user a warning.
+    #[default]
+    Lower,
+    Refuse,
+}
+
+impl Admission for ResourceCaps {
+    type Settings = Settings;
+    const ABOUT: About = About {
+        name: "resource-caps",
+        version: env!("CARGO_PKG_VERSION"),
+        description: env!("CARGO_PKG_DESCRIPTION"),
+        license: "Apache-2.0",
+        settings_schema: include_str!("../settings.schema.json"),
+    };
+
+    fn check(settings: &Settings) -> Vec<(String, String)> {
+        let least = [
+            ("/cpu-milli-max", settings.cpu_milli_max, 10),
+            ("/memory-mib-max", settings.memory_mib_max, 6),
+            ("/pids-max", settings.pids_max, 1),
+        ];
+        let low = least.into_iter().filter(|(_, cap, least)| cap.is_some_and(|cap| cap < *least));
+        low.map(|(path, _, least)| (path.to_owned(), format!("{least} is the least that there can be"))).collect()
+    }
+
+    fn container_create(settings: &Settings, _call: &Call, container: &Container) -> Review {
+        let mut review = Review::allow();
+        if let Some(cap) = settings.cpu_milli_max.filter(|cap| container.cpu_milli > *cap) {
+            review = match settings.over {
+                Over::Lower => review
+                    .change(Change::SetCpuMilli(cap), format!("{} is the cap", cpus(cap)))
+                    .warn(format!("CPUs are lowered from {} to {}, the cap", cpus(container.cpu_milli), cpus(cap))),
+                Over::Refuse => review.deny_with(
+                    "cpu-over-cap",
+                    format!("it asks for {} CPUs, the cap is {}", cpus(container.cpu_milli), cpus(cap)),
+                    format!("--cpus {} at most", cpus(cap)),
+                ),
+            };
+        }
+        if let Some(cap) = settings.memory_mib_max.filter(|cap| container.memory_mib > *cap) {
+            review = match settings.over {
+                Over::Lower => review.change(Change::SetMemoryMib(cap), format!("{cap} MiB is the cap")).warn(format!(
+                    "memory is lowered from {} to {cap} MiB, the cap",
+                    container.memory_mib
+                )),
+                Over::Refuse => review.deny_with(
+                    "memory-over-cap",
+                    format!("it asks for {} MiB of memory, the cap is {cap}", container.memory_mib),
+                    format!("--memory {cap}m at most"),
+                ),
+            };
+        }
+        // Nobody asks for "as many processes as its memory holds", so there is nobody to refuse or to warn.
+        if let Some(cap) = settings.pids_max {
+            review = match container.pids_max {
+                None => review.change(Change::SetPidsMax(cap), format!("{cap} processes are the cap")),
+                Some(pids) if pids <= cap => review,
+                Some(pids) if settings.over == Over::Lower => review
+                    .change(Change::SetPidsMax(cap), format!("{cap} processes are the cap"))
+                    .warn(format!("processes are limited to {cap}, the cap, instead of {pids}")),
+                Some(pids) => review.deny_with(
+                    "pids-over-cap",
+                    format!("it asks for {pids} processes, the cap is {cap}"),
+                    format!("--pids-limit {cap} at most"),
+                ),
+            };
+        }
+        review
+    }
+}
+
+fn cpus(milli: u32) -> f64 {
+    f64::from(milli) / 1000.0
+}
+
+bulkhead_sdk::admission_plugin!(ResourceCaps);
