@@ -77,5 +77,6 @@ fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     }
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let tag = value.to_str().ok().and_then(|text| text.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
-    tag.map(Some).ok_or_else(|| Problem::invalid("If-Match: expected the entity tag of a binding, as `\"3\"`"))
+    tag.map(Some)
+        .ok_or_else(|| Problem::invalid("If-Match: expected the entity tag of a binding, as `\"3\"`"))
 }

@@ -193,7 +193,9 @@ impl From<EngineError> for ApiError {
             EngineError::TimedOut(_) => (Is::GATEWAY_TIMEOUT, error.to_string()),
             EngineError::Fenced | EngineError::Stopping => (Is::SERVICE_UNAVAILABLE, error.to_string()),
             EngineError::Image(image) => of_image(image),
-            EngineError::Machine(_) | EngineError::Plugin(_) | EngineError::Store(_) => return Self::internal(&error),
+            EngineError::Machine(_) | EngineError::Plugin(_) | EngineError::Store(_) => {
+                return Self::internal(&error);
+            }
         };
         Self { status, message }
     }

@@ -49,7 +49,8 @@ impl Engine {
             let circumstances = self.circumstances(&id, vch, ask.caller)?;
             let usage_after = plugin::UsageAfter::default();
             let question = plugin::Question { circumstances, subject, usage_after };
-            let nothing = |_: &mut (), _: &[_]| Err("only a container that is to be made can be changed".to_owned());
+            let nothing =
+                |_: &mut (), _: &[_]| Err("only a container that is to be made can be changed".to_owned());
             self.review(vch, &mut (), |()| question.prepare(), nothing).await
         };
         self.conclude(&ask, id, outcome, reviewed).await
@@ -75,8 +76,7 @@ impl Engine {
     /// Whether no change of the request can help: nothing permits it, or a policy failed. A plugin is not asked then, so
     /// that nobody has its attention without a right to ask.
     pub(crate) fn is_refused_for_good(&self, outcome: &Outcome) -> bool {
-        !outcome.is_allowed()
-            && outcome.reasons.iter().any(|reason| !matches!(reason.rule, Rule::Policy(_)))
+        !outcome.is_allowed() && outcome.reasons.iter().any(|reason| !matches!(reason.rule, Rule::Policy(_)))
     }
 
     pub(crate) fn new_decision(&self) -> Result<DecisionId, EngineError> {

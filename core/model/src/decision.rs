@@ -1,7 +1,7 @@
 //! The recorded answer of admission (later also placement and network mapping).
 
-use crate::plugin::PluginReport;
 use crate::ids::{DecisionId, VchId};
+use crate::plugin::PluginReport;
 use crate::reason::Reason;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,9 @@
 //! The admission point: what is asked of a plugin there, and what comes back.
 
+use crate::admission::bindings::bulkhead::plugin::types::CallInfo;
 use crate::answer;
 use crate::call::{Called, Limits};
 use crate::host::Plugin;
-use crate::admission::bindings::bulkhead::plugin::types::CallInfo;
 use crate::question::Asked;
 use bulkhead_model::plugin::Said;
 

@@ -12,10 +12,7 @@ const DENIALS_MAX: usize = 16;
 const WARNINGS_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 500;
 
-pub(crate) fn read(
-    answer: Result<wit::Verdict, PluginError>,
-    changeable: bool,
-) -> Result<Review, CallError> {
+pub(crate) fn read(answer: Result<wit::Verdict, PluginError>, changeable: bool) -> Result<Review, CallError> {
     let verdict = answer.map_err(|error| match error {
         PluginError::Settings(text) => CallError::new(Failure::Error, format!("its settings: {text}")),
         PluginError::Internal(text) => CallError::new(Failure::Error, text),

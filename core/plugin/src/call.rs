@@ -94,7 +94,11 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn write(store: &mut wasmtime::StoreContextMut<'_, Guest>, level: tracing::Level, text: &str) -> wasmtime::Result<()> {
+    pub(crate) fn write(
+        store: &mut wasmtime::StoreContextMut<'_, Guest>,
+        level: tracing::Level,
+        text: &str,
+    ) -> wasmtime::Result<()> {
         let cost = LINE_FUEL.saturating_add(text.len() as u64);
         let left = store.get_fuel()?.checked_sub(cost).ok_or(Trap::OutOfFuel)?;
         store.set_fuel(left)?;
@@ -159,9 +163,10 @@ fn failure(error: &wasmtime::Error, store: &Store<Guest>, limits: &Limits) -> Ca
         Some(Trap::OutOfFuel) => {
             CallError::new(Failure::Fuel, format!("it used up its {} units of fuel", limits.fuel))
         }
-        Some(Trap::Interrupt) => {
-            CallError::new(Failure::Deadline, format!("it took longer than {} ms", limits.deadline.as_millis()))
-        }
+        Some(Trap::Interrupt) => CallError::new(
+            Failure::Deadline,
+            format!("it took longer than {} ms", limits.deadline.as_millis()),
+        ),
         Some(trap) => CallError::new(Failure::Trap, trap.to_string()),
         // The one other way in which a call ends: what it answered does not fit, or is no value of its type.
         None => {

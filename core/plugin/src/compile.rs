@@ -46,10 +46,8 @@ impl Compiler {
 
     pub(crate) async fn compile(&self, component: Vec<u8>) -> Result<Vec<u8>, HostError> {
         if component.len() > COMPONENT_BYTES_MAX {
-            let text = format!(
-                "the component has {} bytes, {COMPONENT_BYTES_MAX} are the most",
-                component.len()
-            );
+            let text =
+                format!("the component has {} bytes, {COMPONENT_BYTES_MAX} are the most", component.len());
             return Err(HostError::Refused(text));
         }
         let _turn = self.one.acquire().await;
@@ -113,9 +111,12 @@ impl Compiler {
             (_, _, Some(libc::SIGXCPU | libc::SIGALRM)) => {
                 Err(HostError::Refused(format!("the component takes longer than {SECONDS_MAX} s to compile")))
             }
-            (_, _, Some(libc::SIGABRT)) if complaint.contains("memory allocation") => Err(HostError::Refused(
-                format!("the component takes more than {} MiB to compile", MEMORY_BYTES_MAX >> 20),
-            )),
+            (_, _, Some(libc::SIGABRT)) if complaint.contains("memory allocation") => {
+                Err(HostError::Refused(format!(
+                    "the component takes more than {} MiB to compile",
+                    MEMORY_BYTES_MAX >> 20
+                )))
+            }
             _ => Err(failed(format!("its process ended with {status}: {complaint}"))),
         }
     }
@@ -123,7 +124,8 @@ impl Compiler {
 
 /// What the hidden subcommand runs.
 pub fn child_main() -> ExitCode {
-    let bounds = std::env::var(BOUNDS_VARIABLE).ok().and_then(|text| serde_json::from_str::<Bounds>(&text).ok());
+    let bounds =
+        std::env::var(BOUNDS_VARIABLE).ok().and_then(|text| serde_json::from_str::<Bounds>(&text).ok());
     let Some(bounds) = bounds else {
         let _ = writeln!(std::io::stderr(), "this command is for internal use");
         return ExitCode::from(2);

@@ -199,9 +199,8 @@ impl Plugin {
     /// What it says of itself.
     pub async fn describe(&self) -> Result<Manifest, CallError> {
         let limits = patient();
-        let said = self.call(&limits, |plugin, store| {
-            plugin.bulkhead_plugin_lifecycle().call_describe(store)
-        });
+        let said =
+            self.call(&limits, |plugin, store| plugin.bulkhead_plugin_lifecycle().call_describe(store));
         manifest(said.await.result?)
     }
 

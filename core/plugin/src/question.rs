@@ -7,8 +7,8 @@ use bulkhead_model::network::HOST_NETWORK;
 use bulkhead_model::ports::{PortRange, Protocol};
 use bulkhead_model::process::Seccomp;
 use bulkhead_model::{
-    Boot, Caller, ContainerSpec, DecisionId, Image, Network, NetworkOptions, ProcessOptions, Reference, RestartPolicy,
-    Vch, Volume,
+    Boot, Caller, ContainerSpec, DecisionId, Image, Network, NetworkOptions, ProcessOptions, Reference,
+    RestartPolicy, Vch, Volume,
 };
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
@@ -36,7 +36,13 @@ pub struct Circumstances<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Subject<'a> {
     ContainerCreate(Container<'a>),
-    ContainerExec { container: Container<'a>, command: &'a [String], user: &'a str, privileged: bool, tty: bool },
+    ContainerExec {
+        container: Container<'a>,
+        command: &'a [String],
+        user: &'a str,
+        privileged: bool,
+        tty: bool,
+    },
     /// As asked for.
     ImagePull(&'a Reference),
     VolumeCreate(&'a Volume),
@@ -221,7 +227,9 @@ impl Container<'_> {
             cap_drop: cap_drop.names(),
             pids_max: *pids_max,
             restart_policy: match self.restart {
-                RestartPolicy::OnFailure { retries_max } if retries_max > 0 => format!("on-failure:{retries_max}"),
+                RestartPolicy::OnFailure { retries_max } if retries_max > 0 => {
+                    format!("on-failure:{retries_max}")
+                }
                 other => other.name().to_owned(),
             },
             auto_remove: *auto_remove,
@@ -240,7 +248,9 @@ impl Container<'_> {
         let by_digest = asked.as_ref().and_then(|reference| reference.digest.as_ref());
         let origins = self.image.map(|image| image.origins.as_slice()).unwrap_or_default();
         let pinned = by_digest.is_some_and(|digest| origins.iter().any(|origin| origin.digest == *digest))
-            || self.image.is_some_and(|image| self.asked == image.id.as_str() || self.asked == image.id.hex());
+            || self
+                .image
+                .is_some_and(|image| self.asked == image.id.as_str() || self.asked == image.id.hex());
         let origin = |origin: &bulkhead_model::Origin| common::Origin {
             registry: origin.registry.clone(),
             repository: origin.repository.clone(),

@@ -82,8 +82,37 @@ fn first_dependency(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.trim().strip_prefix("Depends: "))
 }
 
+/// The version that an installation would bring.
+pub fn candidate(package: &str) -> Result<String> {
+    let answer =
+        Command::new("apt-cache").args(["policy", package]).output().context("cannot start apt-cache")?;
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    let version = text.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    version
+        .filter(|version| *version != "(none)")
+        .map(ToOwned::to_owned)
+        .with_context(|| format!("the archive has no `{package}`"))
+}
+
+/// The dependency of a package whose name begins so.
+pub fn dependency(package: &str, prefix: &str) -> Result<String> {
+    let answer = Command::new("apt-cache")
+        .args(["depends", "--important", package])
+        .output()
+        .context("cannot start apt-cache")?;
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    let mut all = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    let found = all.find(|name| name.starts_with(prefix)).map(ToOwned::to_owned);
+    found.with_context(|| format!("`{package}` depends on no `{prefix}`"))
+}
+
 /// Fetches a package (apt checks its signature and sum) and unpacks it; a half-unpacked one never counts.
 pub fn unpack(package: &str, into: &Path) -> Result<()> {
+    unpack_together(&[package], into)
+}
+
+/// Several packages into one folder.
+pub fn unpack_together(packages: &[&str], into: &Path) -> Result<()> {
     let fetched = into.with_extension("fetch");
     let fresh = into.with_extension("new");
     for folder in [&fetched, &fresh] {
@@ -92,15 +121,21 @@ pub fn unpack(package: &str, into: &Path) -> Result<()> {
         }
         fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
     }
-    say::note(&format!("fetching {package}"));
-    root::run(Command::new("apt-get").args(["-q", "download", package]).current_dir(&fetched))
-        .with_context(|| format!("`{package}` could not be fetched"))?;
-    let archive = fs::read_dir(&fetched)?
+    let names = packages.join(", ");
+    say::note(&format!("fetching {names}"));
+    root::run(Command::new("apt-get").args(["-q", "download"]).args(packages).current_dir(&fetched))
+        .with_context(|| format!("`{names}` could not be fetched"))?;
+    let archives: Vec<PathBuf> = fs::read_dir(&fetched)?
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|ending| ending == "deb"))
-        .with_context(|| format!("apt-get fetched no file for `{package}`"))?;
-    root::run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&fresh))?;
+        .filter(|path| path.extension().is_some_and(|ending| ending == "deb"))
+        .collect();
+    if archives.len() != packages.len() {
+        bail!("apt-get fetched {} files for `{names}`", archives.len());
+    }
+    for archive in archives {
+        root::run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&fresh))?;
+    }
     if into.exists() {
         fs::remove_dir_all(into)?;
     }

@@ -6,6 +6,7 @@
 //! cargo xtask test [--full] [FILTER]   every check and test, what CI runs
 //! cargo xtask peers [--write] [FILTER]   other people's tests, against a Docker engine and against Bulkhead
 //! cargo xtask bench [--runs N] [--only PART] [--json] [--write]   figures beside a Docker engine's
+//! cargo xtask plugins       the plugins that come with Bulkhead, as components
 //! cargo xtask guest-image   kernel, modules and agent for the machines
 //! ```
 //!
@@ -22,6 +23,7 @@ mod guest_image;
 mod layout;
 mod peer;
 mod peers;
+mod plugins;
 mod private;
 mod registry;
 mod root;
@@ -38,6 +40,7 @@ const USAGE: &str = "usage: cargo xtask up [--data-dir DIR]
        cargo xtask test [--full] [FILTER]
        cargo xtask peers [--write] [FILTER]
        cargo xtask bench [--runs N] [--only PART] [--json] [--write]
+       cargo xtask plugins
        cargo xtask guest-image";
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "peers" => peers::run(rest),
         "bench" => bench::run(rest),
+        "plugins" => plugins::run(rest),
         "guest-image" => guest_image::run(rest),
         "peer-pid" => peer::print_pid(rest),
         "" | "help" | "--help" | "-h" => {

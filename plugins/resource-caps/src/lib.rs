@@ -45,7 +45,8 @@ impl Admission for ResourceCaps {
             ("/pids-max", settings.pids_max, 1),
         ];
         let low = least.into_iter().filter(|(_, cap, least)| cap.is_some_and(|cap| cap < *least));
-        low.map(|(path, _, least)| (path.to_owned(), format!("{least} is the least that there can be"))).collect()
+        low.map(|(path, _, least)| (path.to_owned(), format!("{least} is the least that there can be")))
+            .collect()
     }
 
     fn container_create(settings: &Settings, _call: &Call, container: &Container) -> Review {
@@ -54,7 +55,11 @@ impl Admission for ResourceCaps {
             review = match settings.over {
                 Over::Lower => review
                     .change(Change::SetCpuMilli(cap), format!("{} is the cap", cpus(cap)))
-                    .warn(format!("CPUs are lowered from {} to {}, the cap", cpus(container.cpu_milli), cpus(cap))),
+                    .warn(format!(
+                        "CPUs are lowered from {} to {}, the cap",
+                        cpus(container.cpu_milli),
+                        cpus(cap)
+                    )),
                 Over::Refuse => review.deny_with(
                     "cpu-over-cap",
                     format!("it asks for {} CPUs, the cap is {}", cpus(container.cpu_milli), cpus(cap)),
@@ -64,10 +69,9 @@ impl Admission for ResourceCaps {
         }
         if let Some(cap) = settings.memory_mib_max.filter(|cap| container.memory_mib > *cap) {
             review = match settings.over {
-                Over::Lower => review.change(Change::SetMemoryMib(cap), format!("{cap} MiB is the cap")).warn(format!(
-                    "memory is lowered from {} to {cap} MiB, the cap",
-                    container.memory_mib
-                )),
+                Over::Lower => review
+                    .change(Change::SetMemoryMib(cap), format!("{cap} MiB is the cap"))
+                    .warn(format!("memory is lowered from {} to {cap} MiB, the cap", container.memory_mib)),
                 Over::Refuse => review.deny_with(
                     "memory-over-cap",
                     format!("it asks for {} MiB of memory, the cap is {cap}", container.memory_mib),
@@ -99,3 +103,54 @@ fn cpus(milli: u32) -> f64 {
 }
 
 bulkhead_sdk::admission_plugin!(ResourceCaps);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_sdk::admission::test_call;
+
+    fn review(settings: Settings, container: Container) -> Review {
+        assert_eq!(ResourceCaps::check(&settings), []);
+        ResourceCaps::container_create(&settings, &test_call(), &container)
+    }
+
+    fn caps(over: Over) -> Settings {
+        Settings { cpu_milli_max: Some(500), memory_mib_max: Some(64), pids_max: Some(100), over }
+    }
+
+    #[test]
+    fn what_asks_for_more_is_lowered_and_warned() {
+        let made = review(caps(Over::Lower), Container { pids_max: Some(200), ..Container::default() });
+        assert_eq!((made.changes.len(), made.warnings.len(), made.denials.len()), (3, 3, 0));
+    }
+
+    #[test]
+    fn or_refused_with_what_would_pass() {
+        let made = review(caps(Over::Refuse), Container { pids_max: Some(200), ..Container::default() });
+        let remedies: Vec<_> = made.denials.iter().filter_map(|denial| denial.remedy.as_deref()).collect();
+        assert_eq!(remedies, ["--cpus 0.5 at most", "--memory 64m at most", "--pids-limit 100 at most"]);
+    }
+
+    #[test]
+    fn what_asks_for_no_more_is_left_alone_but_for_a_limit_of_processes() {
+        let small = || Container { cpu_milli: 500, memory_mib: 64, ..Container::default() };
+        let made = review(caps(Over::Refuse), small());
+        assert!(matches!(made.changes.as_slice(), [(Change::SetPidsMax(100), _)]) && made.denials.is_empty());
+        let made = review(caps(Over::Refuse), Container { pids_max: Some(5), ..small() });
+        assert!(made.changes.is_empty() && made.denials.is_empty());
+        let made = review(Settings::default(), Container::default());
+        assert!(made.changes.is_empty() && made.warnings.is_empty());
+    }
+
+    #[test]
+    fn caps_below_what_there_can_be_are_told() {
+        let settings = Settings {
+            cpu_milli_max: Some(9),
+            memory_mib_max: Some(5),
+            pids_max: Some(0),
+            ..Settings::default()
+        };
+        let paths: Vec<_> = ResourceCaps::check(&settings).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["/cpu-milli-max", "/memory-mib-max", "/pids-max"]);
+    }
+}

@@ -4,8 +4,10 @@ use crate::bindings::bulkhead::admission::types as wit;
 use crate::{About, Call};
 use serde::de::DeserializeOwned;
 
-pub use crate::bindings::bulkhead::admission::types::{Change, ExecSpec as Exec, NetworkSpec as Network, Usage};
 pub use crate::bindings::bulkhead::admission::types::VolumeSpec as Volume;
+pub use crate::bindings::bulkhead::admission::types::{
+    Change, ExecSpec as Exec, NetworkSpec as Network, Usage,
+};
 pub use crate::bindings::bulkhead::plugin::types::{
     ContainerSpec as Container, Image, Label, Mount, Origin, Port, Protocol,
 };
@@ -273,7 +275,7 @@ macro_rules! admission_plugin {
 
             // The names of a component's exports are none for a native library.
             #[cfg(target_family = "wasm")]
-            $crate::bindings::export_admission!(Component with_types_in $crate::bindings);
+    $crate::bindings::export_admission!(Component with_types_in $crate::bindings);
         };
     };
 }

@@ -5,6 +5,7 @@
 mod docker;
 pub mod images;
 mod layer_child;
+pub mod plugins;
 pub mod postgres;
 mod process;
 pub mod registry;

@@ -9,11 +9,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("@guest-agent", &["@guest-protocol"]),
     ("@store", &["@model"]),
     ("@policy", &["@model"]),
-    ("@image", &["@model"]),
+    ("@sandbox", &[]),
+    ("@image", &["@model", "@sandbox"]),
+    ("@plugin", &["@model", "@sandbox"]),
     // The simulated back end speaks the agent's side of the protocol.
     ("@machine", &["@model", "@guest-protocol"]),
     ("@machine-qemu", &["@machine", "@model", "@guest-protocol"]),
-    ("@engine", &["@store", "@policy", "@image", "@machine", "@guest-protocol", "@model"]),
+    ("@engine", &["@store", "@policy", "@plugin", "@image", "@machine", "@guest-protocol", "@model"]),
     ("@docker-api", &["@engine", "@model"]),
     ("@admin-api", &["@engine", "@model"]),
     // The root of composition hands every part to the one that needs it.
@@ -26,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "@engine",
             "@store",
             "@policy",
+            "@plugin",
             "@image",
             "@machine",
             "@guest-protocol",
@@ -42,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "@engine",
             "@store",
             "@policy",
+            "@plugin",
             "@image",
             "@machine",
             "@model",
@@ -49,6 +53,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "@test-support",
         ],
     ),
+    ("@sdk", &[]),
+    // Plugins know the SDK, as anybody's do.
+    ("image-sources", &["@sdk"]),
+    ("resource-caps", &["@sdk"]),
+    ("hostile-plugin", &["@sdk"]),
     ("@tidy", &[]),
     ("@e2e", &["@test-support", "@model"]),
 ];

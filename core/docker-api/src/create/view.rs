@@ -66,7 +66,10 @@ fn drop_capability(host: &mut Map<String, Value>, name: &str) {
     let bare = |text: &str| text.to_ascii_uppercase().trim_start_matches("CAP_").to_owned();
     let words = |value: Option<&Value>| -> Vec<String> {
         let words = value.and_then(Value::as_array).into_iter().flatten();
-        words.filter_map(|word| word.as_str().map(ToOwned::to_owned)).filter(|word| bare(word) != bare(name)).collect()
+        words
+            .filter_map(|word| word.as_str().map(ToOwned::to_owned))
+            .filter(|word| bare(word) != bare(name))
+            .collect()
     };
     let (add, mut drop) = (words(host.get("CapAdd")), words(host.get("CapDrop")));
     drop.push(format!("CAP_{}", bare(name)));

@@ -77,7 +77,6 @@ impl Engine {
         self.check_size(&spec)?;
         let planned = Asked { vch: &vch, image: &image, id: &id, name: name.as_deref().unwrap_or_default() };
         let (ask, spec, changes, admitted) = self.admit_create(session, planned, ask, spec).await?;
-        self.check_size(&spec)?;
         for wish in &spec.network.ports {
             vch.settings.publish.check(wish)?;
         }
@@ -144,12 +143,15 @@ impl Engine {
             plugin::UsageAfter { containers: usage.containers, memory_bytes: usage.memory_bytes };
         let mut wanted = (ask, spec);
         let question = |(ask, spec): &(ContainerAsk, ContainerSpec)| {
-            let container = plugin::Container { name, spec, asked: &asked, image: Some(image), restart: ask.restart };
+            let container =
+                plugin::Container { name, spec, asked: &asked, image: Some(image), restart: ask.restart };
             let subject = plugin::Subject::ContainerCreate(container);
             plugin::Question { circumstances, subject, usage_after }.prepare()
         };
         let change = |wanted: &mut (ContainerAsk, ContainerSpec), changes: &[(Change, String)]| {
-            *wanted = changed(id, image, vch, wanted, changes)?;
+            let (ask, spec) = changed(id, image, vch, wanted, changes)?;
+            self.check_size(&spec).map_err(|error| error.to_string())?;
+            *wanted = (ask, spec);
             Ok(())
         };
         let reviewed = self.review(vch, &mut wanted, question, change).await;

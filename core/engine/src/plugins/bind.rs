@@ -79,7 +79,9 @@ impl Engine {
         match self.store().put_binding(&binding, now, &record).await {
             Ok(()) => {}
             Err(StoreError::Conflict { .. }) => return Err(changed(&binding.name)),
-            Err(StoreError::NotFound { kind: "plugin", .. }) => return Err(EngineError::NoSuchPlugin(new.plugin)),
+            Err(StoreError::NotFound { kind: "plugin", .. }) => {
+                return Err(EngineError::NoSuchPlugin(new.plugin));
+            }
             Err(other) => return Err(other.into()),
         }
         self.rebind().await?;
@@ -120,7 +122,8 @@ impl Engine {
         settings: &serde_json::Value,
     ) -> Result<(), EngineError> {
         let plugin = self.load_plugin(digest).await.map_err(EngineError::Plugin)?;
-        let failed = |error| EngineError::PluginRefused(format!("asked about its settings, it failed: {error}"));
+        let failed =
+            |error| EngineError::PluginRefused(format!("asked about its settings, it failed: {error}"));
         let problems = plugin.check_settings(settings).await.map_err(failed)?;
         if problems.is_empty() {
             return Ok(());

@@ -20,7 +20,10 @@ impl Engine {
         let admitted = self.admit_operator(caller, Action::PluginInstall, Subject::Platform).await?;
         let refused = EngineError::PluginRefused;
         if component.len() > COMPONENT_BYTES_MAX {
-            return Err(refused(format!("it has {} bytes, {COMPONENT_BYTES_MAX} are the most", component.len())));
+            return Err(refused(format!(
+                "it has {} bytes, {COMPONENT_BYTES_MAX} are the most",
+                component.len()
+            )));
         }
         let digest = Digest::of(&component);
         let _turn = self.0.plugins.turn.lock().await;
@@ -55,7 +58,9 @@ impl Engine {
         let record = Record::at(self.now()).audit(admitted.audit);
         match self.store().delete_plugin(&digest, &record).await {
             Ok(()) => {}
-            Err(StoreError::Conflict { id, .. }) => return Err(EngineError::PluginInUse { plugin: text.into(), by: id }),
+            Err(StoreError::Conflict { id, .. }) => {
+                return Err(EngineError::PluginInUse { plugin: text.into(), by: id });
+            }
             Err(StoreError::NotFound { .. }) => return Err(EngineError::NoSuchPlugin(text.into())),
             Err(other) => return Err(other.into()),
         }

@@ -54,7 +54,8 @@ impl Plugins {
 impl Engine {
     /// Puts in force what the database says. Bindings that did not change stay as they are, quarantine and all.
     pub(crate) async fn rebind(&self) -> Result<(), EngineError> {
-        let versions: HashMap<_, _> = self.store().plugins().await?.into_iter().map(|it| (it.digest, it.manifest.version)).collect();
+        let versions: HashMap<_, _> =
+            self.store().plugins().await?.into_iter().map(|it| (it.digest, it.manifest.version)).collect();
         let before = self.0.plugins.all();
         let mut bound = Vec::new();
         for binding in self.store().bindings().await? {
@@ -73,7 +74,10 @@ impl Engine {
         Ok(())
     }
 
-    async fn load_plugin(&self, digest: &bulkhead_model::Digest) -> Result<Plugin, bulkhead_plugin::HostError> {
+    async fn load_plugin(
+        &self,
+        digest: &bulkhead_model::Digest,
+    ) -> Result<Plugin, bulkhead_plugin::HostError> {
         let component = async || {
             let kept = self.store().component(digest).await;
             kept.map_err(|error| bulkhead_plugin::HostError::Io {

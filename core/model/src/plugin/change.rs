@@ -240,7 +240,11 @@ mod tests {
         .unwrap();
         assert_eq!(spec.labels.get("cost").map(String::as_str), Some("low"));
         assert!(!spec.labels.contains_key("team") && spec.labels.contains_key("of"));
-        assert!(spec.env.contains(&"A=c".to_owned()) && !spec.env.contains(&"HOME=/".to_owned()), "{:?}", spec.env);
+        assert!(
+            spec.env.contains(&"A=c".to_owned()) && !spec.env.contains(&"HOME=/".to_owned()),
+            "{:?}",
+            spec.env
+        );
         assert_eq!((spec.resources.cpu_milli, spec.resources.memory_bytes), (250, 64 << 20));
         assert_eq!((spec.process.pids_max, spec.user.as_str()), (Some(100), "1000"));
         assert!(!spec.privileged && spec.process.read_only && spec.process.no_new_privileges);

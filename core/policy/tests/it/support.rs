@@ -154,6 +154,12 @@ impl World {
             | Action::TemplateList
             | Action::TemplateBuild
             | Action::TemplateRemove
+            | Action::PluginList
+            | Action::PluginInstall
+            | Action::PluginRemove
+            | Action::BindingList
+            | Action::BindingPut
+            | Action::BindingRemove
             | Action::MachineList => Subject::Platform,
             Action::ContainerInspect
             | Action::ContainerLogs

@@ -1,6 +1,6 @@
 //! The command line: noun, verb, as docker's users expect.
 //!
-//! All but `serve`, `doctor`, `policy check` and `config` speak to a running server through its admin socket, as any
+//! All but `serve`, `doctor`, `policy check`, `plugin build` and `config` speak to a running server through its admin socket, as any
 //! other client does. Results go to the standard output, everything else to the standard error.
 
 mod binding;
@@ -148,7 +148,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Decision(command) => decision::run(command, &client()?, format)?,
         Command::Policy(policy::Command::Check { dir }) => policy::check(&dir)?,
         Command::Policy(policy::Command::Status) => policy::status(&client()?, format)?,
-        Command::Plugin(command) => plugin::run(command, &client()?, format)?,
+        Command::Plugin(command) => plugin::run(command, client, format)?,
         Command::Binding(command) => binding::run(command, &client()?, format)?,
         Command::Debug(command) => return debug::run(&command, &client()?, format),
         Command::Machine(command) => machine::run(command, &client()?, format)?,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::say::{self, Step};
-use crate::{server, setup};
+use crate::{layout, plugins, server, setup};
 use leftovers::Run;
 use phase::Counts;
 use programs::{Program, Stage};
@@ -69,6 +69,12 @@ fn tests(book: &mut Book, run: &Run, options: &Options) {
         (Stage::EndToEnd, "end to end: the docker CLI and real machines"),
     ];
     for (stage, name) in stages {
+        if stage == Stage::Plain {
+            book.phase("plugins", |_| match plugins::build(&layout::target().join("debug/bulkhead")) {
+                Ok(()) => Tally::one_passed(),
+                Err(error) => Tally::one_failed(format!("{error:#}")),
+            });
+        }
         if stage == Stage::Machines {
             // This program, even if its file was just built anew.
             let mut guest = Command::new("/proc/self/exe");

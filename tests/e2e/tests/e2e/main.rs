@@ -22,6 +22,7 @@ mod load;
 mod network;
 mod output;
 mod own_database;
+mod plugins;
 mod process;
 mod refused;
 mod registry;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let groups = [
         // The first one: what is new here is that a refusal explains itself.
         deny::CASES,
+        plugins::CASES,
         run::CASES,
         output::CASES,
         streams::CASES,

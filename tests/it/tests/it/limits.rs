@@ -137,7 +137,7 @@ async fn a_vch_is_removed_by_force_with_all_that_is_in_it() {
     world.create("sleep").await;
     let ended = world.run("exit 0").await;
     world.exit(&ended).await;
-    let kept = within("create", world.engine.create(&other, None, ask("sleep"), serde_json::json!({})))
+    let kept = within("create", world.engine.create(&other, None, ask("sleep"), crate::world::no_view()))
         .await
         .unwrap();
     let error = world.engine.vch_remove(&operator(), "dev", false).await.unwrap_err();

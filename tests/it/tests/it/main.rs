@@ -24,6 +24,8 @@ mod names;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod plugins;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod volume_stores;

@@ -88,7 +88,7 @@ async fn a_container_of_another_vch_does_not_exist() {
     assert_eq!(engine.containers(&world.session).await.unwrap().len(), 2);
     assert_eq!(world.sim.running().len(), 1);
     // A name is free in the other one.
-    within("create", engine.create(&other, Some("web".into()), ask("sleep"), serde_json::json!({})))
+    within("create", engine.create(&other, Some("web".into()), ask("sleep"), crate::world::no_view()))
         .await
         .unwrap();
 }
@@ -104,7 +104,7 @@ async fn a_stranger_at_the_endpoint_is_refused_and_learns_nothing_but_that() {
     denied(world.engine.start_container(&stranger, id.as_str()).await.map(drop));
     denied(world.engine.containers(&stranger).await.map(drop));
     denied(world.engine.container(&stranger, id.as_str()).await.map(drop));
-    denied(world.engine.create(&stranger, None, ask("sleep"), serde_json::json!({})).await.map(drop));
+    denied(world.engine.create(&stranger, None, ask("sleep"), crate::world::no_view()).await.map(drop));
     let root = Session { vch: world.vch.id, caller: operator() };
     assert_eq!(world.engine.containers(&root).await.unwrap().len(), 1);
 }

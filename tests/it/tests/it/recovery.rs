@@ -162,7 +162,7 @@ async fn a_server_of_an_old_epoch_changes_nothing_any_more() {
     let mut world = World::new().await;
     let id = world.run("sleep").await;
     let old = world.next_engine().await;
-    let error = old.create(&world.session, None, ask("sleep"), serde_json::json!({})).await.unwrap_err();
+    let error = old.create(&world.session, None, ask("sleep"), crate::world::no_view()).await.unwrap_err();
     assert!(matches!(error, EngineError::Fenced), "{error:?}");
     world.stop(&id, None).await.unwrap();
     assert_eq!(world.exit(&id).await.code, 143);
@@ -214,7 +214,7 @@ async fn the_removal_of_a_vch_is_finished_by_the_next_server() {
             let session = world.add_vch(&name, "dev", VchSettings::default()).await;
             for script in ["sleep", "exit 0"] {
                 let created =
-                    world.engine.create(&session, None, ask(script), serde_json::json!({})).await.unwrap();
+                    world.engine.create(&session, None, ask(script), crate::world::no_view()).await.unwrap();
                 world.engine.start_container(&session, created.id.as_str()).await.unwrap();
             }
             let cut = cut(&world, nth, how);

@@ -39,7 +39,7 @@ pub struct World {
     pub engine: Engine,
     pub vch: Vch,
     pub session: Session,
-    work: tempfile::TempDir,
+    pub work: tempfile::TempDir,
 }
 
 impl World {
@@ -182,6 +182,7 @@ pub async fn start_engine(
         store: store.clone(),
         back_end: sim.back_end(),
         policies: POLICIES.clone(),
+        plugins: plugin_host(work),
         registries: Registries::new(RegistryConfig::default()).unwrap(),
         converter: Converter::new(crate::converter_config()),
         clock: Clock::system(),
@@ -195,6 +196,12 @@ pub async fn start_engine(
         observer: Observer::new(|_| ()),
     })
     .await
+}
+
+fn plugin_host(work: &std::path::Path) -> bulkhead_plugin::Host {
+    let (program, arguments) = bulkhead_test_support::plugins::compiler().unwrap();
+    let compiler = bulkhead_plugin::Compiler::new(program, arguments);
+    bulkhead_plugin::Host::new(&work.join("plugins"), compiler).unwrap()
 }
 
 async fn add_vch(store: &Store, sim: &Sim, vch: &Vch, image: &Image) {

@@ -1,5 +1,7 @@
 //! `bulkhead plugin`.
 
+mod build;
+
 use super::client::Client;
 use super::failure::{FAILED, Failure, USAGE};
 use super::{Format, output};
@@ -10,6 +12,8 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make the component of a Rust crate
+    Build(build::Build),
     /// List installed plugins
     Ls,
     /// Install a component; it decides nothing until it is bound
@@ -26,8 +30,18 @@ pub enum Command {
     },
 }
 
-pub fn run(command: Command, client: &Client, format: Format) -> Result<(), Failure> {
+pub fn run(
+    command: Command,
+    client: impl FnOnce() -> Result<Client, Failure>,
+    format: Format,
+) -> Result<(), Failure> {
+    if let Command::Build(build) = command {
+        output::line(&build.run()?.display().to_string());
+        return Ok(());
+    }
+    let client = client()?;
     match command {
+        Command::Build(_) => {}
         Command::Ls => {
             let all: Vec<PluginView> = client.get("/v1/plugins")?;
             if format == Format::Json {
@@ -76,9 +90,13 @@ pub fn short(digest: &str) -> &str {
 
 /// Names and digests have no other characters, so nothing else is worth asking for.
 fn path(plugin: &str) -> Result<String, Failure> {
-    match !plugin.is_empty() && plugin.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-:".contains(&byte)) {
+    match !plugin.is_empty()
+        && plugin.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-:".contains(&byte))
+    {
         true => Ok(format!("/v1/plugins/{plugin}")),
-        false => Err(Failure::new(USAGE, format!("`{plugin}` is neither the name nor the digest of a plugin"))),
+        false => {
+            Err(Failure::new(USAGE, format!("`{plugin}` is neither the name nor the digest of a plugin")))
+        }
     }
 }
 
