@@ -2,7 +2,6 @@
 
 use crate::plugins::Reviewed;
 use crate::{Engine, EngineError, Happening, Session};
-use bulkhead_model::reason::Rule;
 use bulkhead_model::{Action, Caller, Decision, DecisionId, Reason, Vch, VchId, Verdict};
 use bulkhead_plugin as plugin;
 use bulkhead_policy::{HostFacts, Outcome, Query, Subject, Usage};
@@ -34,7 +33,7 @@ impl Engine {
         self.conclude(&ask, id, outcome, Reviewed::default()).await
     }
 
-    /// Asks the policies, and plugins where policies leave anything for them to say.
+    /// Asks the policies, and plugins where policies leave anything for them to say. Nothing can be changed here.
     pub(crate) async fn admit_with_plugins(
         &self,
         ask: Ask<'_>,
@@ -43,7 +42,7 @@ impl Engine {
     ) -> Result<Admitted, EngineError> {
         let outcome = self.decide(&ask);
         let id = self.new_decision()?;
-        let reviewed = if self.is_refused_for_good(&outcome) {
+        let reviewed = if !outcome.is_allowed() {
             Reviewed::default()
         } else {
             let circumstances = self.circumstances(&id, vch, ask.caller)?;
@@ -71,12 +70,6 @@ impl Engine {
             usage_after: ask.usage_after,
             now: self.now(),
         })
-    }
-
-    /// Whether no change of the request can help: nothing permits it, or a policy failed. A plugin is not asked then, so
-    /// that nobody has its attention without a right to ask.
-    pub(crate) fn is_refused_for_good(&self, outcome: &Outcome) -> bool {
-        !outcome.is_allowed() && outcome.reasons.iter().any(|reason| !matches!(reason.rule, Rule::Policy(_)))
     }
 
     pub(crate) fn new_decision(&self) -> Result<DecisionId, EngineError> {
@@ -180,7 +173,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], EngineError> {
 }
 
 fn no_entropy(why: &str) -> Reason {
-    let rule = Rule::Engine("entropy".into());
+    let rule = bulkhead_model::reason::Rule::Engine("entropy".into());
     Reason::new(rule, "random numbers", format!("the host gives no random numbers: {why}"))
 }
 

@@ -52,6 +52,45 @@ impl Order {
     }
 }
 
+/// Attributes that a plugin can change before a container is made, and what the engine works out of them.
+const CHANGEABLE: [&str; 14] = [
+    "autoRemove",
+    "boot",
+    "capAdd",
+    "capDrop",
+    "cpuMilli",
+    "envKeys",
+    "memoryMib",
+    "noNewPrivileges",
+    "pathsUnmasked",
+    "privileged",
+    "readOnly",
+    "runAsRoot",
+    "seccomp",
+    "usageAfter",
+];
+
+/// Whether what a policy says can be another thing once a plugin has changed the container: it looks at something that
+/// can be changed. Labels can, too.
+pub(crate) fn is_curable(policy: &Value) -> bool {
+    policy.get("conditions").is_some_and(looks_at_changeable)
+}
+
+fn looks_at_changeable(expression: &Value) -> bool {
+    match expression {
+        Value::Object(object) => object.iter().any(|(name, value)| {
+            let attribute = || value.get("attr").and_then(Value::as_str);
+            match name.as_str() {
+                "." | "has" if attribute().is_some_and(|attr| CHANGEABLE.contains(&attr)) => true,
+                "getTag" | "hasTag" => true,
+                _ => looks_at_changeable(value),
+            }
+        }),
+        Value::Array(list) => list.iter().any(looks_at_changeable),
+        _ => false,
+    }
+}
+
 /// Walks the conditions of a policy in Cedar's JSON form (docs.cedarpolicy.com, "JSON policy format").
 pub(crate) fn comparisons(policy: &Value) -> Vec<Comparison> {
     let mut found = Vec::new();
@@ -133,4 +172,32 @@ fn unit(name: &str) -> (&str, &str) {
         }
     }
     (name, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_at_nothing_that_a_plugin_changes_is_final() {
+        let curable = |text: &str| {
+            let policy = text.parse::<cedar_policy::Policy>().unwrap();
+            is_curable(&policy.to_json().unwrap())
+        };
+        for text in [
+            "forbid (principal, action, resource) when { resource.memoryMib > 5 };",
+            "forbid (principal, action, resource) unless { !resource.privileged && principal.operator };",
+            "forbid (principal, action, resource) unless { resource.hasTag(\"team\") };",
+            "forbid (principal, action, resource) when { context.usageAfter.memoryMib > 5 };",
+        ] {
+            assert!(curable(text), "{text}");
+        }
+        for text in [
+            "@has(\"memoryMib\") forbid (principal, action, resource);",
+            "forbid (principal, action, resource) unless { principal in resource.tenant };",
+            "forbid (principal, action, resource) unless { resource.image.pinned };",
+        ] {
+            assert!(!curable(text), "{text}");
+        }
+    }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Rule {
     pub reason: Option<String>,
     pub advice: Option<String>,
     pub comparisons: Vec<Comparison>,
+    /// See [`explain::is_curable`].
+    pub curable: bool,
     pub text: String,
 }
 
@@ -249,6 +251,7 @@ fn named(policy: &Policy, source: &Source, text: &str) -> Result<(String, Rule),
         reason: words("reason"),
         advice: words("advice"),
         comparisons: explain::comparisons(&json),
+        curable: explain::is_curable(&json),
         text: text.to_owned(),
     };
     Ok((id.to_owned(), rule))

@@ -98,6 +98,9 @@ pub struct Outcome {
     /// Of a denial: every policy that forbids it, or that nothing permits it, or what failed.
     /// Of a permission: the policies that permit it.
     pub reasons: Vec<Reason>,
+    /// Of a denial: no change that a plugin may make of a container can make it pass. Nothing permits it, a policy failed,
+    /// or one forbids it that looks at nothing of that kind.
+    pub is_final: bool,
     /// What was acted on, as the policies saw it: `Container::"…"`.
     pub resource: String,
     /// Digest of the policy set that decided.

@@ -125,9 +125,11 @@ impl PolicySet {
                 Err(error) => (Verdict::Deny, vec![unaskable(query.action, &error)]),
             },
         };
+        let is_final = verdict == Verdict::Deny && !reasons.iter().all(|reason| self.is_curable(reason));
         Outcome {
             verdict,
             reasons,
+            is_final,
             resource: inputs.resource.to_string(),
             policy_set: self.digest.to_string(),
             took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
@@ -190,6 +192,10 @@ impl PolicySet {
             reasons.push(not_permitted(query));
         }
         (verdict, reasons)
+    }
+
+    fn is_curable(&self, reason: &Reason) -> bool {
+        matches!(&reason.rule, ReasonRule::Policy(id) if self.rules.get(id).is_some_and(|rule| rule.curable))
     }
 
     fn reason(&self, id: &PolicyId, verdict: Verdict, action: Action, inputs: &Inputs) -> Reason {

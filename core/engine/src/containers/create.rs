@@ -133,7 +133,8 @@ impl Engine {
         let decision = self.new_decision()?;
         let usage = self.usage_after(vch, &spec).await?;
         let outcome = self.decide(&planned.ask(session, &asked, &spec, usage));
-        if self.is_refused_for_good(&outcome) {
+        // A plugin is asked about nothing that it cannot help, so nobody has its attention without a right to ask.
+        if outcome.is_final {
             let question = planned.ask(session, &asked, &spec, usage);
             let refused = self.conclude(&question, decision, outcome, Reviewed::default()).await?;
             return Ok((ask, spec, Vec::new(), refused));

@@ -1,7 +1,8 @@
 use crate::things::{World, at};
 use bulkhead_model::decision::{Decision, Verdict};
+use bulkhead_model::plugin::{Change, Mode, PluginReport, Said};
 use bulkhead_model::reason::{Reason, Rule};
-use bulkhead_model::{DecisionId, VchId};
+use bulkhead_model::{DecisionId, Digest, VchId};
 use bulkhead_store::{AuditEntry, StoreError};
 use uuid::Uuid;
 
@@ -18,6 +19,17 @@ fn decision(vch: VchId, ms: u64) -> Decision {
         reasons: vec![Reason::new(Rule::Policy("p".into()), "x", "because").advise("ask").child(child)],
         policy_set: "sha256:0".into(),
         inputs: serde_json::json!({ "context": { "privileged": true } }),
+        plugins: vec![PluginReport {
+            binding: "caps".parse().unwrap(),
+            plugin: "resource-caps".parse().unwrap(),
+            version: "1.0.0".into(),
+            digest: Digest::of(b"x"),
+            mode: Mode::Enforce,
+            said: Said::Change { changes: vec![(Change::SetMemoryMib { mib: 64 }, "the cap".into())] },
+            warnings: vec!["lowered".into()],
+            took_us: 60,
+            fuel: 4711,
+        }],
         took_us: 12,
     }
 }

@@ -121,7 +121,7 @@ async fn who_may_not_ask_has_no_plugin_s_attention() {
     let error =
         within("create", world.engine.create(&stranger, None, ask("sleep"), no_view())).await.unwrap_err();
     let (rules, _) = refusal(&error);
-    assert_eq!(rules, [Rule::NotPermitted]);
+    assert_eq!(rules, [Rule::Policy("tenant-isolation".into())]);
     assert_eq!(last_decision(&world).await.plugins, []);
 }
 
