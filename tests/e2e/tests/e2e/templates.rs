@@ -176,9 +176,9 @@ fn first_starts_take_spares(world: &mut World) -> Result<()> {
 fn of_images(world: &World) -> Result<Vec<String>> {
     let listed = cli(world, &["template", "ls", "-o", "json"])?;
     let listed: Vec<Value> = serde_json::from_str(&listed)?;
-    let of_images = listed
-        .iter()
-        .filter(|template| template["image"]["layers"].as_u64() > Some(0) && template["state"] == "loaded");
+    let of_images = listed.iter().filter(|template| {
+        template.pointer("/image/layers").and_then(Value::as_u64) > Some(0) && template["state"] == "loaded"
+    });
     Ok(of_images.filter_map(|template| template["name"].as_str().map(str::to_owned)).collect())
 }
 
@@ -193,7 +193,7 @@ fn an_image_has_its_own(world: &mut World) -> Result<()> {
     let template = |container: &str| -> Result<String> {
         let shown = cli(world, &["machine", "inspect", container, "-o", "json"])?;
         let shown: Value = serde_json::from_str(&shown)?;
-        Ok(shown["template"].as_str().unwrap_or_default().to_owned())
+        Ok(shown.get("template").and_then(Value::as_str).unwrap_or_default().to_owned())
     };
     // Spares are taken first.
     let names: Vec<String> = (1..=6).map(|number| format!("often-{number}")).collect();
@@ -212,7 +212,7 @@ fn an_image_has_its_own(world: &mut World) -> Result<()> {
     let written = || docker.ok(&["exec", name, "cat", "/mine", "/kept/mine", "/etc/hostname"]);
     let before = wait_for("what it writes", Duration::from_secs(20), || written().ok())?;
     let lines: Vec<&str> = before.lines().collect();
-    ensure!(lines.len() == 3 && lines.iter().all(|line| *line == lines[0]), "{before}");
+    ensure!(matches!(&lines[..], [one, two, three] if one == two && two == three), "{before}");
     // A later run has its own disk, and a machine like any other.
     docker.ok(&["restart", "--time", "0", name])?;
     same(of_images(world)?.contains(&template(name)?), false)?;
