@@ -116,33 +116,23 @@ impl DiskStore {
         untouched::bytes(&self.disk_path(vch, id))
     }
 
-    /// Puts onto such a disk what a machine is to find there: a copy of another, or an empty file system. Fine if the disk
-    /// has something.
-    pub(crate) async fn fill(
-        &self,
-        vch: VchId,
-        id: &ContainerId,
-        bytes: u64,
-        from: Option<File>,
-    ) -> Result<(), MachineError> {
-        let prepared = match from {
-            Some(_) => None,
-            None => Some(self.prepared.of_size(bytes).await?),
-        };
-        let path = self.disk_path(vch, id);
-        self.blocking("making the container's disk", move |_| {
-            let opened = prepared.map(File::open).transpose()?.or(from);
-            untouched::fill(&path, &opened.ok_or(io::ErrorKind::NotFound)?)
-        })
-        .await
+    /// Puts a copy of another disk onto such a one. Fine if it has something.
+    pub(crate) fn fill(&self, vch: VchId, id: &ContainerId, from: &File) -> io::Result<()> {
+        untouched::fill(&self.disk_path(vch, id), from)
+    }
+
+    /// An empty file system of that size, to be copied.
+    pub(crate) async fn prepared(&self, bytes: u64) -> Result<File, MachineError> {
+        let path = self.prepared.of_size(bytes).await?;
+        File::open(path).map_err(MachineError::io("opening an empty file system"))
     }
 
     /// A disk with an empty file system that is gone with its last descriptor.
     pub(crate) async fn empty(&self, bytes: u64) -> Result<File, MachineError> {
-        let prepared = self.prepared.of_size(bytes).await?;
-        self.blocking("making an empty disk", move |_| {
-            let disk = file::unnamed(file::parent(&prepared)?, 0o600)?;
-            file::copy_sparse(&File::open(&prepared)?, &disk)?;
+        let prepared = self.prepared(bytes).await?;
+        self.blocking("making an empty disk", move |store| {
+            let disk = file::unnamed(&store.data_dir.join("prepared"), 0o600)?;
+            file::copy_sparse(&prepared, &disk)?;
             Ok(disk)
         })
         .await

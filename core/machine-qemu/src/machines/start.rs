@@ -67,7 +67,7 @@ impl QemuMachines {
             spare = takes_spare.then(|| self.0.spares.take(class)).flatten();
         }
         if let Some(bytes) = disk_bytes {
-            of_image = self.bring_disk(spec, bytes, of_image.filter(|_| spare.is_none())).await?;
+            (of_image, act) = self.bring_disk(spec, bytes, of_image.filter(|_| spare.is_none()), act).await?;
         }
         if let Some(spare) = spare
             && self.take_spare(spec, spare).await
@@ -120,24 +120,24 @@ impl QemuMachines {
         &self,
         spec: &MachineSpec,
         bytes: u64,
-        template: Option<Arc<Template>>,
-    ) -> Result<Option<Arc<Template>>, MachineError> {
-        let disks = &self.0.shared.disks;
-        if let Some(template) = template {
-            let from = template.capture.disk().map_err(MachineError::io("opening the disk of a template"));
-            let filled = match from {
-                Ok(from) => disks.fill(spec.vch, &spec.id, bytes, Some(from)).await,
-                Err(error) => Err(error),
-            };
-            match filled {
-                Ok(()) => return Ok(Some(template)),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(container.id = %spec.id, error, "an image's template could not be used");
-                }
+        mut template: Option<Arc<Template>>,
+        act: OwnedMutexGuard<()>,
+    ) -> Result<(Option<Arc<Template>>, OwnedMutexGuard<()>), MachineError> {
+        let doing = "making the container's disk";
+        let of_template = template.as_ref().map(|template| template.capture.disk()).transpose();
+        let from = match of_template.unwrap_or_default() {
+            Some(disk) => disk,
+            None => {
+                template = None;
+                self.0.shared.disks.prepared(bytes).await?
             }
-        }
-        disks.fill(spec.vch, &spec.id, bytes, None).await.map(|()| None)
+        };
+        let (vch, id) = (spec.vch, spec.id.clone());
+        self.blocking(doing, move |inner| {
+            inner.shared.disks.fill(vch, &id, &from).map_err(MachineError::io(doing))?;
+            Ok((template, act))
+        })
+        .await
     }
 
     /// Whether the spare became this machine.

@@ -1,5 +1,5 @@
-//! Templates of images: machines whose agent has found an image's layers and a new disk, mounted and stacked them. What a
-//! container's first start would do with them is done, and is not even to be translated where machines are emulated.
+//! Templates of images: machines whose agent has found an image's layers and a new disk, and has mounted and stacked them.
+//! What a container's first start would do with its disks is done in their clones.
 //!
 //! One is made when an image was started twice within a while, when it is calm ([`crate::calm`]); at most so many are
 //! kept, and one goes at once when a layer of it does.
