@@ -4,7 +4,7 @@ mod plugins;
 
 pub use plugins::{BindingAsk, BindingView, PluginView, ScopeView};
 
-use bulkhead_engine::{Condition, MachineReport, TemplateFacts, TemplateState};
+use bulkhead_engine::{Condition, MachineReport, TemplateReport, TemplateState};
 use bulkhead_model::{Boot, Class, Reason, VchSettings, VolumeStoreName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -260,6 +260,9 @@ pub struct TemplateAsk {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateView {
     pub name: String,
+    /// What it has of an image's disks; nothing, where it is for machines of any image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<TemplateImageView>,
     pub vcpus: u32,
     /// Of each clone; a container may take less.
     pub memory_bytes: u64,
@@ -278,8 +281,18 @@ pub struct TemplateView {
     pub spares: u32,
 }
 
-impl From<TemplateFacts> for TemplateView {
-    fn from(facts: TemplateFacts) -> Self {
+/// Disks that are in place in a template: first starts of containers with the same are clones of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateImageView {
+    /// Whose image it is; empty if the VCH is gone by now.
+    pub vch: String,
+    pub layers: u32,
+    /// Size of the writable disk.
+    pub disk_bytes: u64,
+}
+
+impl From<TemplateReport> for TemplateView {
+    fn from(TemplateReport { facts, vch }: TemplateReport) -> Self {
         let (state, failure) = match facts.state {
             TemplateState::Making => ("making", None),
             TemplateState::Loaded => ("loaded", None),
@@ -288,6 +301,11 @@ impl From<TemplateFacts> for TemplateView {
         };
         Self {
             name: facts.name,
+            image: facts.image.map(|image| TemplateImageView {
+                vch: vch.map(|name| name.to_string()).unwrap_or_default(),
+                layers: image.layers,
+                disk_bytes: image.disk_bytes,
+            }),
             vcpus: facts.vcpus,
             memory_bytes: facts.memory_bytes,
             state: state.into(),

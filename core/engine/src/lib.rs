@@ -64,6 +64,7 @@ pub use output::{Output, OutputStream};
 pub use plugins::{NewBinding, NewScope};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
+pub use templates::TemplateReport;
 pub use vchs::{NewVch, VchUsage};
 pub use volumes::{PrunedVolumes, VolumeFacts, VolumeStoreFacts};
 pub use wait::{WaitFor, Waiting};
@@ -75,7 +76,7 @@ pub use bulkhead_guest_protocol::watch::{DeviceUsage, InterfaceUsage, Process, P
 pub use bulkhead_image::registry::{Credentials, Described};
 pub use bulkhead_image::{ImageError, PullProgress, Stage};
 pub use bulkhead_machine::Condition;
-pub use bulkhead_machine::templates::{TemplateFacts, TemplateState};
+pub use bulkhead_machine::templates::{ImageFacts, TemplateFacts, TemplateState};
 
 use bulkhead_image::convert::Converter;
 use bulkhead_image::registry::Registries;

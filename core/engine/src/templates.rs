@@ -2,14 +2,29 @@
 
 use crate::{Engine, EngineError};
 use bulkhead_machine::templates::TemplateFacts;
+use bulkhead_model::vch::VchName;
 use bulkhead_model::{Action, Caller};
 use bulkhead_policy::Subject;
 
+/// A template, and whose image it has the disks of.
+#[derive(Debug)]
+pub struct TemplateReport {
+    pub facts: TemplateFacts,
+    /// `None` also for a VCH that is gone by now.
+    pub vch: Option<VchName>,
+}
+
 impl Engine {
     /// All that there are, by name.
-    pub async fn templates(&self, caller: &Caller) -> Result<Vec<TemplateFacts>, EngineError> {
+    pub async fn templates(&self, caller: &Caller) -> Result<Vec<TemplateReport>, EngineError> {
         self.admit_operator(caller, Action::TemplateList, Subject::Platform).await?;
-        Ok(self.back_end().machines.templates().await?)
+        let all = self.back_end().machines.templates().await?;
+        let vchs = self.store().vchs().await?;
+        let report = |facts: TemplateFacts| {
+            let owner = facts.image.as_ref().and_then(|image| vchs.iter().find(|vch| vch.id == image.vch));
+            TemplateReport { vch: owner.map(|vch| vch.name.clone()), facts }
+        };
+        Ok(all.into_iter().map(report).collect())
     }
 
     /// Makes the template for machines with that many vCPUs whose containers may take so many bytes of memory, or finds
@@ -19,7 +34,7 @@ impl Engine {
         caller: &Caller,
         vcpus: u32,
         memory_bytes: u64,
-    ) -> Result<TemplateFacts, EngineError> {
+    ) -> Result<TemplateReport, EngineError> {
         let most = self.back_end().machines.capabilities().clone();
         let invalid =
             |what, value: u64, why| Err(EngineError::Invalid { what, value: value.to_string(), why });
@@ -37,7 +52,9 @@ impl Engine {
         self.store().insert_audit(None, self.now(), &admitted.audit).await?;
         let name = self.back_end().machines.build_template(vcpus, memory_bytes).await?;
         let all = self.back_end().machines.templates().await?;
-        all.into_iter().find(|template| template.name == name).ok_or(EngineError::NoSuchTemplate(name))
+        let built = all.into_iter().find(|template| template.name == name);
+        let facts = built.ok_or(EngineError::NoSuchTemplate(name))?;
+        Ok(TemplateReport { facts, vch: None })
     }
 
     /// Throws one away. Machines that were cloned from it go on.

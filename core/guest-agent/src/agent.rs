@@ -23,6 +23,7 @@ use bulkhead_guest_protocol::message::{
     TerminalSize,
 };
 use bulkhead_guest_protocol::network::Network;
+use bulkhead_guest_protocol::volumes::Volumes;
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -51,6 +52,8 @@ pub struct Agent {
     journal_port: Option<File>,
     running: Option<Running>,
     beside: Vec<Beside>,
+    /// How many layers were stacked, with a writable disk on top, before the machine was anybody's.
+    stacked: Option<u32>,
     /// What disks there are, once they are assembled without a process.
     assembled: Option<Assemble>,
     /// Tasks that want the container's processes to stand still.
@@ -79,6 +82,7 @@ impl Agent {
             journal_port: Some(journal_port),
             running: None,
             beside: Vec::new(),
+            stacked: None,
             assembled: None,
             freezing: Vec::new(),
             still: false,
@@ -220,6 +224,7 @@ impl Agent {
             RequestBody::Network(told) => done(self.network(&told)),
             RequestBody::SetClock { unix_ns } => done(sys::set_clock(unix_ns).doing("set the clock")),
             RequestBody::Rehearse(start) => self.rehearse(&start),
+            RequestBody::Stack { layer_count } => self.stack(layer_count),
             RequestBody::Processes => self.watch(|| Ok(ReplyBody::Processes(Box::new(watch::processes()?)))),
             RequestBody::Usage => self.watch(|| Ok(ReplyBody::Usage(Box::new(watch::usage()?)))),
             RequestBody::PowerOff => {
@@ -311,7 +316,7 @@ impl Agent {
         sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
         network::claim(&start.network)?;
         self.network(&start.network)?;
-        disks::assemble(disks::Place::Container, start.layer_count, &start.interior.volumes)?;
+        self.take_disks(start.layer_count, &start.interior.volumes)?;
         self.own_files = Some(OwnFiles::write(&start.hostname, &start.domain_name, &start.network)?);
         self.drivers.load(&start.interior)?;
         let groups = cgroup::prepare(&start.interior)?;
@@ -323,6 +328,29 @@ impl Agent {
         match self.token {
             None => done(rehearsal::hold(start)),
             Some(_) => refused("this machine is somebody's"),
+        }
+    }
+
+    fn stack(&mut self, layer_count: u32) -> ReplyBody {
+        if self.token.is_some() || self.stacked.is_some() {
+            return refused("this machine has its disks");
+        }
+        let stacked = disks::stack(disks::Place::Container, layer_count).and_then(|()| {
+            disks::read_ahead();
+            disks::sync_own()
+        });
+        self.stacked = stacked.is_ok().then_some(layer_count);
+        done(stacked)
+    }
+
+    /// Makes the disks the container's root. Those of its image are in place where the machine was captured with them.
+    fn take_disks(&self, layer_count: u32, volumes: &Volumes) -> Result<(), Failure> {
+        match self.stacked {
+            None => disks::assemble(disks::Place::Container, layer_count, volumes),
+            Some(stacked) if stacked == layer_count => disks::add_volumes(volumes),
+            Some(stacked) => {
+                Err(Failure::internal(format!("this machine has {stacked} layers and not {layer_count}")))
+            }
         }
     }
 
@@ -409,7 +437,7 @@ impl Agent {
         }
         self.token = Some(asked.token);
         sys::set_clock(asked.unix_ns).doing("set the clock")?;
-        disks::assemble(disks::Place::Container, asked.layer_count, &asked.volumes)?;
+        self.take_disks(asked.layer_count, &asked.volumes)?;
         self.assembled = Some(asked.clone());
         Ok(())
     }

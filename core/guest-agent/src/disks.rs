@@ -12,6 +12,7 @@
 use crate::failure::{Doing, Failure};
 use crate::{sys, volumes};
 use bulkhead_guest_protocol::volumes::Volumes;
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::DirBuilderExt;
@@ -24,6 +25,12 @@ pub const ROOT: &str = "/root";
 pub const DISK: &str = "/disk";
 /// More would not fit into the options of an overlay mount.
 const LAYERS_MAX: u32 = 127;
+/// SCSI target of volumes.
+const VOLUMES: u32 = 2;
+/// What is read ahead of an image, all together.
+const READ_AHEAD_BYTES: u64 = 16 << 20;
+const READ_AHEAD_ENTRIES: u32 = 4096;
+const READ_AHEAD_PIECE_BYTES: usize = 64 << 10;
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// All else in the agent waits meanwhile.
 const GROW_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -47,31 +54,81 @@ impl Place {
 
 /// Attaches and mounts everything; afterwards [`ROOT`] is what the image and earlier runs made of it.
 pub fn assemble(place: Place, layer_count: u32, volumes: &Volumes) -> Result<(), Failure> {
+    stack(place, layer_count)?;
+    add_volumes(volumes)
+}
+
+/// Attaches, mounts and stacks the image's layers and the writable disk.
+pub fn stack(place: Place, layer_count: u32) -> Result<(), Failure> {
     if layer_count > LAYERS_MAX {
         return Err(Failure::internal(format!("{layer_count} layers are more than {LAYERS_MAX}")));
     }
     let host = scsi_host()?;
-    let of_volumes = (0..).zip(&volumes.disks).map(|(lun, _)| (2, lun));
     let (layers, own) = place.targets();
-    let luns: Vec<(u32, u32)> =
-        (0..layer_count).map(|lun| (layers, lun)).chain([(own, 0)]).chain(of_volumes).collect();
-    for (target, lun) in &luns {
-        fs::write(format!("/sys/class/scsi_host/host{host}/scan"), format!("0 {target} {lun}"))
-            .doing("scan for disks")?;
-    }
+    let luns: Vec<(u32, u32)> = (0..layer_count).map(|lun| (layers, lun)).chain([(own, 0)]).collect();
+    scan(host, &luns)?;
     for (target, lun) in luns {
         let device = wait_for_disk(host, target, lun)?;
         match target {
             _ if target == layers => mount_layer(&device, lun)?,
-            _ if target == own => mount_own(&device)?,
-            _ => {
-                let disk = usize::try_from(lun).ok().and_then(|lun| volumes.disks.get(lun));
-                volumes::mount(&device, lun, disk.is_none_or(|disk| disk.read_only))?;
+            _ => mount_own(&device)?,
+        }
+    }
+    mount_overlay(layer_count)
+}
+
+/// Attaches and mounts the disks of volumes, and fills what is new. The container's root is stacked.
+pub fn add_volumes(volumes: &Volumes) -> Result<(), Failure> {
+    if volumes.disks.is_empty() {
+        return Ok(());
+    }
+    let host = scsi_host()?;
+    let luns: Vec<(u32, u32)> = (0..).zip(&volumes.disks).map(|(lun, _)| (VOLUMES, lun)).collect();
+    scan(host, &luns)?;
+    for ((target, lun), disk) in luns.into_iter().zip(&volumes.disks) {
+        volumes::mount(&wait_for_disk(host, target, lun)?, lun, disk.read_only)?;
+    }
+    volumes::fill(volumes)
+}
+
+/// Lets the kernel find all of them before any is waited for.
+fn scan(host: u32, luns: &[(u32, u32)]) -> Result<(), Failure> {
+    for (target, lun) in luns {
+        fs::write(format!("/sys/class/scsi_host/host{host}/scan"), format!("0 {target} {lun}"))
+            .doing("scan for disks")?;
+    }
+    Ok(())
+}
+
+/// Reads files of the image, so that they are in memory: a machine that goes on from here need not read them from its disks.
+/// Folders near the root come first; what is too large is left out.
+pub fn read_ahead() {
+    let (mut left, mut entries_left) = (READ_AHEAD_BYTES, READ_AHEAD_ENTRIES);
+    let mut folders = VecDeque::from([PathBuf::from(ROOT)]);
+    let mut buffer = vec![0; READ_AHEAD_PIECE_BYTES];
+    while let Some(folder) = folders.pop_front() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entries_left == 0 {
+                return;
+            }
+            entries_left -= 1;
+            // Links are not followed: they would lead out of the image.
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => folders.push_back(entry.path()),
+                Ok(found) if found.is_file() && found.len() <= left => {
+                    left -= found.len();
+                    let Ok(mut file) = File::open(entry.path()) else { continue };
+                    while file.read(&mut buffer).is_ok_and(|length| length > 0) {}
+                }
+                Ok(_) | Err(_) => {}
             }
         }
     }
-    mount_overlay(layer_count)?;
-    volumes::fill(volumes)
+}
+
+/// Has the writable disk hold all that was written to it.
+pub fn sync_own() -> Result<(), Failure> {
+    File::open(DISK).and_then(|disk| sys::sync_file_system(&disk)).doing("write the container's disk")
 }
 
 /// Lets go of disks that are not mounted any more.
@@ -170,7 +227,7 @@ fn wait_for_disk(host: u32, target: u32, lun: u32) -> Result<PathBuf, Failure> {
 /// Looks at the size of a volume's disk until it is as large.
 pub fn await_size(lun: u32, bytes: u64) -> Result<(), Failure> {
     let start = Instant::now();
-    let device = format!("/sys/bus/scsi/devices/{}:0:2:{lun}", scsi_host()?);
+    let device = format!("/sys/bus/scsi/devices/{}:0:{VOLUMES}:{lun}", scsi_host()?);
     let size = || -> std::io::Result<u64> {
         fs::write(format!("{device}/rescan"), "1")?;
         let block = fs::read_dir(format!("{device}/block"))?.next().ok_or(ErrorKind::NotFound)??;

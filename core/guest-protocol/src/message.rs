@@ -120,6 +120,12 @@ pub enum RequestBody {
     /// A start as it could be, of a machine that is nobody's: everything is done as [`RequestBody::Start`] would do it,
     /// with other disks, and undone. Answered when it is. The process is [`REHEARSAL`], and brought along by the agent.
     Rehearse(Box<Start>),
+    /// An image's layers and a new disk, of a machine that is nobody's and is to be captured: mounted and stacked, and
+    /// nothing else. Answered when the disk has all that was written to it. What makes the machine a container's later
+    /// finds them in place.
+    Stack {
+        layer_count: u32,
+    },
 }
 
 /// The process of a rehearsal. Its layer disks are on SCSI target 8, the writable disk is LUN 0 of target 9.

@@ -3,7 +3,7 @@
 //! ```text
 //!   DATA/prepared/<bytes>.ext4              an empty file system of that size, made once
 //!   DATA/vchs/<vch id>/layers/<hex>.erofs   0444
-//!   DATA/vchs/<vch id>/disks/<container id>.ext4
+//!   DATA/vchs/<vch id>/disks/<container id>.ext4, without content until a machine gets it
 //!   DATA/vchs/<vch id>/volumes/<volume id>.ext4
 //!   FOLDER/<vch id>/<volume id>.ext4        volumes of a store that has a folder
 //! ```
@@ -15,6 +15,9 @@
 mod file;
 mod folder;
 mod prepared;
+mod untouched;
+
+pub(crate) use file::copy_sparse;
 
 use async_trait::async_trait;
 use bulkhead_machine::{Disks, MachineError, StagedLayer, VolumeDisk};
@@ -25,17 +28,24 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 #[derive(Debug, Clone)]
 pub(crate) struct DiskStore {
     data_dir: PathBuf,
     prepared: Arc<prepared::Prepared>,
+    layer_removed: Arc<Notify>,
 }
 
 impl DiskStore {
     pub(crate) fn new(data_dir: PathBuf) -> Self {
         let prepared = Arc::new(prepared::Prepared::new(data_dir.join("prepared")));
-        Self { data_dir, prepared }
+        Self { data_dir, prepared, layer_removed: Arc::default() }
+    }
+
+    /// Wakes one who waits after a layer is gone.
+    pub(crate) async fn layer_removed(&self) {
+        self.layer_removed.notified().await;
     }
 
     fn vch(&self, vch: VchId) -> PathBuf {
@@ -46,7 +56,8 @@ impl DiskStore {
         self.vch(vch).join("layers")
     }
 
-    fn layer_path(&self, vch: VchId, diff_id: &Digest) -> PathBuf {
+    /// Where a layer is, or would be.
+    pub(crate) fn layer_path(&self, vch: VchId, diff_id: &Digest) -> PathBuf {
         self.layers(vch).join(format!("{}.erofs", diff_id.hex()))
     }
 
@@ -100,12 +111,28 @@ impl DiskStore {
         }
     }
 
+    /// Bytes of the container's disk, if no machine ever had it.
+    pub(crate) fn untouched(&self, vch: VchId, id: &ContainerId) -> io::Result<Option<u64>> {
+        untouched::bytes(&self.disk_path(vch, id))
+    }
+
+    /// Puts a copy of another disk onto such a one. Fine if it has something.
+    pub(crate) fn fill(&self, vch: VchId, id: &ContainerId, from: &File) -> io::Result<()> {
+        untouched::fill(&self.disk_path(vch, id), from)
+    }
+
+    /// An empty file system of that size, to be copied.
+    pub(crate) async fn prepared(&self, bytes: u64) -> Result<File, MachineError> {
+        let path = self.prepared.of_size(bytes).await?;
+        File::open(path).map_err(MachineError::io("opening an empty file system"))
+    }
+
     /// A disk with an empty file system that is gone with its last descriptor.
     pub(crate) async fn empty(&self, bytes: u64) -> Result<File, MachineError> {
-        let prepared = self.prepared.of_size(bytes).await?;
-        self.blocking("making an empty disk", move |_| {
-            let disk = file::unnamed(file::parent(&prepared)?, 0o600)?;
-            file::copy_sparse(&File::open(&prepared)?, &disk)?;
+        let prepared = self.prepared(bytes).await?;
+        self.blocking("making an empty disk", move |store| {
+            let disk = file::unnamed(&store.data_dir.join("prepared"), 0o600)?;
+            file::copy_sparse(&prepared, &disk)?;
             Ok(disk)
         })
         .await
@@ -168,21 +195,21 @@ impl Disks for DiskStore {
 
     async fn delete_layer(&self, vch: VchId, diff_id: &Digest) -> Result<(), MachineError> {
         let path = self.layer_path(vch, diff_id);
-        self.blocking("removing a layer disk", move |_| file::remove(&path)).await
+        let removed = self.blocking("removing a layer disk", move |_| file::remove(&path)).await;
+        self.layer_removed.notify_one();
+        removed
     }
 
     async fn create_disk(&self, vch: VchId, id: &ContainerId, bytes: u64) -> Result<(), MachineError> {
         if self.has_disk(vch, id).await? {
             return Ok(());
         }
-        let template = self.prepared.of_size(bytes).await?;
+        // Told now, and not at the first start, if there can be none.
+        self.prepared.of_size(bytes).await?;
         let path = self.disk_path(vch, id);
         self.blocking("making the container's disk", move |_| {
-            let folder = file::parent(&path)?;
-            file::make_folder(folder)?;
-            let disk = file::unnamed(folder, 0o600)?;
-            file::copy_sparse(&File::open(template)?, &disk)?;
-            file::name(&disk, &path)
+            file::make_folder(file::parent(&path)?)?;
+            untouched::make(&path, bytes)
         })
         .await
     }

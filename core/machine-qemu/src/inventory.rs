@@ -4,7 +4,7 @@
 use crate::networks::QemuNetworks;
 use crate::record::MachineFolder;
 use crate::shared::Shared;
-use crate::spares;
+use crate::{spares, templates};
 use async_trait::async_trait;
 use bulkhead_machine::MachineError;
 use bulkhead_machine::inventory::{Found, Inventory, Kind};
@@ -31,10 +31,10 @@ impl Inventory for QemuInventory {
 }
 
 impl QemuInventory {
-    /// Processes of machines, and of spares, which are nobody's.
+    /// Processes of machines, and of spares and what becomes a template, which are nobody's.
     fn known(&self) -> io::Result<HashMap<u32, Option<ContainerId>>> {
-        let mut known: HashMap<_, _> =
-            spares::pids(&self.shared)?.into_iter().map(|pid| (pid, None)).collect();
+        let nobodys = [spares::pids(&self.shared)?, templates::pids(&self.shared)?].concat();
+        let mut known: HashMap<_, _> = nobodys.into_iter().map(|pid| (pid, None)).collect();
         for (id, folder) in MachineFolder::all(&self.shared.machines_folder())? {
             if let Some(record) = folder.record()? {
                 known.insert(record.process.pid, Some(id));
@@ -90,7 +90,7 @@ fn processes(data: &Path, known: &HashMap<u32, Option<ContainerId>>) -> io::Resu
         let Some(named) = named(&line) else { continue };
         let id = match name.to_str().and_then(|pid| known.get(&pid.parse().ok()?)) {
             Some(Some(id)) => id,
-            // A spare.
+            // It is nobody's.
             Some(None) => continue,
             None => &named,
         };

@@ -14,6 +14,7 @@ use crate::templates::{Class, Template};
 use bulkhead_guest_protocol::network::PARKED_MAC;
 use bulkhead_machine::{MachineError, MachineSpec};
 use bulkhead_model::network::MacAddress;
+use bulkhead_model::{Digest, VchId};
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -164,15 +165,24 @@ fn open(
 
 /// Everything that the machine has of disks.
 pub(crate) fn drives(shared: &Shared, spec: &MachineSpec) -> Result<Vec<(Drive, File)>, MachineError> {
-    let mut drives = Vec::new();
-    for (lun, diff_id) in spec.layers.iter().enumerate() {
-        drives.push((Drive::layer(lun), shared.disks.open_layer_file(spec.vch, diff_id)?));
-    }
-    drives.push((Drive::own(), shared.disks.open_disk(spec.vch, &spec.id)?));
+    let own = shared.disks.open_disk(spec.vch, &spec.id)?;
+    let mut drives = root_drives(shared, spec.vch, &spec.layers, own)?;
     for (lun, disk) in spec.volumes.iter().enumerate() {
         drives.push((Drive::volume(lun, disk.read_only), shared.disks.open_volume(spec.vch, disk)?));
     }
     Ok(drives)
+}
+
+/// What a container's root is made of: an image's layers, and a writable disk.
+pub(crate) fn root_drives(
+    shared: &Shared,
+    vch: VchId,
+    layers: &[Digest],
+    own: File,
+) -> Result<Vec<(Drive, File)>, MachineError> {
+    let layer = |(lun, diff_id)| Ok((Drive::layer(lun), shared.disks.open_layer_file(vch, diff_id)?));
+    let layers = layers.iter().enumerate().map(layer);
+    layers.chain([Ok((Drive::own(), own))]).collect()
 }
 
 /// The folder's own path may be longer than a socket address can hold; one through its descriptor is not.

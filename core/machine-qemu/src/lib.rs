@@ -17,6 +17,7 @@
 //! - QEMU opens no file of the host by name; whatever its guest makes of it, it holds only its own disks.
 //! - No text of a user reaches QEMU's command line.
 
+mod calm;
 mod cgroups;
 mod channel;
 mod cost;
@@ -24,6 +25,7 @@ mod disks;
 mod drives;
 mod guest_image;
 mod hotplug;
+mod idle;
 mod inventory;
 mod journals;
 mod kvm;
@@ -89,6 +91,8 @@ pub struct QemuConfig {
     pub uplinks: Subnet,
     /// So many machines at most are cloned ahead of need.
     pub spares: usize,
+    /// So many images at most have a template of their own.
+    pub image_templates: usize,
 }
 
 impl QemuConfig {
@@ -102,6 +106,7 @@ impl QemuConfig {
             uid_count: 10_000,
             uplinks: Subnet::FOR_BENCHMARKS,
             spares: 0,
+            image_templates: 0,
         }
     }
 }
@@ -181,8 +186,9 @@ impl QemuBackEnd {
             uids: Uids::new(config.uid_base, config.uid_count),
         });
         let capabilities = capabilities(&shared, version).map_err(failed("looking at this host"))?;
-        let machines = QemuMachines::open(shared.clone(), capabilities, config.spares)
-            .map_err(failed("finding machines"))?;
+        let ahead = machines::Ahead { spares: config.spares, image_templates: config.image_templates };
+        let machines =
+            QemuMachines::open(shared.clone(), capabilities, &ahead).map_err(failed("finding machines"))?;
         let inventory = QemuInventory { shared: shared.clone(), networks: networks.clone() };
         let journals = QemuJournals::open(shared, machines.clone()).map_err(failed("watching journals"))?;
         machines.look_after(&networks);

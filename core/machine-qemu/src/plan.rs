@@ -61,6 +61,8 @@ pub enum Origin {
     Boot,
     /// It goes on from a captured state, in a private view of the captured memory.
     Capture,
+    /// It goes on from a captured state, in a copy of the captured memory: it is to be captured in its turn.
+    Copy,
 }
 
 /// Everything that the command line depends on.
@@ -74,9 +76,8 @@ pub struct LaunchPlan {
     pub origin: Origin,
     /// The file that is the guest's memory.
     pub memory: RawFd,
-    /// What [`Origin::Capture`] goes on from; loaded by command.
+    /// The state that it goes on from; loaded by command.
     pub state: Option<RawFd>,
-    /// Its disks; a machine that is going to be captured has none.
     pub drives: Vec<(Drive, RawFd)>,
     /// Opened for appending.
     pub journal: RawFd,
@@ -103,7 +104,7 @@ pub fn command_line(plan: &LaunchPlan) -> Vec<OsString> {
     machine(plan, &mut line);
     match plan.origin {
         Origin::Boot => boot(&mut line),
-        Origin::Capture => line.option("-incoming", "defer"),
+        Origin::Capture | Origin::Copy => line.option("-incoming", "defer"),
     }
     ports(plan, &mut line);
     disks(plan, &mut line);
@@ -166,7 +167,7 @@ fn machine(plan: &LaunchPlan, line: &mut Line) {
     line.option("-m", format!("{}M,slots={MEMORY_SLOTS},maxmem={most_mib}M", plan.memory_mib));
     // Memory is a file in any case: what a machine was captured with is what its clones must have.
     let share = match plan.origin {
-        Origin::Boot => "on",
+        Origin::Boot | Origin::Copy => "on",
         Origin::Capture => "off",
     };
     line.option(

@@ -7,6 +7,7 @@
 //! ```
 
 use crate::cgroups::Share;
+use crate::drives::Drive;
 use crate::launch::{LOG_BYTES, PARKED, confined, listen};
 use crate::networks::tap::Parked;
 use crate::plan::{LaunchPlan, Origin};
@@ -41,6 +42,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) memory: &'a File,
     /// Of what it is cloned from.
     pub(crate) state: Option<&'a File>,
+    pub(crate) drives: &'a [(Drive, File)],
     /// The journal's name in the folder; without one, what it would write belongs to nobody.
     pub(crate) journal: Option<&'a str>,
 }
@@ -141,7 +143,7 @@ fn start(
         origin: wanted.origin,
         memory: wanted.memory.as_raw_fd(),
         state: wanted.state.map(|state| state.as_raw_fd()),
-        drives: Vec::new(),
+        drives: wanted.drives.iter().map(|(drive, file)| (drive.clone(), file.as_raw_fd())).collect(),
         journal: journal.as_raw_fd(),
         agent_socket: agent_socket.as_raw_fd(),
         qmp_socket: qmp_socket.as_raw_fd(),

@@ -1,5 +1,6 @@
 //! What machines are cloned from, as operators see it.
 
+use bulkhead_model::VchId;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateFacts {
     pub name: String,
+    /// It has the disks of an image; `None`: it has none.
+    pub image: Option<ImageFacts>,
     pub vcpus: u32,
     /// Of each clone; a container may take less.
     pub memory_bytes: u64,
@@ -21,6 +24,15 @@ pub struct TemplateFacts {
     pub spares: u32,
 }
 
+/// What a template has of an image's disks. Only first starts of containers of that image, with such a disk, are clones of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    pub vch: VchId,
+    pub layers: u32,
+    /// Size of the writable disk.
+    pub disk_bytes: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum TemplateState {
@@ -28,7 +40,7 @@ pub enum TemplateState {
     Loaded,
     /// Loaded when it is next needed.
     OnDisk,
-    /// Machines of this class boot.
+    /// Machines of this class boot; those of this image are cloned from the template of their class.
     Failed {
         why: String,
     },

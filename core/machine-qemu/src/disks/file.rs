@@ -68,7 +68,7 @@ pub(super) fn names(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Copies what is not a hole. File systems that can share the blocks do so.
-pub(super) fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
+pub(crate) fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
     let size = from.metadata()?.len();
     to.set_len(size)?;
     let size = i64::try_from(size).map_err(io::Error::other)?;

@@ -6,6 +6,7 @@
 mod changes;
 mod start;
 
+use crate::calm::Calm;
 use crate::cgroups::Size;
 use crate::channel::{AgentStream, Hangup};
 use crate::cost;
@@ -15,7 +16,7 @@ use crate::process::Pidfd;
 use crate::record::{MachineFolder, Record};
 use crate::shared::Shared;
 use crate::spares::Spares;
-use crate::templates::{Class, Templates};
+use crate::templates::{Class, Images, Templates};
 use crate::watch::{self, Load, Loading, Watch};
 use async_trait::async_trait;
 use bulkhead_machine::networks::Nic;
@@ -64,7 +65,16 @@ struct Inner {
     /// One act at a time on each machine.
     acts: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
     templates: Arc<Templates>,
+    images: Arc<Images>,
     spares: Arc<Spares>,
+    calm: Arc<Calm>,
+}
+
+/// How much is made ahead of need, at most.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    pub(crate) spares: usize,
+    pub(crate) image_templates: usize,
 }
 
 /// A machine that is watched.
@@ -99,12 +109,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl QemuMachines {
     /// Finds the machines of earlier servers and watches those that run. What never became a machine is removed.
-    /// `spares`: so many machines are kept ready at most.
-    pub(crate) fn open(shared: Arc<Shared>, capabilities: Capabilities, spares: usize) -> io::Result<Self> {
+    pub(crate) fn open(shared: Arc<Shared>, capabilities: Capabilities, ahead: &Ahead) -> io::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let templates = Arc::new(Templates::open(shared.clone(), tasks.clone(), stop.clone())?);
-        let spares = Arc::new(Spares::open(shared.clone(), templates.clone(), spares)?);
+        let calm = Arc::new(Calm::default());
+        let spares = Spares::open(shared.clone(), templates.clone(), calm.clone(), ahead.spares)?;
+        let images = Images::new(shared.clone(), templates.clone(), calm.clone(), ahead.image_templates);
+        let (spares, images) = (Arc::new(spares), Arc::new(images));
         tasks.spawn(spares.clone().tend(stop.clone()));
+        tasks.spawn(images.clone().tend(stop.clone()));
         let machines = Self(Arc::new(Inner {
             shared: shared.clone(),
             capabilities,
@@ -112,7 +125,9 @@ impl QemuMachines {
             tasks,
             stop,
             templates,
+            images,
             spares,
+            calm,
             changes: broadcast::channel(CHANGES_KEPT).0,
             live: Mutex::default(),
             acts: Mutex::default(),
@@ -507,6 +522,7 @@ impl Machines for QemuMachines {
     }
 
     async fn remove_template(&self, name: &str) -> Result<bool, MachineError> {
+        self.0.images.forget(name);
         let removed = self.0.templates.remove(name).await.map_err(MachineError::io("removing a template"));
         self.0.spares.look();
         removed

@@ -1,4 +1,5 @@
-//! How a machine comes to life: as a spare that waits, or a clone where there is a template, else from its kernel on.
+//! How a machine comes to life: as a spare that waits, or a clone of its image's template, or of its class's, else from its
+//! kernel on.
 
 use super::{Inner, KILL_DEADLINE, QemuMachines, lock};
 use crate::cgroups::{Share, Size};
@@ -7,7 +8,7 @@ use crate::launch::{self, Launched};
 use crate::qmp::Talk;
 use crate::record::{Cloned, Record};
 use crate::spares::{self, Spare};
-use crate::templates::{Class, Template};
+use crate::templates::{Class, Kind, Template};
 use crate::watch::Loading;
 use bulkhead_machine::state::{MachineState, StartStep};
 use bulkhead_machine::{MachineError, MachineSpec};
@@ -31,6 +32,14 @@ enum NoLoad {
     Template(String),
 }
 
+/// What a first start has that later ones have not.
+struct FirstStart {
+    /// No run has written a journal: a spare brings one of its own.
+    takes_spare: bool,
+    /// No machine has had the disk: how large it is to be.
+    disk_bytes: Option<u64>,
+}
+
 impl QemuMachines {
     pub(super) async fn prepare_for(
         &self,
@@ -40,63 +49,105 @@ impl QemuMachines {
         match spec.boot {
             Boot::Cold => Ok(true),
             Boot::Clone => {
-                let prepared = self.0.templates.prepare(Class::of(spec), patience).await;
+                let prepared = self.0.templates.prepare(&Class::of(spec).into(), patience).await;
                 prepared.map_err(MachineError::io("looking for a template"))
             }
         }
     }
 
     pub(super) async fn bring_up(&self, spec: &MachineSpec) -> Result<(), MachineError> {
-        let act = self.act(&spec.id).await;
-        if self.take_spare(spec).await? {
+        let mut act = self.act(&spec.id).await;
+        let class = Class::of(spec);
+        let FirstStart { takes_spare, disk_bytes } = self.first_start(spec).await?;
+        let (mut spare, mut of_image) = (None, None);
+        if spec.boot == Boot::Clone {
+            self.0.calm.started();
+            self.0.spares.asked(class);
+            of_image = disk_bytes.and_then(|disk_bytes| self.0.images.ask(&Kind::of(spec, disk_bytes)));
+            spare = takes_spare.then(|| self.0.spares.take(class)).flatten();
+        }
+        if let Some(bytes) = disk_bytes {
+            (of_image, act) = self.bring_disk(spec, bytes, of_image.filter(|_| spare.is_none()), act).await?;
+        }
+        if let Some(spare) = spare
+            && self.take_spare(spec, spare).await
+        {
             return Ok(());
         }
-        let template = match spec.boot {
-            Boot::Clone => self.0.templates.at_hand(Class::of(spec)),
-            Boot::Cold => None,
-        };
-        let (launched, act) = self.launch(spec, template.clone(), act).await?;
-        let Some(template) = template.filter(|_| launched) else { return Ok(()) };
-        let why = match self.await_load(&spec.id).await {
-            Ok(()) => {
-                for nic in spec.nics.iter().skip(1) {
-                    self.plug_in(&spec.id, nic).await?;
-                }
+        let of_class = (spec.boot == Boot::Clone).then(|| self.0.templates.at_hand(&class.into())).flatten();
+        for template in of_image.into_iter().chain(of_class) {
+            let (launched, kept) = self.launch(spec, Some(template.clone()), act).await?;
+            act = kept;
+            if !launched {
                 return Ok(());
             }
-            // As any machine that ends at once.
-            Err(NoLoad::Ended) => return Ok(()),
-            Err(NoLoad::Template(why)) => why,
-        };
-        // It never ran: nothing of it is worth anything.
-        self.0.end(&spec.id, "it was not loaded");
-        self.over(&spec.id, KILL_DEADLINE).await;
-        let id = spec.id.clone();
-        self.blocking("deleting the machine", move |inner| inner.delete(&id)).await?;
-        self.0.templates.distrust(&template, &why).await;
+            let why = match self.await_load(&spec.id).await {
+                Ok(()) => {
+                    for nic in spec.nics.iter().skip(1) {
+                        self.plug_in(&spec.id, nic).await?;
+                    }
+                    return Ok(());
+                }
+                // As any machine that ends at once.
+                Err(NoLoad::Ended) => return Ok(()),
+                Err(NoLoad::Template(why)) => why,
+            };
+            // It never ran: nothing of it is worth anything.
+            self.0.end(&spec.id, "it was not loaded");
+            self.over(&spec.id, KILL_DEADLINE).await;
+            let id = spec.id.clone();
+            self.blocking("deleting the machine", move |inner| inner.delete(&id)).await?;
+            self.0.templates.distrust(&template, &why).await;
+        }
         self.launch(spec, None, act).await.map(drop)
     }
 
-    /// Whether a spare became this machine. Only for a container's first run: a spare brings a journal of its own.
-    async fn take_spare(&self, spec: &MachineSpec) -> Result<bool, MachineError> {
-        if spec.boot != Boot::Clone {
-            return Ok(false);
-        }
-        let wanted = spec.clone();
-        let is_first = self.blocking("looking at the machine", move |inner| {
-            let is_absent = matches!(inner.state(&wanted.id)?.0, MachineState::Absent);
-            Ok(is_absent && inner.shared.has_no_journal(&wanted.id))
-        });
-        let is_first = is_first.await?;
-        let class = Class::of(spec);
-        self.0.spares.asked(class);
-        let Some(spare) = is_first.then(|| self.0.spares.take(class)).flatten() else { return Ok(false) };
+    async fn first_start(&self, spec: &MachineSpec) -> Result<FirstStart, MachineError> {
+        let (vch, id) = (spec.vch, spec.id.clone());
+        self.blocking("looking at the machine", move |inner| {
+            let is_absent = matches!(inner.state(&id)?.0, MachineState::Absent);
+            let takes_spare = is_absent && inner.shared.has_no_journal(&id);
+            let disk_bytes = inner.shared.disks.untouched(vch, &id);
+            let disk_bytes = disk_bytes.map_err(MachineError::io("looking at the container's disk"))?;
+            Ok(FirstStart { takes_spare, disk_bytes })
+        })
+        .await
+    }
+
+    /// Makes the container's disk: the one that the template was captured with, as the memory of its clones knows what is
+    /// on it; else an empty one. Returns the template, if it can be cloned.
+    async fn bring_disk(
+        &self,
+        spec: &MachineSpec,
+        bytes: u64,
+        mut template: Option<Arc<Template>>,
+        act: OwnedMutexGuard<()>,
+    ) -> Result<(Option<Arc<Template>>, OwnedMutexGuard<()>), MachineError> {
+        let doing = "making the container's disk";
+        let of_template = template.as_ref().map(|template| template.capture.disk()).transpose();
+        let from = match of_template.unwrap_or_default() {
+            Some(disk) => disk,
+            None => {
+                template = None;
+                self.0.shared.disks.prepared(bytes).await?
+            }
+        };
+        let (vch, id) = (spec.vch, spec.id.clone());
+        self.blocking(doing, move |inner| {
+            inner.shared.disks.fill(vch, &id, &from).map_err(MachineError::io(doing))?;
+            Ok((template, act))
+        })
+        .await
+    }
+
+    /// Whether the spare became this machine.
+    async fn take_spare(&self, spec: &MachineSpec, spare: Spare) -> bool {
         match self.assume(spec, spare).await {
-            Ok(()) => Ok(true),
+            Ok(()) => true,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(container.id = %spec.id, error, "a spare machine could not be used");
-                Ok(false)
+                false
             }
         }
     }

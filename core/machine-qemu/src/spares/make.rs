@@ -62,16 +62,14 @@ fn launch(shared: &Shared, class: Class, template: Arc<Template>) -> io::Result<
     let folder = MachineFolder::of(&shared.spares_folder(), &id);
     let (memory, state) = (template.capture.memory()?, template.capture.state()?);
     let (origin, journal) = (Origin::Capture, Some(JOURNAL));
-    let wanted = Wanted { class, origin, memory: &memory, state: Some(&state), journal };
+    let wanted = Wanted { class, origin, memory: &memory, state: Some(&state), drives: &[], journal };
     let machine = Unclaimed::launch(shared, id, folder, &wanted)?;
     Ok((Spare { class, template, machine, memory: memory.as_raw_fd() }, state.as_raw_fd()))
 }
 
 async fn rehearse(spare: &Spare, state: i32, disk: &File) -> io::Result<()> {
     let mut talk = Talk::begin(&spare.machine.folder).await?;
-    talk.call("migrate-set-capabilities", templates::capabilities()).await?;
-    talk.call("migrate-incoming", json!({ "uri": format!("fd:{state}") })).await?;
-    talk.event("RESUME").await?;
+    templates::load(&mut talk, state).await?;
     let image = empty::erofs();
     let layer = memfd::create(c"rehearsal", u64::try_from(image.len()).unwrap_or_default())?;
     layer.write_all_at(&image, 0)?;

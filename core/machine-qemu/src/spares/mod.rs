@@ -7,17 +7,16 @@
 //!     journal
 //! ```
 //!
-//! They are made when nobody has started anything for a while, or when the host's CPUs have nothing to do all the same
-//! ([`idle`]), and given up when nobody has for long.
+//! They are made when it is calm ([`crate::calm`]), and given up when nobody has started anything for long.
 //!
 //! **Invariants:** nothing foreign ever ran in one; each is used once; a start never waits for one.
 
 mod empty;
-mod idle;
 mod make;
 
 pub(crate) use make::plug;
 
+use crate::calm::{self, Calm};
 use crate::record::{MachineFolder, Record};
 use crate::shared::Shared;
 use crate::templates::{Class, Template, Templates};
@@ -33,18 +32,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Nobody has started anything for so long: the host's CPUs are free for spares.
-const CALM: Duration = Duration::from_secs(2);
-/// How long CPUs are watched, and how many have to be idle for a spare to be made sooner: one for the spare, one for
-/// whatever else begins.
-const LOOK: Duration = Duration::from_millis(250);
-const IDLE_CPUS_MIN: f64 = 2.0;
-/// Nobody has for so long: spares are not worth their memory.
+/// Nobody has started anything for so long: spares are not worth their memory.
 const IDLE: Duration = Duration::from_secs(900);
 /// After a failure none is made for so long.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
-/// The host keeps so much memory that nobody uses.
-const HOST_RESERVE_BYTES: u64 = 1 << 30;
 /// Starts that say which size of machine is asked for most.
 const STARTS_KEPT: usize = 8;
 
@@ -82,6 +73,7 @@ const JOURNAL: &str = "journal";
 pub(crate) struct Spares {
     shared: Arc<Shared>,
     templates: Arc<Templates>,
+    calm: Arc<Calm>,
     most: usize,
     state: Mutex<State>,
     wake: Notify,
@@ -92,16 +84,20 @@ struct State {
     ready: Vec<Spare>,
     /// Of the last starts.
     asked: VecDeque<Class>,
-    last_start: Option<Instant>,
     not_before: Option<Instant>,
 }
 
 impl Spares {
     /// Ends what an earlier server had. There are `most` at a time.
-    pub(crate) fn open(shared: Arc<Shared>, templates: Arc<Templates>, most: usize) -> io::Result<Self> {
+    pub(crate) fn open(
+        shared: Arc<Shared>,
+        templates: Arc<Templates>,
+        calm: Arc<Calm>,
+        most: usize,
+    ) -> io::Result<Self> {
         clear(&shared)?;
-        let state = State { ready: Vec::new(), asked: VecDeque::new(), last_start: None, not_before: None };
-        Ok(Self { shared, templates, most, state: Mutex::new(state), wake: Notify::new() })
+        let state = State { ready: Vec::new(), asked: VecDeque::new(), not_before: None };
+        Ok(Self { shared, templates, calm, most, state: Mutex::new(state), wake: Notify::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -118,11 +114,11 @@ impl Spares {
     /// A machine of the class is being started.
     pub(crate) fn asked(&self, class: Class) {
         let mut state = self.state();
-        state.last_start = Some(Instant::now());
         state.asked.push_back(class);
         if state.asked.len() > STARTS_KEPT {
             state.asked.pop_front();
         }
+        drop(state);
         self.wake.notify_one();
     }
 
@@ -136,7 +132,7 @@ impl Spares {
         let mut over = Vec::new();
         let found = {
             let mut state = self.state();
-            let current = self.templates.at_hand(class);
+            let current = self.templates.at_hand(&class.into());
             let is_current =
                 |spare: &Spare| current.as_ref().is_some_and(|one| Arc::ptr_eq(one, &spare.template));
             let mut found = None;
@@ -168,7 +164,7 @@ impl Spares {
                     () = self.wake.notified() => {}
                     () = tokio::time::sleep(IDLE) => {}
                 }
-                self.await_calm().await;
+                let mut turn = self.calm.turn().await;
                 self.give_up_unwanted().await;
                 while let Some((class, template)) = self.wanted() {
                     match make::make(&self.shared, class, &template).await {
@@ -178,7 +174,9 @@ impl Spares {
                             self.state().not_before = Some(Instant::now() + RETRY_AFTER);
                         }
                     }
-                    self.await_calm().await;
+                    // Others have theirs.
+                    drop(turn);
+                    turn = self.calm.turn().await;
                 }
             }
         };
@@ -194,28 +192,12 @@ impl Spares {
         }
     }
 
-    async fn await_calm(&self) {
-        loop {
-            let since = self.state().last_start.map_or(CALM, |at| at.elapsed());
-            match CALM.checked_sub(since) {
-                Some(rest) if !rest.is_zero() => {
-                    let before = idle::Ticks::now();
-                    tokio::time::sleep(rest.min(LOOK)).await;
-                    if idle::cpus(before, idle::Ticks::now()) >= IDLE_CPUS_MIN {
-                        return;
-                    }
-                }
-                _ => return,
-            }
-        }
-    }
-
     /// What is not of the size that is asked for most, or of a template that is no more, or all when nobody asks.
     async fn give_up_unwanted(self: &Arc<Self>) {
         let unwanted: Vec<Spare> = {
             let mut state = self.state();
-            let hot = state.hot();
-            let current = hot.and_then(|class| self.templates.at_hand(class));
+            let hot = state.hot(self.calm.last_start());
+            let current = hot.and_then(|class| self.templates.at_hand(&class.into()));
             let is_wanted = |spare: &Spare| {
                 Some(spare.class) == hot
                     && current.as_ref().is_some_and(|one| Arc::ptr_eq(one, &spare.template))
@@ -240,32 +222,23 @@ impl Spares {
     fn wanted(&self) -> Option<(Class, Arc<Template>)> {
         let class = {
             let state = self.state();
-            let class = state.hot()?;
+            let class = state.hot(self.calm.last_start())?;
             let is_full = state.ready.len() >= self.most;
             let must_wait = state.not_before.is_some_and(|at| Instant::now() < at);
             (!is_full && !must_wait).then_some(class)?
         };
-        let template = self.templates.at_hand(class)?;
-        (available_bytes() > HOST_RESERVE_BYTES + (class.memory_mib << 20)).then_some((class, template))
+        let template = self.templates.at_hand(&class.into())?;
+        calm::has_room(class.memory_mib << 20).then_some((class, template))
     }
 }
 
 impl State {
     /// The class that is asked for most; none, when nobody asks any more.
-    fn hot(&self) -> Option<Class> {
-        let is_idle = self.last_start.is_none_or(|at| at.elapsed() >= IDLE);
+    fn hot(&self, last_start: Option<Instant>) -> Option<Class> {
+        let is_idle = last_start.is_none_or(|at| at.elapsed() >= IDLE);
         let count = |class: &Class| self.asked.iter().filter(|one| *one == class).count();
         self.asked.iter().max_by_key(|class| count(class)).copied().filter(|_| !is_idle)
     }
-}
-
-/// Memory of the host that is free or can be had at once, in bytes (proc(5)).
-fn available_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse().ok());
-    kib.map_or(0, |kib: u64| kib << 10)
 }
 
 /// Ends one, and removes what it had.
@@ -302,9 +275,8 @@ mod tests {
     fn spares_are_of_the_size_that_is_asked_for_most() {
         let class = |memory_mib| Class { vcpus: 1, memory_mib };
         let asked = [256, 1024, 256, 512].map(class).into();
-        let state = |last_start| State { ready: Vec::new(), asked, last_start, not_before: None };
-        let state = state(Some(Instant::now()));
-        assert_eq!(state.hot(), Some(class(256)));
-        assert_eq!(State { last_start: None, ..state }.hot(), None);
+        let state = State { ready: Vec::new(), asked, not_before: None };
+        assert_eq!(state.hot(Some(Instant::now())), Some(class(256)));
+        assert_eq!(state.hot(None), None);
     }
 }

@@ -1,14 +1,18 @@
-//! A machine at one moment, kept: what its memory held, and the state of its processors and devices.
+//! A machine at one moment, kept: what its memory held, the state of its processors and devices, and its writable disk,
+//! if it had one.
 //!
 //! ```text
 //!   FOLDER/memory         sparse
 //!   FOLDER/state          as QEMU writes it
-//!   FOLDER/capture.json   what it is of, and the digests of both; written last
+//!   FOLDER/disk           sparse; who goes on from the capture gets a copy
+//!   FOLDER/capture.json   what it is of, and the digests of all; written last
 //! ```
 //!
-//! Loaded, both are files in memory that nobody can change any more, not even a hypervisor in the hands of its guest: a
-//! clone that gave pages back would otherwise take them from all others.
+//! Loaded, memory and state are files in memory that nobody can change any more, not even a hypervisor in the hands of its
+//! guest: a clone that gave pages back would otherwise take them from all others. The disk no hypervisor has any more.
 
+use super::key::Image;
+use crate::disks;
 use crate::memfd;
 use crate::record;
 use bulkhead_model::Digest;
@@ -31,7 +35,16 @@ const PIECE_BYTES: usize = 256 * BLOCK_BYTES;
 pub(crate) struct Capture {
     memory: File,
     state: File,
+    disk: Option<File>,
     facts: Facts,
+}
+
+/// What a machine left that is over.
+pub(super) struct Remains {
+    pub(super) memory: File,
+    pub(super) state: File,
+    /// What its disks were, and the writable one.
+    pub(super) disks: Option<(Image, File)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,17 +53,31 @@ pub(crate) struct Facts {
     pub(crate) key: String,
     pub(crate) memory: Digest,
     pub(crate) state: Digest,
+    #[serde(default)]
+    pub(crate) disk: Option<Digest>,
+    /// What it has of disks.
+    #[serde(default)]
+    pub(crate) image: Option<Image>,
     pub(crate) at: DateTime<Utc>,
 }
 
 impl Capture {
-    /// Takes what a machine left that is over. Fails while anybody could still write it.
-    pub(crate) fn seal(key: String, memory: File, state: File) -> io::Result<Self> {
+    /// Fails while anybody could still write the memory.
+    pub(super) fn seal(key: String, remains: Remains) -> io::Result<Self> {
+        let Remains { memory, state, disks } = remains;
         for file in [&memory, &state] {
             memfd::freeze(file)?;
         }
-        let facts = Facts { key, memory: digest(&memory)?, state: digest(&state)?, at: Utc::now() };
-        Ok(Self { memory, state, facts })
+        let (image, disk) = disks.unzip();
+        let facts = Facts {
+            key,
+            memory: digest(&memory)?,
+            state: digest(&state)?,
+            disk: disk.as_ref().map(digest).transpose()?,
+            image,
+            at: Utc::now(),
+        };
+        Ok(Self { memory, state, disk, facts })
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -67,7 +94,19 @@ impl Capture {
         memfd::reopen(&self.state)
     }
 
-    /// Bytes that it takes.
+    /// The memory once more, for a machine that is to be captured in its turn.
+    pub(crate) fn memory_copy(&self) -> io::Result<File> {
+        let to = memfd::create(c"guest-memory", self.memory.metadata()?.len())?;
+        copy(&self.memory, &to)?;
+        Ok(to)
+    }
+
+    /// The writable disk, to be copied.
+    pub(crate) fn disk(&self) -> io::Result<File> {
+        self.disk.as_ref().ok_or(io::ErrorKind::NotFound)?.try_clone()
+    }
+
+    /// Bytes of memory that it takes.
     pub(crate) fn used_bytes(&self) -> u64 {
         [&self.memory, &self.state].iter().filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()
     }
@@ -80,6 +119,12 @@ impl Capture {
         for (name, from) in [("memory", &self.memory), ("state", &self.state)] {
             let to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft.join(name))?;
             copy(from, &to)?;
+            to.sync_all()?;
+        }
+        if let Some(disk) = &self.disk {
+            // Blocks are shared where the file system can do that.
+            let to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft.join("disk"))?;
+            disks::copy_sparse(disk, &to)?;
             to.sync_all()?;
         }
         record::write(&draft, "capture.json", &self.facts)?;
@@ -97,12 +142,18 @@ impl Capture {
             None => read(&folder.join("memory"))?,
         };
         let state = read(&folder.join("state"))?;
-        for (name, file, expected) in [("memory", &memory, &facts.memory), ("state", &state, &facts.state)] {
-            if digest(file)? != *expected {
+        let disk = facts.disk.as_ref().map(|_| File::open(folder.join("disk"))).transpose()?;
+        let parts = [
+            ("memory", Some(&memory), Some(&facts.memory)),
+            ("state", Some(&state), Some(&facts.state)),
+            ("disk", disk.as_ref(), facts.disk.as_ref()),
+        ];
+        for (name, file, expected) in parts {
+            if file.map(digest).transpose()?.as_ref() != expected {
                 return Err(damaged(name));
             }
         }
-        Ok(Some(Self { memory, state, facts }))
+        Ok(Some(Self { memory, state, disk, facts }))
     }
 }
 
@@ -126,11 +177,12 @@ pub(crate) fn discard(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that the durable form takes, and when it was captured.
-pub(crate) fn durable(folder: &Path) -> io::Result<Option<(u64, DateTime<Utc>)>> {
+/// What is durable, and the bytes that it takes.
+pub(crate) fn durable(folder: &Path) -> io::Result<Option<(u64, Facts)>> {
     let Some(facts) = record::read::<Facts>(&folder.join("capture.json"))? else { return Ok(None) };
     let used = |name: &str| fs::metadata(folder.join(name)).map(|found| found.blocks() * 512);
-    Ok(Some((used("memory")? + used("state")?, facts.at)))
+    let of_disk = if facts.disk.is_some() { used("disk")? } else { 0 };
+    Ok(Some((used("memory")? + used("state")? + of_disk, facts)))
 }
 
 /// Where it is written before it has its name.
@@ -198,6 +250,7 @@ fn each_piece(file: &File, mut take: impl FnMut(u64, &[u8]) -> io::Result<()>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bulkhead_model::VchId;
 
     fn memory(bytes: u64, content: &[(u64, &[u8])]) -> File {
         let file = memfd::create(c"test", bytes).unwrap();
@@ -210,7 +263,7 @@ mod tests {
     fn capture() -> Capture {
         let memory = memory(8 << 20, &[(0, b"first"), (5 << 20, &[7; 9000])]);
         let state = self::memory(5, &[(0, b"state")]);
-        Capture::seal("key".into(), memory, state).unwrap()
+        Capture::seal("key".into(), Remains { memory, state, disks: None }).unwrap()
     }
 
     #[test]
@@ -256,6 +309,29 @@ mod tests {
         );
         memfd::freeze(&other).unwrap();
         assert!(Capture::load(&folder, "key", Some(other)).is_err(), "it is another's");
+    }
+
+    #[test]
+    fn a_disk_is_kept_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("t");
+        let disk = tempfile::tempfile().unwrap();
+        disk.set_len(64 << 20).unwrap();
+        disk.write_all_at(b"disk", 3 << 20).unwrap();
+        let image = Image { vch: VchId(uuid::Uuid::nil()), layers: Vec::new(), disk_bytes: 64 << 20 };
+        let (memory, state) = (memory(1 << 20, &[]), self::memory(5, &[(0, b"state")]));
+        let remains = Remains { memory, state, disks: Some((image.clone(), disk)) };
+        let made = Capture::seal("key".into(), remains).unwrap();
+        made.save(&folder).unwrap();
+        let loaded = Capture::load(&folder, "key", None).unwrap().unwrap();
+        assert_eq!((loaded.facts(), &loaded.facts().image), (made.facts(), &Some(image)));
+        assert_eq!(digest(&loaded.disk().unwrap()).unwrap(), digest(&made.disk().unwrap()).unwrap());
+        assert!(durable(&folder).unwrap().unwrap().0 < 1 << 20, "holes stay holes");
+        let file = OpenOptions::new().write(true).open(folder.join("disk")).unwrap();
+        file.write_all_at(b"!", 7 << 20).unwrap();
+        assert!(Capture::load(&folder, "key", None).is_err());
+        fs::remove_file(folder.join("disk")).unwrap();
+        assert!(Capture::load(&folder, "key", None).is_err());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use crate::plan::{self, Accelerator, LaunchPlan, Origin};
 use crate::shared::Shared;
 use bulkhead_machine::MachineSpec;
-use bulkhead_model::ContainerId;
+use bulkhead_model::{ContainerId, Digest, VchId};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io;
@@ -46,6 +47,36 @@ impl Class {
     }
 }
 
+/// What a template is for: machines of a class, or only those of them that have an image's disks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Kind {
+    pub(crate) class: Class,
+    pub(crate) image: Option<Image>,
+}
+
+impl Kind {
+    /// What the first start of a container is looked for, by its machine and the size of its disk.
+    pub(crate) fn of(spec: &MachineSpec, disk_bytes: u64) -> Self {
+        let image = Image { vch: spec.vch, layers: spec.layers.clone(), disk_bytes };
+        Self { class: Class::of(spec), image: Some(image) }
+    }
+}
+
+impl From<Class> for Kind {
+    fn from(class: Class) -> Self {
+        Self { class, image: None }
+    }
+}
+
+/// An image's layers, bottom first, under a writable disk that is new. Layers are a VCH's own, and so is this.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Image {
+    pub(crate) vch: VchId,
+    pub(crate) layers: Vec<Digest>,
+    /// Size of the writable disk.
+    pub(crate) disk_bytes: u64,
+}
+
 /// Everything about this host and installation that a template depends on, as a short name.
 pub(crate) fn of_host(shared: &Shared) -> io::Result<String> {
     let mut hash = Sha256::new();
@@ -68,19 +99,51 @@ pub(crate) fn of_host(shared: &Shared) -> io::Result<String> {
             }
         }
     }
-    Ok(hex::encode(hash.finalize()).get(..NAME_DIGITS).unwrap_or_default().to_owned())
+    Ok(short(hash))
 }
 
-/// Name of a template.
-pub(crate) fn name(host: &str, class: Class) -> String {
-    format!("{host}-{}x{}", class.vcpus, class.memory_mib)
+/// Name of a template. An image's is gone with a layer of it, and is another one once that layer was written anew.
+pub(crate) fn name(shared: &Shared, kind: &Kind) -> io::Result<String> {
+    let Class { vcpus, memory_mib } = kind.class;
+    let of_class = format!("{}-{vcpus}x{memory_mib}", of_host(shared)?);
+    match &kind.image {
+        None => Ok(of_class),
+        Some(image) => Ok(format!("{of_class}-{}", of_image(shared, image)?)),
+    }
 }
 
-/// Back from a name that [`name`] made.
-pub(crate) fn parse(name: &str) -> Option<(&str, Class)> {
-    let (host, class) = name.split_once('-')?;
+fn of_image(shared: &Shared, image: &Image) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(image.disk_bytes.to_le_bytes());
+    for layer in &image.layers {
+        // The path has the VCH and the digest in it.
+        hash.update(identity(&shared.disks.layer_path(image.vch, layer))?);
+    }
+    // Of an image without layers there is nothing but its VCH.
+    hash.update(image.vch.to_string());
+    Ok(short(hash))
+}
+
+fn short(hash: Sha256) -> String {
+    hex::encode(hash.finalize()).get(..NAME_DIGITS).unwrap_or_default().to_owned()
+}
+
+/// A name that [`name`] made, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Named<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) class: Class,
+    pub(crate) of_image: bool,
+}
+
+pub(crate) fn parse(name: &str) -> Option<Named<'_>> {
+    let mut parts = name.split('-');
+    let (host, class, image) = (parts.next()?, parts.next()?, parts.next());
     let (vcpus, memory_mib) = class.split_once('x')?;
-    Some((host, Class { vcpus: vcpus.parse().ok()?, memory_mib: memory_mib.parse().ok()? }))
+    let class = Class { vcpus: vcpus.parse().ok()?, memory_mib: memory_mib.parse().ok()? };
+    let is_hex = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_name = parts.next().is_none() && [Some(host), image].into_iter().flatten().all(is_hex);
+    is_name.then_some(Named { host, class, of_image: image.is_some() })
 }
 
 fn identity(path: &Path) -> io::Result<String> {
@@ -126,8 +189,11 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         let class = Class { vcpus: 2, memory_mib: 512 };
-        assert_eq!(parse(&name("0123abcd", class)), Some(("0123abcd", class)));
-        assert_eq!(parse("0123abcd"), None);
-        assert_eq!(parse(".draft"), None);
+        let named = |of_image| Some(Named { host: "0123abcd", class, of_image });
+        assert_eq!(parse("0123abcd-2x512"), named(false));
+        assert_eq!(parse("0123abcd-2x512-4567ef"), named(true));
+        for other in ["0123abcd", ".draft", "0123abcd-2x512-", "0123abcd-2x512-../..", "0-1x1-2-3", "/-1x1"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
     }
 }

@@ -1,29 +1,34 @@
 //! Templates: machines that have booted and wait, kept to be cloned. One for each class of machine, made when it is first
-//! needed, found again by the next server.
+//! needed, found again by the next server; and some for images ([`images`]), in which an image's disks are in place.
 //!
 //! ```text
-//!   DATA/templates/<host>-<vcpus>x<MiB>/   durable; <host> stands for all that must be equal
-//!   DATA/templates/.making-<…>/            while one boots
+//!   DATA/templates/<host>-<vcpus>x<MiB>/           durable; <host> stands for all that must be equal
+//!   DATA/templates/<host>-<vcpus>x<MiB>-<image>/   <image> stands for the disks
+//!   DATA/templates/.making-<…>/                    while one boots
 //! ```
 //!
-//! **Invariant:** a machine never needs one to start. Whatever goes wrong here costs time: it boots instead.
+//! **Invariants:** a machine never needs one to start: whatever goes wrong here costs time, as one that is worse, or none,
+//! takes its place. No code of an image ever ran in one.
 
 mod build;
 mod capture;
+mod images;
 mod key;
+mod list;
 
-pub(crate) use build::capabilities;
-pub(crate) use key::Class;
+pub(crate) use build::{capabilities, load};
+pub(crate) use images::Images;
+pub(crate) use key::{Class, Kind};
 
-use crate::record::{Cloned, MachineFolder};
+use crate::record::MachineFolder;
 use crate::shared::Shared;
 use crate::unclaimed;
-use bulkhead_machine::templates::{TemplateFacts, TemplateState};
 use capture::Capture;
+use key::Named;
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -31,7 +36,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What is in memory is at most so many; those that were not used for longest go.
+/// Of classes, at most so many are in memory; those that were not used for longest go.
 const LOADED_MAX: usize = 8;
 /// After a failure, machines boot for so long before another try.
 const RETRY_AFTER: Duration = Duration::from_secs(600);
@@ -40,6 +45,7 @@ const MAKING: &str = ".making-";
 #[derive(Debug)]
 pub(crate) struct Template {
     pub(crate) name: String,
+    pub(crate) kind: Kind,
     pub(crate) capture: Capture,
 }
 
@@ -52,6 +58,7 @@ enum Slot {
 
 #[derive(Debug)]
 struct Known {
+    kind: Kind,
     slot: watch::Sender<Slot>,
     used: Instant,
 }
@@ -62,12 +69,14 @@ pub(crate) struct Templates {
     known: Mutex<HashMap<String, Known>>,
     /// One boots at a time.
     making: tokio::sync::Mutex<()>,
+    /// Of durable forms, one is changed at a time.
+    saving: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Templates {
-    /// Clears away what an earlier server was making, and what is of another host or installation.
+    /// Clears away what an earlier server was making, and what nothing can be cloned from any more.
     pub(crate) fn open(shared: Arc<Shared>, tasks: TaskTracker, stop: CancellationToken) -> io::Result<Self> {
         let host = key::of_host(&shared)?;
         for entry in fs::read_dir(shared.templates_folder())? {
@@ -75,11 +84,12 @@ impl Templates {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(MAKING) {
                 unclaimed::clear(&shared, &MachineFolder::at(entry.path()))?;
-            } else if key::parse(&name).is_none_or(|(of, _)| of != host) {
+            } else if !is_current(&shared, &host, &name) {
                 capture::discard(&entry.path())?;
             }
         }
-        Ok(Self { shared, known: Mutex::default(), making: tokio::sync::Mutex::default(), tasks, stop })
+        let (making, saving) = Default::default();
+        Ok(Self { shared, known: Mutex::default(), making, saving, tasks, stop })
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
@@ -90,11 +100,11 @@ impl Templates {
         self.shared.templates_folder().join(name)
     }
 
-    /// The template of the class, if it is at hand.
-    pub(crate) fn at_hand(&self, class: Class) -> Option<Arc<Template>> {
-        let name = key::name(&key::of_host(&self.shared).ok()?, class);
+    /// The template, if it is at hand.
+    pub(crate) fn at_hand(&self, kind: &Kind) -> Option<Arc<Template>> {
+        let name = key::name(&self.shared, kind).ok()?;
         let mut known = self.known();
-        let known = known.get_mut(&name)?;
+        let known = known.get_mut(&name).filter(|known| known.kind == *kind)?;
         known.used = Instant::now();
         match &*known.slot.borrow() {
             Slot::Ready(template) => Some(template.clone()),
@@ -103,17 +113,18 @@ impl Templates {
     }
 
     /// Sees to it that there is one. Comes back after `patience`: `false` if it is still being made.
-    pub(crate) async fn prepare(self: &Arc<Self>, class: Class, patience: Duration) -> io::Result<bool> {
-        let mut slot = self.ensure(class)?;
+    pub(crate) async fn prepare(self: &Arc<Self>, kind: &Kind, patience: Duration) -> io::Result<bool> {
+        let mut slot = self.ensure(kind)?;
         let made = tokio::time::timeout(patience, slot.wait_for(|slot| !matches!(slot, Slot::Making))).await;
         // A slot that is gone was thrown away.
         Ok(made.is_ok())
     }
 
-    /// As [`Templates::prepare`], until it is there or why it is not.
+    /// Waits for the template of a class, until it is there or why it is not.
     pub(crate) async fn make(self: &Arc<Self>, class: Class) -> io::Result<Result<String, String>> {
-        self.forget_failure(class)?;
-        let mut slot = self.ensure(class)?;
+        let kind = Kind::from(class);
+        self.forget_failure(&kind)?;
+        let mut slot = self.ensure(&kind)?;
         match slot.wait_for(|slot| !matches!(slot, Slot::Making)).await.as_deref() {
             Ok(Slot::Ready(template)) => Ok(Ok(template.name.clone())),
             Ok(Slot::Failed { why, .. }) => Ok(Err(why.clone())),
@@ -121,29 +132,28 @@ impl Templates {
         }
     }
 
-    fn forget_failure(&self, class: Class) -> io::Result<()> {
-        let name = key::name(&key::of_host(&self.shared)?, class);
+    fn forget_failure(&self, kind: &Kind) -> io::Result<()> {
+        let name = key::name(&self.shared, kind)?;
         self.known().retain(|known, at| *known != name || !matches!(*at.slot.borrow(), Slot::Failed { .. }));
         Ok(())
     }
 
-    fn ensure(self: &Arc<Self>, class: Class) -> io::Result<watch::Receiver<Slot>> {
-        let name = key::name(&key::of_host(&self.shared)?, class);
+    fn ensure(self: &Arc<Self>, kind: &Kind) -> io::Result<watch::Receiver<Slot>> {
+        let name = key::name(&self.shared, kind)?;
         let mut known = self.known();
-        let is_over = |slot: &Slot| matches!(slot, Slot::Failed { until, .. } if *until < Instant::now());
-        if let Some(known) = known.get_mut(&name).filter(|known| !is_over(&known.slot.borrow())) {
+        if let Some(known) = known.get_mut(&name).filter(|known| !known.slot.borrow().is_over()) {
             known.used = Instant::now();
             return Ok(known.slot.subscribe());
         }
         let slot = watch::Sender::new(Slot::Making);
         let watching = slot.subscribe();
-        known.insert(name.clone(), Known { slot, used: Instant::now() });
+        known.insert(name.clone(), Known { kind: kind.clone(), slot, used: Instant::now() });
         drop(known);
-        let templates = self.clone();
+        let (templates, kind) = (self.clone(), kind.clone());
         self.tasks.spawn(async move {
             let made = tokio::select! {
                 () = templates.stop.cancelled() => None,
-                made = templates.bring(name, class) => made,
+                made = templates.bring(name, kind) => made,
             };
             // Not cut off: half of it would be left.
             if let Some(template) = made {
@@ -154,20 +164,21 @@ impl Templates {
     }
 
     /// Finds it, or makes it: then it is to be saved.
-    async fn bring(&self, name: String, class: Class) -> Option<Arc<Template>> {
-        let found = self.find(&name).await;
+    async fn bring(&self, name: String, kind: Kind) -> Option<Arc<Template>> {
+        let found = self.find(&name, &kind).await;
         let (made, is_new) = match found {
             Some(capture) => (Ok(capture), false),
-            None => (self.build(&name, class).await, true),
+            None => (self.build(&name, &kind).await, true),
         };
         let slot = match made {
             Ok(capture) => {
                 tracing::info!(template = name, is_new, "machines are cloned from a template");
-                Slot::Ready(Arc::new(Template { name: name.clone(), capture }))
+                Slot::Ready(Arc::new(Template { name: name.clone(), kind, capture }))
             }
             Err(error) => {
-                tracing::warn!(template = name, %error, "no template: machines of this class boot for now");
-                Slot::Failed { why: error.to_string(), until: Instant::now() + RETRY_AFTER }
+                let instead = if kind.image.is_some() { "are those of any image" } else { "boot" };
+                tracing::warn!(template = name, %error, "no template: its machines {instead} for now");
+                Slot::failed(error.to_string())
             }
         };
         if let Some(known) = self.known().get(&name) {
@@ -181,11 +192,11 @@ impl Templates {
     }
 
     /// What an earlier server had: the memory of a clone that still runs, else the durable form.
-    async fn find(&self, name: &str) -> Option<Capture> {
+    async fn find(&self, name: &str, kind: &Kind) -> Option<Capture> {
         let shown = name;
         let (folder, name, machines) = (self.folder(name), name.to_owned(), self.shared.machines_folder());
         let found = tokio::task::spawn_blocking(move || {
-            let running = running_memory(&machines, &name).ok().flatten();
+            let running = list::running_memory(&machines, &name).ok().flatten();
             if running.is_some()
                 && let Ok(Some(found)) = Capture::load(&folder, &name, running)
             {
@@ -194,7 +205,7 @@ impl Templates {
             Capture::load(&folder, &name, None)
         });
         match found.await.map_err(io::Error::other).flatten() {
-            Ok(found) => found,
+            Ok(found) => found.filter(|found| found.facts().image == kind.image),
             Err(error) => {
                 tracing::warn!(template = shown, %error, "a template is damaged and made anew");
                 None
@@ -202,13 +213,24 @@ impl Templates {
         }
     }
 
-    async fn build(&self, name: &str, class: Class) -> io::Result<Capture> {
+    async fn build(&self, name: &str, kind: &Kind) -> io::Result<Capture> {
         let _one = self.making.lock().await;
         let folder = self.folder(&format!("{MAKING}{name}"));
-        build::build(&self.shared, class, name, &folder).await
+        match &kind.image {
+            None => build::boot(&self.shared, kind.class, name, &folder).await,
+            Some(image) => {
+                let base = self.at_hand(&kind.class.into());
+                let base = base.ok_or_else(|| io::Error::other("there is no template of its class"))?;
+                build::stack(&self.shared, base, image, name, &folder).await
+            }
+        }
     }
 
     async fn save(&self, template: Arc<Template>) {
+        let _one = self.saving.lock().await;
+        if !self.is_current(&template) {
+            return;
+        }
         let folder = self.folder(&template.name);
         let name = template.name.clone();
         let saved = tokio::task::spawn_blocking(move || {
@@ -224,12 +246,18 @@ impl Templates {
         }
     }
 
+    /// Nobody has thrown it away.
+    fn is_current(&self, template: &Template) -> bool {
+        let is_same = |slot: &Slot| matches!(slot, Slot::Ready(known) if std::ptr::eq(&**known, template));
+        self.known().get(&template.name).is_some_and(|known| is_same(&known.slot.borrow()))
+    }
+
     /// Those beyond the limit, from memory; their durable forms stay.
     fn let_go(&self) {
         let mut known = self.known();
         let mut ready: Vec<(Instant, String)> = known
             .iter()
-            .filter(|(_, known)| matches!(*known.slot.borrow(), Slot::Ready(_)))
+            .filter(|(_, known)| known.kind.image.is_none() && matches!(*known.slot.borrow(), Slot::Ready(_)))
             .map(|(name, known)| (known.used, name.clone()))
             .collect();
         ready.sort();
@@ -240,10 +268,11 @@ impl Templates {
 
     /// Throws one away, also its durable form. `true` if there was one. Machines that were cloned from it go on.
     pub(crate) async fn remove(&self, name: &str) -> io::Result<bool> {
-        if key::parse(name).is_none() || name.contains('/') {
+        if key::parse(name).is_none() {
             return Ok(false);
         }
         let was_known = self.known().remove(name).is_some();
+        let _one = self.saving.lock().await;
         let folder = self.folder(name);
         let removed = tokio::task::spawn_blocking(move || {
             let was_there = folder.exists();
@@ -259,96 +288,52 @@ impl Templates {
             why,
             "a clone did not come to life: its template is thrown away"
         );
-        let same = |slot: &Slot| matches!(slot, Slot::Ready(known) if std::ptr::eq(&**known, template));
-        let is_current = self.known().get(&template.name).is_some_and(|known| same(&known.slot.borrow()));
-        if is_current && let Err(error) = self.remove(&template.name).await {
+        if !self.is_current(template) {
+            return;
+        }
+        if let Err(error) = self.remove(&template.name).await {
             tracing::warn!(template = template.name, %error, "a template stays on the disk");
         }
-    }
-
-    /// All that there are, by name.
-    pub(crate) async fn list(&self) -> io::Result<Vec<TemplateFacts>> {
-        let (folder, machines) = (self.shared.templates_folder(), self.shared.machines_folder());
-        let listed = tokio::task::spawn_blocking(move || Ok((durable(&folder)?, uses(&machines)?)));
-        let (durable, uses) = listed.await.map_err(io::Error::other).flatten()?;
-        let known = self.known();
-        let mut names: Vec<&String> = durable.keys().chain(known.keys()).collect();
-        names.sort();
-        names.dedup();
-        let facts = |name: &String| {
-            let (_, class) = key::parse(name)?;
-            let slot = known.get(name).map(|known| known.slot.borrow().clone());
-            let (state, memory_used_bytes, made_at) = match &slot {
-                None => (TemplateState::OnDisk, 0, None),
-                Some(Slot::Making) => (TemplateState::Making, 0, None),
-                Some(Slot::Failed { why, .. }) => (TemplateState::Failed { why: why.clone() }, 0, None),
-                Some(Slot::Ready(template)) => {
-                    let capture = &template.capture;
-                    (TemplateState::Loaded, capture.used_bytes(), Some(capture.facts().at))
-                }
-            };
-            let (disk_used_bytes, saved_at) = durable.get(name).copied().unwrap_or_default();
-            Some(TemplateFacts {
-                name: name.clone(),
-                vcpus: class.vcpus,
-                memory_bytes: class.memory_mib << 20,
-                state,
-                memory_used_bytes,
-                disk_used_bytes,
-                made_at: made_at.or(saved_at),
-                clones: uses.get(name).copied().unwrap_or_default(),
-                spares: 0,
-            })
-        };
-        Ok(names.into_iter().filter_map(facts).collect())
+        if template.kind.image.is_some() {
+            // That of its class does as well: no other try soon.
+            let slot = watch::Sender::new(Slot::failed(why.into()));
+            let known = Known { kind: template.kind.clone(), slot, used: Instant::now() };
+            self.known().insert(template.name.clone(), known);
+        }
     }
 }
 
-type Durable = HashMap<String, (u64, Option<chrono::DateTime<chrono::Utc>>)>;
+impl Slot {
+    fn failed(why: String) -> Self {
+        Slot::Failed { why, until: Instant::now() + RETRY_AFTER }
+    }
 
-fn durable(folder: &Path) -> io::Result<Durable> {
-    let mut found = Durable::new();
-    for entry in fs::read_dir(folder)? {
+    fn is_over(&self) -> bool {
+        matches!(self, Slot::Failed { until, .. } if *until < Instant::now())
+    }
+}
+
+/// Whether anything can be cloned from what is durable under that name: it is of this host and installation, and of layers
+/// that are still there.
+fn is_current(shared: &Shared, host: &str, name: &str) -> bool {
+    let Some(Named { host: of, class, of_image }) = key::parse(name) else { return false };
+    if of != host || !of_image {
+        return of == host;
+    }
+    let saved = capture::durable(&shared.templates_folder().join(name)).ok().flatten();
+    let kind = |image| Kind { class, image: Some(image) };
+    let image = saved.and_then(|(_, facts)| facts.image);
+    image.is_some_and(|image| key::name(shared, &kind(image)).is_ok_and(|current| current == name))
+}
+
+/// Processes of machines that are being made.
+pub(crate) fn pids(shared: &Shared) -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir(shared.templates_folder())? {
         let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if key::parse(&name).is_some()
-            && let Ok(Some((bytes, at))) = capture::durable(&entry.path())
-        {
-            found.insert(name, (bytes, Some(at)));
+        if entry.file_name().to_string_lossy().starts_with(MAKING) {
+            pids.extend(unclaimed::pid(&MachineFolder::at(entry.path()))?);
         }
     }
-    Ok(found)
-}
-
-/// The clones that there are, by what they were cloned from.
-fn cloned(machines: &Path) -> io::Result<Vec<(u32, Cloned)>> {
-    let mut found = Vec::new();
-    for (_, folder) in MachineFolder::all(machines)? {
-        if let Ok(Some(record)) = folder.record()
-            && let Some(cloned) = record.cloned
-            && record.process.alive()?
-        {
-            found.push((record.process.pid, cloned));
-        }
-    }
-    Ok(found)
-}
-
-fn uses(machines: &Path) -> io::Result<HashMap<String, u32>> {
-    let mut uses = HashMap::new();
-    for (_, cloned) in cloned(machines)? {
-        *uses.entry(cloned.template).or_default() += 1;
-    }
-    Ok(uses)
-}
-
-/// The memory that clones of the template run on. Whether it is what it should be is for others to judge.
-fn running_memory(machines: &Path, name: &str) -> io::Result<Option<File>> {
-    let of_template = |(pid, cloned): (u32, Cloned)| {
-        let path = format!("/proc/{pid}/fd/{}", cloned.memory);
-        let is_memory = fs::read_link(&path)
-            .is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"/memfd:"));
-        (is_memory && cloned.template == name).then(|| File::open(path).ok()).flatten()
-    };
-    Ok(cloned(machines)?.into_iter().find_map(of_template))
+    Ok(pids)
 }

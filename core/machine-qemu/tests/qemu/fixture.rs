@@ -19,21 +19,30 @@ static TURN: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
 
 /// The bytes of a layer with a static busybox, made once.
 static SHELL_LAYER: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    layer_of(|root| {
+        for path in ["bin", "dev", "proc", "sys", "etc", "tmp"] {
+            fs::create_dir_all(root.join(path)).unwrap();
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox"))
+            .expect("these tests need the package busybox-static");
+        for tool in ["sh", "seq", "sed", "sleep", "cat", "echo"] {
+            symlink("busybox", root.join("bin").join(tool)).unwrap();
+        }
+    })
+});
+
+/// The bytes of a layer disk with what is put into a folder.
+fn layer_of(fill: impl FnOnce(&Path)) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root");
-    for path in ["bin", "dev", "proc", "sys", "etc", "tmp"] {
-        fs::create_dir_all(root.join(path)).unwrap();
-    }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("these tests need the package busybox-static");
-    for tool in ["sh", "seq", "sed", "sleep", "cat", "echo"] {
-        symlink("busybox", root.join("bin").join(tool)).unwrap();
-    }
+    fs::create_dir_all(&root).unwrap();
+    fill(&root);
     let layer = folder.path().join("layer.erofs");
     let made = Command::new("mkfs.erofs").arg("--quiet").arg(&layer).arg(&root).status();
     let made = made.expect("these tests need the package erofs-utils");
     assert!(made.success(), "mkfs.erofs: {made}");
     fs::read(layer).unwrap()
-});
+}
 
 /// Templates that tests made: the others find them on their disk, as after a restart. It is cargo's own folder, and what
 /// no machine can be cloned from any more is replaced.
@@ -52,20 +61,25 @@ pub struct Qemu {
 impl Qemu {
     /// Its machines are clones.
     pub async fn new() -> Self {
-        Self::with(Boot::Clone, 0).await
+        Self::with(Boot::Clone, 0, 0).await
     }
 
     /// So many machines are cloned ahead of need.
     pub async fn with_spares(spares: usize) -> Self {
-        Self::with(Boot::Clone, spares).await
+        Self::with(Boot::Clone, spares, 0).await
+    }
+
+    /// So many images have a template of their own.
+    pub async fn with_image_templates(image_templates: usize) -> Self {
+        Self::with(Boot::Clone, 0, image_templates).await
     }
 
     /// Its machines boot.
     pub async fn booting() -> Self {
-        Self::with(Boot::Cold, 0).await
+        Self::with(Boot::Cold, 0, 0).await
     }
 
-    async fn with(boot: Boot, spares: usize) -> Self {
+    async fn with(boot: Boot, spares: usize, image_templates: usize) -> Self {
         let turn = TURN.clone().lock_owned().await;
         let guest = guest_folder();
         assert!(
@@ -81,6 +95,7 @@ impl Qemu {
             // Not those of an installation on the same host.
             uid_base: 1_900_000_000,
             spares,
+            image_templates,
             ..QemuConfig::new(folder.path(), guest)
         };
         share(made(), &folder.path().join("templates"));
@@ -99,8 +114,30 @@ impl Qemu {
         own
     }
 
+    /// From the next server on.
+    pub fn set_image_templates(&mut self, image_templates: usize) {
+        self.config.image_templates = image_templates;
+    }
+
     pub fn config(&self) -> &QemuConfig {
         &self.config
+    }
+
+    /// Puts a layer on the datastore in which `/etc/NAME` says that name.
+    pub async fn layer_with(&self, vch: VchId, name: &str) -> Digest {
+        let bytes = layer_of(|root| {
+            fs::create_dir(root.join("etc")).unwrap();
+            fs::write(root.join("etc").join(name), format!("{name}\n")).unwrap();
+        });
+        self.add_layer(vch, &bytes).await.unwrap()
+    }
+
+    async fn add_layer(&self, vch: VchId, bytes: &[u8]) -> Result<Digest, Failure> {
+        let staged = self.back_end().disks.stage_layer(vch).await?;
+        staged.file()?.write_all(bytes)?;
+        let layer = Digest::of(bytes);
+        staged.commit(&layer).await?;
+        Ok(layer)
     }
 
     pub fn server_id(&self) -> ServerId {
@@ -148,7 +185,9 @@ fn has_new(own: &Path) -> bool {
 
 fn whole(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.join("capture.json").exists()).collect()
+    let paths = entries.map(|entry| entry.path());
+    // An image's is of layers that no other test has.
+    paths.filter(|path| path.join("capture.json").exists() && !path.join("disk").exists()).collect()
 }
 
 /// Links what is whole in one folder into another, or copies it.
@@ -209,11 +248,7 @@ impl Fixture for Qemu {
     }
 
     async fn image(&self, vch: VchId) -> Result<Vec<Digest>, Failure> {
-        let staged = self.back_end().disks.stage_layer(vch).await?;
-        staged.file()?.write_all(&SHELL_LAYER)?;
-        let layer = Digest::of(&SHELL_LAYER);
-        staged.commit(&layer).await?;
-        Ok(vec![layer])
+        Ok(vec![self.add_layer(vch, &SHELL_LAYER).await?])
     }
 
     fn process(&self, what: &[Does]) -> Process {

@@ -7,6 +7,7 @@
 mod confinement;
 mod faults;
 mod fixture;
+mod images;
 mod kvm;
 mod spares;
 mod templates;

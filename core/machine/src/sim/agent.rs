@@ -171,7 +171,7 @@ pub(super) async fn serve(
 
 fn answer(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToken, body: RequestBody) -> ReplyBody {
     match body {
-        RequestBody::Rehearse(_) => ReplyBody::Done,
+        RequestBody::Rehearse(_) | RequestBody::Stack { .. } => ReplyBody::Done,
         RequestBody::Hello { protocol_min, protocol_max, nonce } => {
             let protocol = protocol_max.min(PROTOCOL_MAX);
             let estranged =

@@ -57,9 +57,12 @@ fn show(all: &[TemplateView], format: Format) -> Result<(), Failure> {
         return output::json(&all);
     }
     let row = |template: &TemplateView| {
+        let image = template.image.as_ref();
         let made = template.made_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
         vec![
             template.name.clone(),
+            image.map(|image| image.vch.clone()).unwrap_or_default(),
+            image.map(|image| image.layers.to_string()).unwrap_or_default(),
             template.vcpus.to_string(),
             output::bytes(template.memory_bytes),
             template.failure.clone().map_or_else(|| template.state.clone(), |why| format!("failed: {why}")),
@@ -71,9 +74,19 @@ fn show(all: &[TemplateView], format: Format) -> Result<(), Failure> {
         ]
     };
     let rows: Vec<_> = all.iter().map(row).collect();
-    output::table(
-        &["NAME", "CPUS", "MEMORY", "STATE", "IN MEMORY", "ON DISK", "CLONES", "SPARES", "MADE"],
-        &rows,
-    );
+    let header = [
+        "NAME",
+        "VCH",
+        "LAYERS",
+        "CPUS",
+        "MEMORY",
+        "STATE",
+        "IN MEMORY",
+        "ON DISK",
+        "CLONES",
+        "SPARES",
+        "MADE",
+    ];
+    output::table(&header, &rows);
     Ok(())
 }

@@ -13,10 +13,14 @@ pub struct QemuSection {
     pub uid_base: u32,
     /// So many machines at most are cloned ahead of need; 0: none.
     pub spares: usize,
+    /// So many images at most have a template of their own; 0: none.
+    pub image_templates: usize,
 }
 
 /// Each takes memory and, where it is emulated, a second of CPU time to make.
 const SPARES_MAX: usize = 64;
+/// Each takes memory, and as much of the disk.
+const IMAGE_TEMPLATES_MAX: usize = 64;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -31,7 +35,8 @@ pub enum Accelerator {
 impl Default for QemuSection {
     fn default() -> Self {
         // Above what login.defs and the subuid tools of distributions hand out.
-        Self { binary: None, accelerator: Accelerator::Auto, uid_base: 2_000_000_000, spares: 2 }
+        let (accelerator, uid_base) = (Accelerator::Auto, 2_000_000_000);
+        Self { binary: None, accelerator, uid_base, spares: 2, image_templates: 4 }
     }
 }
 
@@ -42,6 +47,12 @@ impl QemuSection {
         }
         if self.spares > SPARES_MAX {
             problems.push(format!("[qemu] spares {} is more than {SPARES_MAX}", self.spares));
+        }
+        if self.image_templates > IMAGE_TEMPLATES_MAX {
+            problems.push(format!(
+                "[qemu] image_templates {} is more than {IMAGE_TEMPLATES_MAX}",
+                self.image_templates
+            ));
         }
         if self.uid_base < 65_536 {
             problems.push(format!(

@@ -49,6 +49,7 @@ pub fn qemu_config(config: &Config) -> QemuConfig {
         uid_base: config.qemu.uid_base,
         uplinks: config.network.uplinks,
         spares: config.qemu.spares,
+        image_templates: config.qemu.image_templates,
         ..QemuConfig::new(&config.data_dir, &config.guest_dir)
     }
 }

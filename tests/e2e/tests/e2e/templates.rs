@@ -13,6 +13,7 @@ pub const CASES: &[Case] = &[
     ("templates::a_vch_of_cold_machines_has_no_clones", a_cold_vch),
     ("templates::machines_tell_what_they_take_and_how_they_started", what_they_take),
     ("templates::first_starts_take_spares", first_starts_take_spares),
+    ("templates::an_image_that_is_started_often_has_its_own", an_image_has_its_own),
     ("templates::are_made_listed_and_thrown_away", made_and_thrown_away),
 ];
 
@@ -169,4 +170,59 @@ fn first_starts_take_spares(world: &mut World) -> Result<()> {
     docker.ok(&["rm", "--force", "here"])?;
     docker.ok(&["volume", "rm", "kept"])?;
     docker.ok(&["network", "rm", "near"]).map(drop)
+}
+
+/// The templates of images that are loaded, by name.
+fn of_images(world: &World) -> Result<Vec<String>> {
+    let listed = cli(world, &["template", "ls", "-o", "json"])?;
+    let listed: Vec<Value> = serde_json::from_str(&listed)?;
+    let of_images = listed.iter().filter(|template| {
+        template.pointer("/image/layers").and_then(Value::as_u64) > Some(0) && template["state"] == "loaded"
+    });
+    Ok(of_images.filter_map(|template| template["name"].as_str().map(str::to_owned)).collect())
+}
+
+fn an_image_has_its_own(world: &mut World) -> Result<()> {
+    let docker = &world.dev;
+    for _ in 0..3 {
+        docker.ok(&["run", "--rm", &world.busybox(), "true"])?;
+    }
+    wait_for("a template of an image", Duration::from_secs(60), || {
+        of_images(world).ok().filter(|names| !names.is_empty())
+    })?;
+    let template = |container: &str| -> Result<String> {
+        let shown = cli(world, &["machine", "inspect", container, "-o", "json"])?;
+        let shown: Value = serde_json::from_str(&shown)?;
+        Ok(shown.get("template").and_then(Value::as_str).unwrap_or_default().to_owned())
+    };
+    // Spares are taken first.
+    let names: Vec<String> = (1..=6).map(|number| format!("often-{number}")).collect();
+    let mut found = None;
+    for name in &names {
+        let volume = format!("{name}:/kept");
+        let process = "cat /etc/hostname > /mine; cp /mine /kept/; sleep 1000";
+        let run = ["run", "--detach", "--name", name, "--volume", &volume];
+        docker.ok(&[&run[..], &[&world.busybox(), "sh", "-c", process]].concat())?;
+        if of_images(world)?.contains(&template(name)?) {
+            found = Some(name);
+            break;
+        }
+    }
+    let name = found.context("no machine was cloned from it")?;
+    let written = || docker.ok(&["exec", name, "cat", "/mine", "/kept/mine", "/etc/hostname"]);
+    let before = wait_for("what it writes", Duration::from_secs(20), || written().ok())?;
+    let lines: Vec<&str> = before.lines().collect();
+    ensure!(matches!(&lines[..], [one, two, three] if one == two && two == three), "{before}");
+    // A later run has its own disk, and a machine like any other.
+    docker.ok(&["restart", "--time", "0", name])?;
+    same(of_images(world)?.contains(&template(name)?), false)?;
+    same(written()?, before)?;
+    for name in names.iter().take_while(|one| *one != name).chain([name]) {
+        docker.ok(&["rm", "--force", name])?;
+        docker.ok(&["volume", "rm", name])?;
+    }
+    for name in of_images(world)? {
+        cli(world, &["template", "rm", &name])?;
+    }
+    Ok(())
 }

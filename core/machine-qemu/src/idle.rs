@@ -4,7 +4,7 @@ use std::fs;
 
 /// What the host's CPUs have done since it booted, all together (proc_stat(5), first line).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticks {
+pub(crate) struct Ticks {
     idle: u64,
     all: u64,
     cpus: u32,
@@ -12,7 +12,7 @@ pub(super) struct Ticks {
 
 impl Ticks {
     /// `None`: the kernel does not tell.
-    pub(super) fn now() -> Option<Self> {
+    pub(crate) fn now() -> Option<Self> {
         Self::parse(&fs::read_to_string("/proc/stat").ok()?)
     }
 
@@ -31,7 +31,7 @@ impl Ticks {
 }
 
 /// Mean of the CPUs that were idle between two looks; 0 if nobody knows.
-pub(super) fn cpus(before: Option<Ticks>, after: Option<Ticks>) -> f64 {
+pub(crate) fn cpus(before: Option<Ticks>, after: Option<Ticks>) -> f64 {
     let (Some(before), Some(after)) = (before, after) else { return 0.0 };
     let all = after.all.saturating_sub(before.all);
     if all == 0 {
