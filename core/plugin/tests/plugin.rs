@@ -1,5 +1,7 @@
 //! Plugins that do as they should, and plugins that do not, through the real engine.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use bulkhead_model::plugin::{Change, Failure, Said};
 use bulkhead_model::vch::VchName;
 use bulkhead_model::{

@@ -82,7 +82,8 @@ impl Store {
             sqlx::query("delete from plugins where digest = $1").bind(digest.as_str()).execute(tx).await?;
             Ok(())
         });
-        Ok(self.write(None, record, delete).await?.0)
+        self.write(None, record, delete).await?;
+        Ok(())
     }
 
     /// All of them, in the order in which they are asked.
@@ -145,7 +146,8 @@ impl Store {
                 _ => Ok(()),
             }
         });
-        Ok(self.write(None, record, put).await?.0)
+        self.write(None, record, put).await?;
+        Ok(())
     }
 
     pub async fn delete_binding(&self, name: &PluginName, record: &Record) -> Result<(), StoreError> {
@@ -157,7 +159,8 @@ impl Store {
                 _ => Ok(()),
             }
         });
-        Ok(self.write(None, record, delete).await?.0)
+        self.write(None, record, delete).await?;
+        Ok(())
     }
 }
 

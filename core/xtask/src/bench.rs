@@ -10,6 +10,7 @@ mod crowd;
 mod events;
 mod facts;
 mod figures;
+mod layers;
 mod many;
 mod measure;
 mod networks;
@@ -44,13 +45,15 @@ const DOCUMENT: &str = "core/PERFORMANCE.md";
 type Measure<'a> = fn(&Bench<'a>) -> Result<Vec<figures::Row>>;
 
 /// What can be measured alone, after the start of a container.
-const fn parts<'a>() -> [(&'static str, Measure<'a>); 10] {
+const fn parts<'a>() -> [(&'static str, Measure<'a>); 12] {
     [
         ("starts", Bench::other_starts),
         ("many", Bench::many),
         ("exec", Bench::in_a_running_container),
         ("logs", Bench::logs),
+        ("layers", Bench::layers),
         ("pulls", Bench::pulls),
+        ("disk", Bench::disk),
         ("networks", Bench::networks),
         ("volumes", Bench::volume_io),
         ("many-networks", Bench::many_networks),
@@ -101,8 +104,15 @@ fn compare(
     load_image(folder, &[&ours, &theirs])?;
     let archive = tools::import(folder, &[&ours, &theirs])?;
     let pullable = pulls::push(folder, &archive, registry)?;
-    let bench =
-        Bench { bulkhead: &ours, dockerd: &theirs, image: IMAGE, pullable: &pullable, runs: options.runs };
+    let bench = Bench {
+        bulkhead: &ours,
+        dockerd: &theirs,
+        image: IMAGE,
+        pullable: &pullable,
+        folder,
+        data: [&bulkhead.layout().data, &dockerd.data()],
+        runs: options.runs,
+    };
     let timed = bench.run_true()?;
     let mut rows = timed.rows;
     let whole = rows.first().context("nothing was timed")?;

@@ -72,6 +72,11 @@ impl Dockerd {
         host(&self.folder)
     }
 
+    /// Where it keeps everything.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// A command inside of its network.
     pub fn in_its_network(&self, program: &Path) -> Result<Command> {
         let mut command = root::command("nsenter", "to enter the network of the engine to compare with")?;

@@ -254,7 +254,10 @@ macro_rules! admission_plugin {
             use $crate::bindings::exports::bulkhead::admission::admit;
             use $crate::bindings::exports::bulkhead::plugin::lifecycle::{self, Manifest, SettingsProblem};
 
-            #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "exported below"))]
+            #[cfg_attr(
+                not(target_family = "wasm"),
+                allow(dead_code, clippy::allow_attributes, reason = "exported below")
+            )]
             struct Component;
 
             impl lifecycle::Guest for Component {

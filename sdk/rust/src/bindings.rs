@@ -1,6 +1,16 @@
 //! Made from `sdk/wit`.
 
-#![allow(missing_docs, clippy::all, unsafe_code, reason = "generated")]
+#![allow(
+    clippy::all,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    reason = "generated"
+)]
 
 wit_bindgen::generate!({
     path: ["../wit/plugin", "../wit/admission"],

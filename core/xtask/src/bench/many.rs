@@ -14,7 +14,7 @@ use crate::say::Step;
 
 /// For an engine that prepares something when nothing runs.
 const PAUSE: Duration = Duration::from_secs(5);
-const AT_ONCE: usize = 50;
+pub const AT_ONCE: usize = 50;
 /// So long the processors are watched, with nothing and with idle containers.
 const WATCHED: Duration = Duration::from_secs(10);
 const MEMINFO: &str = "/proc/meminfo";
@@ -54,34 +54,12 @@ impl Bench<'_> {
             for (client, of) in self.both() {
                 let idle = busy_percent()?;
                 let before = available_mib()?;
-                let began = Instant::now();
-                thread::scope(|scope| {
-                    let starts: Vec<_> = (0..AT_ONCE)
-                        .map(|number| {
-                            let name = format!("bench-many-{number}");
-                            let words = ["run", "--detach", "--network", "none", "--name"];
-                            scope.spawn(move || {
-                                let what = [name.as_str(), self.image, "sleep", "100000"];
-                                client.run(&[&words[..], &what].concat()).map(drop)
-                            })
-                        })
-                        .collect();
-                    for start in starts {
-                        match start.join() {
-                            Ok(done) => done?,
-                            Err(_) => bail!("a start was cut off"),
-                        }
-                    }
-                    Ok(())
-                })?;
-                let took = began.elapsed();
+                let took = start_at_once(client, self.image)?;
                 // What was started for a moment only is gone, and what is prepared for the next ones is there.
                 thread::sleep(2 * PAUSE);
                 let memory = (before - available_mib()?) / AT_ONCE as f64;
                 let processor = ((busy_percent()? - idle) / AT_ONCE as f64).max(0.0);
-                let names: Vec<_> = (0..AT_ONCE).map(|number| format!("bench-many-{number}")).collect();
-                let names: Vec<_> = names.iter().map(String::as_str).collect();
-                client.run(&[&["rm", "--force"], &names[..]].concat())?;
+                remove(client)?;
                 thread::sleep(PAUSE);
                 if turn == 0 {
                     continue;
@@ -94,6 +72,36 @@ impl Bench<'_> {
         step.done(&medians(&rows));
         Ok(rows)
     }
+}
+
+/// Starts [`AT_ONCE`] containers, each by a client of its own; until the last one runs.
+pub fn start_at_once(client: &Client, image: &str) -> Result<Duration> {
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let start = |name: String| {
+            let words = ["run", "--detach", "--network", "none", "--name"];
+            client.run(&[&words[..], &[name.as_str(), image, "sleep", "100000"]].concat()).map(drop)
+        };
+        let starts: Vec<_> = names().map(|name| scope.spawn(move || start(name))).collect();
+        for start in starts {
+            match start.join() {
+                Ok(done) => done?,
+                Err(_) => bail!("a start was cut off"),
+            }
+        }
+        Ok(began.elapsed())
+    })
+}
+
+/// Removes those.
+pub fn remove(client: &Client) -> Result<()> {
+    let names: Vec<_> = names().collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    client.run(&[&["rm", "--force"], &names[..]].concat()).map(drop)
+}
+
+fn names() -> impl Iterator<Item = String> {
+    (0..AT_ONCE).map(|number| format!("bench-many-{number}"))
 }
 
 /// Of a page that a container serves at a port of the host's own address.

@@ -1,5 +1,7 @@
 //! What is measured: each thing at both engines in turn, so that whatever else the machine does hits both.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 
 use super::client::{Client, Ran};
@@ -34,6 +36,10 @@ pub struct Bench<'a> {
     pub dockerd: &'a Client,
     pub image: &'a str,
     pub pullable: &'a Pullable,
+    /// To make things in.
+    pub folder: &'a Path,
+    /// Where they keep everything, in the order of [`Bench::both`].
+    pub data: [&'a Path; 2],
     pub runs: usize,
 }
 

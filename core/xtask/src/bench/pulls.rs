@@ -21,7 +21,7 @@ const LAYERS: u64 = 8;
 pub struct Pullable {
     pub name: String,
     /// Of the files in it.
-    mib: u64,
+    pub mib: u64,
 }
 
 /// Spreads the files of an archive over the layers of an image, and puts it into a registry. Works below `folder`.
