@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 /// The least that is kept of a log that is kept small: below, the guest would wait at every few lines.
 pub const LOG_BYTES_MIN: u64 = 256 << 10;
 
+/// Of all files together, what Docker's driver `local` keeps if nobody says how much.
+pub const LOCAL_BYTES: u64 = 100_000_000;
+
 /// What clients know as the log driver. All of them keep the log in the machine's journal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -36,7 +39,7 @@ impl LogDriver {
 #[serde(default)]
 pub struct LogOptions {
     pub driver: LogDriver,
-    /// Of all files together; `None`: what the VCH allows.
+    /// Of all files together, as asked for; `None`: what the VCH allows and the driver keeps by itself.
     pub bytes_max: Option<u64>,
     /// Names of labels that are details of each line.
     pub labels: Vec<String>,
@@ -48,7 +51,8 @@ impl LogOptions {
     /// How much is kept, in a VCH that allows so much.
     pub fn bytes_kept(&self, vch_bytes: u64) -> u64 {
         let wanted = match self.driver {
-            LogDriver::JsonFile | LogDriver::Local => self.bytes_max.unwrap_or(vch_bytes),
+            LogDriver::JsonFile => self.bytes_max.unwrap_or(vch_bytes),
+            LogDriver::Local => self.bytes_max.unwrap_or(LOCAL_BYTES),
             LogDriver::None => 0,
         };
         wanted.max(LOG_BYTES_MIN).min(vch_bytes)
@@ -77,6 +81,8 @@ mod tests {
         assert_eq!(kept(LogDriver::JsonFile, None), 16 << 20);
         assert_eq!(kept(LogDriver::Local, Some(100 << 20)), 16 << 20);
         assert_eq!(kept(LogDriver::JsonFile, Some(1 << 20)), 1 << 20);
+        let local = LogOptions { driver: LogDriver::Local, ..LogOptions::default() };
+        assert_eq!((local.bytes_kept(16 << 20), local.bytes_kept(1 << 30)), (16 << 20, LOCAL_BYTES));
         assert_eq!(kept(LogDriver::JsonFile, Some(1)), LOG_BYTES_MIN);
         assert_eq!(kept(LogDriver::None, None), LOG_BYTES_MIN);
     }

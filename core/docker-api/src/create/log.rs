@@ -5,13 +5,11 @@ use crate::error::ApiError;
 use crate::json::Fields;
 use crate::query::clip;
 use crate::size;
-use bulkhead_model::log::{LOG_BYTES_MIN, LogDriver, LogOptions};
+use bulkhead_model::log::{LOCAL_BYTES, LOG_BYTES_MIN, LogDriver, LogOptions};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const FIELDS: &[(&str, fields::Rule)] = &[("Type", Mapped), ("Config", Mapped)];
-/// What `local` keeps where nothing is said, as in Docker.
-const LOCAL_BYTES: u64 = 100_000_000;
 /// Other drivers of Docker's own.
 const ELSEWHERE: [&str; 8] =
     ["syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs", "etwlogs"];
@@ -88,7 +86,7 @@ pub fn options(host: &Fields, warnings: &mut Vec<String>) -> Result<LogOptions, 
     log.bytes_max = match (asked.driver, size) {
         (LogDriver::JsonFile, Some(size)) => Some(size.saturating_mul(files.unwrap_or(1))),
         (LogDriver::Local, Some(size)) => Some(size.saturating_mul(files.unwrap_or(5))),
-        (LogDriver::Local, None) => Some((LOCAL_BYTES / 5).saturating_mul(files.unwrap_or(5))),
+        (LogDriver::Local, None) => files.map(|files| (LOCAL_BYTES / 5).saturating_mul(files)),
         // A number of files says nothing without their size, as in Docker.
         (LogDriver::JsonFile | LogDriver::None, _) => None,
     };
@@ -155,7 +153,7 @@ mod tests {
         assert_eq!(bytes("json-file", json!({"max-size": "10m"})), Some(10_000_000));
         assert_eq!(bytes("json-file", json!({"max-size": "1.5MiB", "max-file": "3"})), Some(4_500_000));
         assert_eq!(bytes("json-file", json!({"max-size": "-1"})), None);
-        assert_eq!(bytes("local", json!({})), Some(100_000_000));
+        assert_eq!(bytes("local", json!({})), None);
         assert_eq!(bytes("local", json!({"max-size": "1k"})), Some(5_000));
         assert_eq!(bytes("none", json!({})), None);
     }

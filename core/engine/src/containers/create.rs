@@ -8,8 +8,9 @@ use crate::{Engine, EngineError, Session};
 use bulkhead_model::container::resolve;
 use bulkhead_model::lifecycle::{Desired, Status};
 use bulkhead_model::plugin::Change;
+use bulkhead_model::size::scaled;
 use bulkhead_model::{
-    Action, Container, ContainerAsk, ContainerId, ContainerSpec, Image, Restarts, Vch, Volume,
+    Action, Container, ContainerAsk, ContainerId, ContainerSpec, Image, LogOptions, Restarts, Vch, Volume,
 };
 use bulkhead_plugin as plugin;
 use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
@@ -19,7 +20,7 @@ use bulkhead_store::{Record, StoreError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     pub id: ContainerId,
-    /// What plugins want whoever asked to know.
+    /// What whoever asked should know: of plugins, and of what is carried out otherwise than asked.
     pub warnings: Vec<String>,
 }
 
@@ -81,7 +82,8 @@ impl Engine {
             vch.settings.publish.check(wish)?;
         }
         let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
-        let warnings = admitted.warnings.clone();
+        let mut warnings = admitted.warnings.clone();
+        warnings.extend(log_is_cut(&spec.log, vch.settings.log_bytes));
 
         for volume in &new {
             let usage = self.volumes_after(volume, &new).await?;
@@ -309,6 +311,14 @@ fn changed(
         spec = ContainerSpec { mounts: spec.mounts, ..resolved };
     }
     Ok((ask, spec))
+}
+
+/// More of a log was asked for than its VCH keeps.
+fn log_is_cut(log: &LogOptions, most: u64) -> Option<String> {
+    let wanted = log.bytes_max.filter(|wanted| *wanted > most)?;
+    let (wanted, most) = (scaled(wanted), scaled(most));
+    let text = |(number, unit): (String, &str)| format!("{number} {unit}");
+    Some(format!("this VCH keeps {} of a container's log, not {}", text(most), text(wanted)))
 }
 
 /// The name as typed, unless it was typed as an id.

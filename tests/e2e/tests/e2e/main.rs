@@ -9,6 +9,7 @@ mod api;
 mod busy;
 mod closed;
 mod deny;
+mod examples;
 mod files;
 mod fsck;
 mod harness;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         // The first one: what is new here is that a refusal explains itself.
         deny::CASES,
         plugins::CASES,
+        examples::CASES,
         run::CASES,
         output::CASES,
         streams::CASES,

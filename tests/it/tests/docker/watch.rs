@@ -64,6 +64,21 @@ async fn without_a_log_only_who_is_attached_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_more_of_a_log_than_its_vch_keeps_is_told() {
+    let vch = Endpoint::new().await;
+    let made = async |args: &[&str]| vch.docker(&[&["create"], args, &[IMAGE, "sim"]].concat()).await;
+    let told = made(&["--log-opt", "max-size=50m"]).await;
+    assert_eq!(
+        (told.code, told.err.as_str()),
+        (0, "WARNING: this VCH keeps 16 MiB of a container's log, not 47.6 MiB")
+    );
+    for fine in [&["--log-opt", "max-size=10m"][..], &["--log-driver", "local"], &[]] {
+        assert_eq!(made(fine).await.err, "", "{fine:?}");
+    }
+    vch.world.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn log_options_are_refused_by_name() {
     let vch = Endpoint::new().await;
     for (args, text) in [
