@@ -1,6 +1,6 @@
 //! The command line: noun, verb, as docker's users expect.
 //!
-//! All but `serve`, `doctor`, `policy check`, `plugin build` and `config` speak to a running server through its admin socket, as any
+//! All but `serve`, `doctor`, `policy check`, `plugin new`, `plugin build` and `config` speak to a running server through its admin socket, as any
 //! other client does. Results go to the standard output, everything else to the standard error.
 
 mod binding;

@@ -1,6 +1,10 @@
 //! Plugins, installed and bound by the operator's CLI, felt by the docker CLI and inside of machines.
 
+use std::path::Path;
+use std::process::Command;
+
 use anyhow::{Context as _, Result, ensure};
+use bulkhead_test_support::binary;
 use bulkhead_test_support::plugins::file;
 
 use crate::harness::Case;
@@ -9,6 +13,7 @@ use crate::world::{World, code, has, same};
 pub const CASES: &[Case] = &[
     ("plugins::caps_hold_in_the_machine", caps),
     ("plugins::sources_of_images", sources),
+    ("plugins::a_new_one_from_nothing_to_a_refusal", from_nothing),
     ("plugins::bad_words_are_told", bad_words),
 ];
 
@@ -105,6 +110,41 @@ fn sources(world: &mut World) -> Result<()> {
     has(&refused.stderr, "denied by plugin \"image-sources\"")?;
     world.remove_vch("sourced")?;
     bulkhead(world, &["plugin", "rm", "image-sources"]).map(drop)
+}
+
+/// As the SDK's README has it.
+fn from_nothing(world: &mut World) -> Result<()> {
+    let folder = world.server.dir().join("authors");
+    std::fs::create_dir(&folder)?;
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk/rust");
+    let wasm = file("any")?.with_file_name("../wasm");
+    let rustc = wasm.with_file_name("wasm-toolchain").join("rustc");
+    let bulkhead = |words: &[&str]| -> Result<String> {
+        let mut command = Command::new(binary()?);
+        command.args(words).current_dir(&folder).env("BULKHEAD_SDK", &sdk);
+        // Where rustup could not bring the target, the set-up did.
+        if rustc.is_file() {
+            command.env("RUSTC", &rustc);
+        }
+        let output = command.output().context("cannot start bulkhead")?;
+        ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    same(bulkhead(&["plugin", "new", "team-label"])?, "team-label")?;
+    let wasm = wasm.to_str().context("a path")?;
+    let component = bulkhead(&["plugin", "build", "team-label", "--target-dir", wasm])?;
+    has(&self::bulkhead(world, &["plugin", "install", &component])?, "team-label 0.1.0 sha256:")?;
+    let docker = world.vch("teams", "dev", "acme")?;
+    let image = world.busybox();
+    docker.ok(&["pull", "--quiet", &image])?;
+    let settings = r#"{"teams": ["shop", "ops"]}"#;
+    self::bulkhead(world, &["binding", "set", "team-label", "--vch", "teams", "--settings", settings])?;
+    let refused = docker.run(&["create", &image, "true"])?;
+    let why = "denied by plugin \"team-label\": it has no label of a team (--label team=shop|ops)";
+    has(&refused.stderr, why)?;
+    docker.ok(&["create", "--label", "team=ops", &image, "true"])?;
+    world.remove_vch("teams")?;
+    self::bulkhead(world, &["plugin", "rm", "team-label"]).map(drop)
 }
 
 fn bad_words(world: &mut World) -> Result<()> {

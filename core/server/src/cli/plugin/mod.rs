@@ -1,6 +1,7 @@
 //! `bulkhead plugin`.
 
 mod build;
+mod new;
 
 use super::client::Client;
 use super::failure::{FAILED, Failure, USAGE};
@@ -12,8 +13,17 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make a crate to begin with, which builds and does something
+    New(new::New),
     /// Make the component of a Rust crate
     Build(build::Build),
+    #[command(flatten)]
+    AtServer(AtServer),
+}
+
+/// What a server is asked for.
+#[derive(Debug, Subcommand)]
+pub enum AtServer {
     /// List installed plugins
     Ls,
     /// Install a component; it decides nothing until it is bound
@@ -35,14 +45,17 @@ pub fn run(
     client: impl FnOnce() -> Result<Client, Failure>,
     format: Format,
 ) -> Result<(), Failure> {
-    if let Command::Build(build) = command {
-        output::line(&build.run()?.display().to_string());
-        return Ok(());
-    }
-    let client = client()?;
     match command {
-        Command::Build(_) => {}
-        Command::Ls => {
+        Command::New(new) => output::line(&new.run()?.display().to_string()),
+        Command::Build(build) => output::line(&build.run()?.display().to_string()),
+        Command::AtServer(command) => at_server(command, &client()?, format)?,
+    }
+    Ok(())
+}
+
+fn at_server(command: AtServer, client: &Client, format: Format) -> Result<(), Failure> {
+    match command {
+        AtServer::Ls => {
             let all: Vec<PluginView> = client.get("/v1/plugins")?;
             if format == Format::Json {
                 return output::json(&all);
@@ -60,7 +73,7 @@ pub fn run(
             let rows: Vec<_> = all.iter().map(row).collect();
             output::table(&["NAME", "VERSION", "DIGEST", "SIZE", "INSTALLED", "DESCRIPTION"], &rows);
         }
-        Command::Install { file } => {
+        AtServer::Install { file } => {
             let unreadable = |error| Failure::new(FAILED, format!("`{}`: {error}", file.display()));
             let component = std::fs::read(&file).map_err(unreadable)?;
             let plugin: PluginView = client.post_bytes("/v1/plugins", "application/wasm", component)?;
@@ -71,14 +84,14 @@ pub fn run(
                 }
             }
         }
-        Command::Inspect { plugin } => {
+        AtServer::Inspect { plugin } => {
             let plugin: PluginView = client.get(&path(&plugin)?)?;
             match format {
                 Format::Json => output::json(&plugin)?,
                 Format::Table => output::text(&page(&plugin)),
             }
         }
-        Command::Rm { plugin } => client.delete(&path(&plugin)?)?,
+        AtServer::Rm { plugin } => client.delete(&path(&plugin)?)?,
     }
     Ok(())
 }
