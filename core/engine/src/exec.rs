@@ -4,7 +4,7 @@
 //! what runs goes on in the guest.
 
 use crate::admission::Ask;
-use crate::containers::event;
+use crate::containers::{as_told, event};
 use crate::guest::{GuestInput, GuestStream, StreamEvent};
 use crate::input::{Input, Size, broken, refused_resize};
 use crate::output::Output;
@@ -13,7 +13,7 @@ use bulkhead_guest_protocol::message::{Process, Stdio};
 use bulkhead_model::lifecycle::Status;
 use bulkhead_model::{Action, Container, ContainerId, VchId};
 use bulkhead_plugin as plugin;
-use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
+use bulkhead_policy::{Subject, Usage};
 use bulkhead_store::Record;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::{BoxStream, StreamExt};
@@ -331,26 +331,13 @@ impl Engine {
         let mut as_made = container.clone();
         as_made.spec.privileged |= ask.privileged;
         let image = self.store().image(vch.id, &container.image).await.ok();
-        let asked = &container.ask.image;
+        let (facts, told) = as_told(&as_made, image.as_ref());
         let subject = plugin::Subject::ContainerExec {
-            container: plugin::Container {
-                name: &container.name,
-                spec: &as_made.spec,
-                asked,
-                image: image.as_ref(),
-                restart: container.desired.restarts.policy,
-            },
+            container: told,
             command: &ask.cmd,
             user: ask.user.as_deref().unwrap_or_default(),
             privileged: ask.privileged,
             tty: ask.tty,
-        };
-        let facts = ContainerFacts {
-            id: &container.id,
-            name: &container.name,
-            owner: &container.owner,
-            spec: &as_made.spec,
-            image: ImageFacts { asked, cached: image.as_ref() },
         };
         let ask = Ask {
             action: Action::ContainerExec,

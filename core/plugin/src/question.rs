@@ -36,6 +36,8 @@ pub struct Circumstances<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Subject<'a> {
     ContainerCreate(Container<'a>),
+    /// As it would be.
+    ContainerUpdate(Container<'a>),
     ContainerExec {
         container: Container<'a>,
         command: &'a [String],
@@ -103,6 +105,7 @@ impl Question<'_> {
     fn request(&self) -> wit::Request {
         let subject = match self.subject {
             Subject::ContainerCreate(container) => wit::Subject::ContainerCreate(container.told()),
+            Subject::ContainerUpdate(container) => wit::Subject::ContainerUpdate(container.told()),
             Subject::ContainerExec { container, command, user, privileged, tty } => {
                 wit::Subject::ContainerExec(wit::ExecSpec {
                     container: container.told(),

@@ -50,52 +50,58 @@ impl Admission for ResourceCaps {
     }
 
     fn container_create(settings: &Settings, _call: &Call, container: &Container) -> Review {
-        let mut review = Review::allow();
-        if let Some(cap) = settings.cpu_milli_max.filter(|cap| container.cpu_milli > *cap) {
-            review = match settings.over {
-                Over::Lower => review
-                    .change(Change::SetCpuMilli(cap), format!("{} is the cap", cpus(cap)))
-                    .warn(format!(
-                        "CPUs are lowered from {} to {}, the cap",
-                        cpus(container.cpu_milli),
-                        cpus(cap)
-                    )),
-                Over::Refuse => review.deny_with(
-                    "cpu-over-cap",
-                    format!("it asks for {} CPUs, the cap is {}", cpus(container.cpu_milli), cpus(cap)),
-                    format!("--cpus {} at most", cpus(cap)),
-                ),
-            };
-        }
-        if let Some(cap) = settings.memory_mib_max.filter(|cap| container.memory_mib > *cap) {
-            review = match settings.over {
-                Over::Lower => review
-                    .change(Change::SetMemoryMib(cap), format!("{cap} MiB is the cap"))
-                    .warn(format!("memory is lowered from {} to {cap} MiB, the cap", container.memory_mib)),
-                Over::Refuse => review.deny_with(
-                    "memory-over-cap",
-                    format!("it asks for {} MiB of memory, the cap is {cap}", container.memory_mib),
-                    format!("--memory {cap}m at most"),
-                ),
-            };
-        }
-        // Nobody asks for "as many processes as its memory holds", so there is nobody to refuse or to warn.
-        if let Some(cap) = settings.pids_max {
-            review = match container.pids_max {
-                None => review.change(Change::SetPidsMax(cap), format!("{cap} processes are the cap")),
-                Some(pids) if pids <= cap => review,
-                Some(pids) if settings.over == Over::Lower => review
-                    .change(Change::SetPidsMax(cap), format!("{cap} processes are the cap"))
-                    .warn(format!("processes are limited to {cap}, the cap, instead of {pids}")),
-                Some(pids) => review.deny_with(
-                    "pids-over-cap",
-                    format!("it asks for {pids} processes, the cap is {cap}"),
-                    format!("--pids-limit {cap} at most"),
-                ),
-            };
-        }
-        review
+        judge(settings, settings.over, container)
     }
+
+    /// What is there is not lowered: whoever asked sees what is possible.
+    fn container_update(settings: &Settings, _call: &Call, container: &Container) -> Review {
+        let review = judge(settings, Over::Refuse, container);
+        Review { changes: Vec::new(), ..review }
+    }
+}
+
+fn judge(settings: &Settings, over: Over, container: &Container) -> Review {
+    let mut review = Review::allow();
+    if let Some(cap) = settings.cpu_milli_max.filter(|cap| container.cpu_milli > *cap) {
+        review = match over {
+            Over::Lower => review.change(Change::SetCpuMilli(cap), format!("{} is the cap", cpus(cap))).warn(
+                format!("CPUs are lowered from {} to {}, the cap", cpus(container.cpu_milli), cpus(cap)),
+            ),
+            Over::Refuse => review.deny_with(
+                "cpu-over-cap",
+                format!("it asks for {} CPUs, the cap is {}", cpus(container.cpu_milli), cpus(cap)),
+                format!("--cpus {} at most", cpus(cap)),
+            ),
+        };
+    }
+    if let Some(cap) = settings.memory_mib_max.filter(|cap| container.memory_mib > *cap) {
+        review = match over {
+            Over::Lower => review
+                .change(Change::SetMemoryMib(cap), format!("{cap} MiB is the cap"))
+                .warn(format!("memory is lowered from {} to {cap} MiB, the cap", container.memory_mib)),
+            Over::Refuse => review.deny_with(
+                "memory-over-cap",
+                format!("it asks for {} MiB of memory, the cap is {cap}", container.memory_mib),
+                format!("--memory {cap}m at most"),
+            ),
+        };
+    }
+    // Nobody asks for "as many processes as its memory holds", so there is nobody to refuse or to warn.
+    if let Some(cap) = settings.pids_max {
+        review = match container.pids_max {
+            None => review.change(Change::SetPidsMax(cap), format!("{cap} processes are the cap")),
+            Some(pids) if pids <= cap => review,
+            Some(pids) if over == Over::Lower => review
+                .change(Change::SetPidsMax(cap), format!("{cap} processes are the cap"))
+                .warn(format!("processes are limited to {cap}, the cap, instead of {pids}")),
+            Some(pids) => review.deny_with(
+                "pids-over-cap",
+                format!("it asks for {pids} processes, the cap is {cap}"),
+                format!("--pids-limit {cap} at most"),
+            ),
+        };
+    }
+    review
 }
 
 fn cpus(milli: u32) -> f64 {
@@ -140,6 +146,15 @@ mod tests {
         assert!(made.changes.is_empty() && made.denials.is_empty());
         let made = review(Settings::default(), Container::default());
         assert!(made.changes.is_empty() && made.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_is_there_is_never_lowered_but_refused_what_is_above() {
+        let update = |container| ResourceCaps::container_update(&caps(Over::Lower), &test_call(), &container);
+        let small = || Container { cpu_milli: 500, memory_mib: 64, ..Container::default() };
+        assert!(update(small()).denials.is_empty() && update(small()).changes.is_empty());
+        let more = update(Container { memory_mib: 65, ..small() });
+        assert_eq!((more.denials.len(), more.denials[0].code.as_str()), (1, "memory-over-cap"));
     }
 
     #[test]

@@ -38,6 +38,12 @@ pub trait Admission {
         Self::container_create(settings, call, container)
     }
 
+    /// A container that is there, as it would be. A plugin that lowers something at its creation refuses here what is above
+    /// it.
+    fn container_update(_settings: &Self::Settings, _call: &Call, _container: &Container) -> Review {
+        Review::allow()
+    }
+
     fn container_exec(_settings: &Self::Settings, _call: &Call, _exec: &Exec) -> Review {
         Review::allow()
     }
@@ -214,6 +220,7 @@ pub mod glue {
             wit::Subject::ContainerCreate(container) => {
                 P::container_create_with(&settings, call, container, usage)
             }
+            wit::Subject::ContainerUpdate(container) => P::container_update(&settings, call, container),
             wit::Subject::ContainerExec(exec) => P::container_exec(&settings, call, exec),
             wit::Subject::ImagePull(image) => P::image_pull(&settings, call, image),
             wit::Subject::VolumeCreate(volume) => P::volume_create(&settings, call, volume),

@@ -87,6 +87,10 @@ impl Admission for Hostile {
         }
     }
 
+    fn container_update(settings: &Settings, _call: &Call, _container: &Container) -> Review {
+        never(settings, "update")
+    }
+
     fn container_exec(settings: &Settings, _call: &Call, exec: &Exec) -> Review {
         never(settings, &exec.command.join(" "))
     }

@@ -19,7 +19,8 @@ use crate::{Engine, EngineError, Session};
 use bulkhead_model::event::{EventKind, NewEvent};
 use bulkhead_model::lifecycle::{Answer, Denied, Desired, Request, accept};
 use bulkhead_model::restart::due;
-use bulkhead_model::{Action, Caller, Container, ContainerSpec, Vch};
+use bulkhead_model::{Action, Caller, Container, ContainerSpec, Image, Vch};
+use bulkhead_plugin as plugin;
 use bulkhead_policy::{ContainerFacts, ImageFacts, Subject, Usage};
 use bulkhead_store::{AuditEntry, Record, StoreError};
 use std::sync::Arc;
@@ -55,6 +56,18 @@ pub(crate) fn event(container: &Container, action: &str, special: &[(&str, &str)
         actor: container.id.to_string(),
         attributes,
     }
+}
+
+/// A container as policies see it, and as plugins do.
+pub(crate) fn as_told<'a>(
+    container: &'a Container,
+    image: Option<&'a Image>,
+) -> (ContainerFacts<'a>, plugin::Container<'a>) {
+    let Container { id, name, owner, spec, ask, .. } = container;
+    let facts =
+        ContainerFacts { id, name, owner, spec, image: ImageFacts { asked: &ask.image, cached: image } };
+    let restart = container.desired.restarts.policy;
+    (facts, plugin::Container { name, spec, asked: &ask.image, image, restart })
 }
 
 impl Engine {
@@ -94,14 +107,8 @@ impl Engine {
         endpoint: Option<&Vch>,
     ) -> Result<Admitted, EngineError> {
         let image = self.store().image(vch.id, &container.image).await.ok();
-        let facts = ContainerFacts {
-            id: &container.id,
-            name: &container.name,
-            owner: &container.owner,
-            spec: &container.spec,
-            image: ImageFacts { asked: &container.ask.image, cached: image.as_ref() },
-        };
-        let subject = Subject::Container { vch, container: facts };
+        let (container, _) = as_told(container, image.as_ref());
+        let subject = Subject::Container { vch, container };
         self.admit(Ask { action, caller, endpoint, subject, usage_after: Usage::default() }).await
     }
 

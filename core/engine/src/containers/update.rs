@@ -9,7 +9,8 @@
 //!   else:         the wish ─▶ the driver has memory plugged in, tells guest and host ─▶ if that fails, the old wish
 //! ```
 
-use super::TRIES;
+use super::{TRIES, as_told};
+use crate::admission::{Admitted, Ask};
 use crate::driver::limits;
 use crate::guest::GuestError;
 use crate::{Engine, EngineError, Session};
@@ -17,6 +18,8 @@ use bulkhead_guest_protocol::message::RequestBody;
 use bulkhead_model::lifecycle::{Goal, Status};
 use bulkhead_model::restart::due;
 use bulkhead_model::{Action, Container, RestartPolicy, Vch};
+use bulkhead_plugin as plugin;
+use bulkhead_policy::{Subject, Usage};
 use bulkhead_store::{Record, StoreError};
 use std::time::Duration;
 
@@ -50,10 +53,7 @@ impl Engine {
             let old = self.find(session.vch, id.as_str()).await?;
             let update = change(&old)?;
             let new = self.updated(&vch, &old, &update).await?;
-            let audit = self
-                .admit_about(&new, Action::ContainerUpdate, &vch, &session.caller, Some(&vch))
-                .await?
-                .audit;
+            let audit = self.admit_update(session, &vch, &new).await?.audit;
             let record = Record::at(self.now()).audit(audit).event(super::event(&new, "update", &[]));
             let shrinks = is_live(&old) && memory_bytes(&new) < memory_bytes(&old);
             if shrinks {
@@ -78,6 +78,25 @@ impl Engine {
             }
         }
         Err(EngineError::Store(StoreError::Conflict { kind: "container", id: id.to_string() }).into())
+    }
+
+    /// What plugins may not change they can still refuse: else nothing that they lowered would stay so.
+    async fn admit_update(
+        &self,
+        session: &Session,
+        vch: &Vch,
+        new: &Container,
+    ) -> Result<Admitted, EngineError> {
+        let image = self.store().image(vch.id, &new.image).await.ok();
+        let (facts, container) = as_told(new, image.as_ref());
+        let ask = Ask {
+            action: Action::ContainerUpdate,
+            caller: &session.caller,
+            endpoint: Some(vch),
+            subject: Subject::Container { vch, container: facts },
+            usage_after: Usage::default(),
+        };
+        self.admit_with_plugins(ask, vch, plugin::Subject::ContainerUpdate(container)).await
     }
 
     /// The container as it would be.

@@ -57,6 +57,9 @@ fn caps(world: &mut World) -> Result<()> {
     let shown =
         docker.ok(&["inspect", "--format", "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}", "capped"])?;
     same(shown.trim(), "100663296 50")?;
+    let raised = docker.fails(&["update", "--memory", "200m", "capped"])?;
+    has(&raised, "denied by plugin \"caps\": it asks for 200 MiB of memory, the cap is 96")?;
+    docker.ok(&["update", "--memory", "80m", "capped"])?;
     docker.ok(&["rm", "capped"])?;
 
     set(r#"{"memory-mib-max": 96, "over": "refuse"}"#)?;

@@ -1,7 +1,7 @@
 //! Plugins and policies together: who is asked, what becomes of what they say, and what is written down.
 
 use crate::world::{World, ask, no_view, operator, within};
-use bulkhead_engine::{Created, EngineError, ExecAsk, NewBinding, NewNetwork, NewScope};
+use bulkhead_engine::{Created, EngineError, ExecAsk, NewBinding, NewNetwork, NewScope, Update};
 use bulkhead_model::plugin::{Binding, Failure, Mode, OnFailure, Said};
 use bulkhead_model::reason::Rule;
 use bulkhead_model::{Caller, ContainerAsk, Decision, VchSettings, Verdict};
@@ -223,6 +223,9 @@ async fn every_kind_of_request_is_asked_about() {
     let exec = ExecAsk { cmd: vec!["id".into(), "-u".into()], ..ExecAsk::default() };
     let error = world.engine.exec_create(&world.session, id.as_str(), exec).await.unwrap_err();
     assert!(error.to_string().contains("no id -u here"), "{error}");
+    let memory = |_: &_| Ok(Update { memory_bytes: Some(32 << 20), ..Update::default() });
+    let error: EngineError = world.engine.update(&world.session, id.as_str(), memory).await.unwrap_err();
+    assert!(error.to_string().contains("no update here"), "{error}");
     let new = NewNetwork { name: "inner".into(), ..NewNetwork::default() };
     let error = world.engine.network_create(&world.session, new).await.unwrap_err();
     assert!(error.to_string().contains("no inner here"), "{error}");
