@@ -7,6 +7,7 @@ mod acts;
 mod bare;
 mod client;
 mod crowd;
+mod decisions;
 mod events;
 mod facts;
 mod figures;
@@ -45,9 +46,10 @@ const DOCUMENT: &str = "core/PERFORMANCE.md";
 type Measure<'a> = fn(&Bench<'a>) -> Result<Vec<figures::Row>>;
 
 /// What can be measured alone, after the start of a container.
-const fn parts<'a>() -> [(&'static str, Measure<'a>); 12] {
+const fn parts<'a>() -> [(&'static str, Measure<'a>); 13] {
     [
         ("starts", Bench::other_starts),
+        ("decisions", Bench::decisions),
         ("many", Bench::many),
         ("exec", Bench::in_a_running_container),
         ("logs", Bench::logs),
@@ -110,6 +112,7 @@ fn compare(
         image: IMAGE,
         pullable: &pullable,
         folder,
+        layout: bulkhead.layout(),
         data: [&bulkhead.layout().data, &dockerd.data()],
         runs: options.runs,
     };

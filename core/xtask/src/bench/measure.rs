@@ -9,6 +9,7 @@ use super::events::{self, Events};
 use super::figures::{Row, Unit};
 use super::pulls::Pullable;
 use super::{acts, figures};
+use crate::layout::Layout;
 use crate::say::Step;
 
 /// Bytes through a stream of `exec`, in MiB.
@@ -38,6 +39,8 @@ pub struct Bench<'a> {
     pub pullable: &'a Pullable,
     /// To make things in.
     pub folder: &'a Path,
+    /// Of Bulkhead.
+    pub layout: &'a Layout,
     /// Where they keep everything, in the order of [`Bench::both`].
     pub data: [&'a Path; 2],
     pub runs: usize,
