@@ -72,8 +72,10 @@ fn tagged(binding: Binding) -> (AppendHeaders<[(HeaderName, String); 1]>, Json<B
 
 /// The revision that the binding must have; 0: there must be none; `None`: it does not matter.
 fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|value| value == "*") {
-        return Ok(Some(0));
+    match headers.get(header::IF_NONE_MATCH) {
+        None => {}
+        Some(value) if value == "*" => return Ok(Some(0)),
+        Some(_) => return Err(Problem::invalid("If-None-Match: only `*` is taken here")),
     }
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let tag = value.to_str().ok().and_then(|text| text.strip_prefix('"')?.strip_suffix('"')?.parse().ok());

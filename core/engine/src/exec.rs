@@ -330,7 +330,7 @@ impl Engine {
         let container = self.find(session.vch, text).await?;
         let mut as_made = container.clone();
         as_made.spec.privileged |= ask.privileged;
-        let image = self.store().image(vch.id, &container.image).await.ok();
+        let image = self.image_of(&container).await?;
         let (facts, told) = as_told(&as_made, image.as_ref());
         let subject = plugin::Subject::ContainerExec {
             container: told,

@@ -179,7 +179,7 @@ impl Engine {
             observer: parts.observer,
         };
         let engine = Self(Arc::new(inner));
-        engine.rebind().await?;
+        engine.start_plugins().await?;
         engine.recover().await?;
         Ok(engine)
     }

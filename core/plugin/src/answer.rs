@@ -11,6 +11,7 @@ const CHANGES_MAX: usize = 64;
 const DENIALS_MAX: usize = 16;
 const WARNINGS_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 500;
+const CHANGE_BYTES_MAX: usize = 4 << 10;
 
 pub(crate) fn read(answer: Result<wit::Verdict, PluginError>, changeable: bool) -> Result<Review, CallError> {
     let verdict = answer.map_err(|error| match error {
@@ -55,17 +56,25 @@ pub(crate) fn read(answer: Result<wit::Verdict, PluginError>, changeable: bool) 
     Ok(Review { said, warnings })
 }
 
+/// A text of a change is done or not done, never cut.
+fn text(text: String) -> Result<String, CallError> {
+    match text.len() > CHANGE_BYTES_MAX || text.chars().any(char::is_control) {
+        true => Err(CallError::answer("a text of a change has 4 KiB at most, and no control characters")),
+        false => Ok(text),
+    }
+}
+
 fn change(change: wit::Change) -> Result<Change, CallError> {
     Ok(match change {
-        wit::Change::SetLabel(label) => Change::SetLabel { key: label.key, value: label.value },
-        wit::Change::RemoveLabel(key) => Change::RemoveLabel { key },
-        wit::Change::SetEnv(label) => Change::SetEnv { name: label.key, value: label.value },
-        wit::Change::RemoveEnv(name) => Change::RemoveEnv { name },
+        wit::Change::SetLabel(label) => Change::SetLabel { key: text(label.key)?, value: text(label.value)? },
+        wit::Change::RemoveLabel(key) => Change::RemoveLabel { key: text(key)? },
+        wit::Change::SetEnv(label) => Change::SetEnv { name: text(label.key)?, value: text(label.value)? },
+        wit::Change::RemoveEnv(name) => Change::RemoveEnv { name: text(name)? },
         wit::Change::SetCpuMilli(milli) => Change::SetCpuMilli { milli },
         wit::Change::SetMemoryMib(mib) => Change::SetMemoryMib { mib },
         wit::Change::SetPidsMax(pids) => Change::SetPidsMax { pids },
-        wit::Change::SetUser(user) => Change::SetUser { user },
-        wit::Change::DropCapability(name) => Change::DropCapability { name },
+        wit::Change::SetUser(user) => Change::SetUser { user: text(user)? },
+        wit::Change::DropCapability(name) => Change::DropCapability { name: text(name)? },
         wit::Change::DropPrivileged => Change::DropPrivileged,
         wit::Change::MakeReadOnly => Change::MakeReadOnly,
         wit::Change::ForbidNewPrivileges => Change::ForbidNewPrivileges,

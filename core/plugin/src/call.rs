@@ -21,7 +21,7 @@ pub struct Limits {
     /// Instructions, roughly.
     pub fuel: u64,
     pub memory_bytes: usize,
-    /// What is copied between the plugin and the engine, both ways together.
+    /// What it answers, and what it gives to the engine at a time.
     pub copied_bytes: usize,
 }
 
@@ -57,7 +57,7 @@ pub struct Called<T> {
 impl<T> Called<T> {
     /// It ended by a mistake of the engine's.
     pub(crate) fn broken(why: String) -> Self {
-        let result = Err(CallError::new(Failure::Trap, why));
+        let result = Err(CallError::new(Failure::Host, why));
         Self { result, fuel: 0, took: Duration::ZERO, lines: Vec::new() }
     }
 
@@ -118,7 +118,12 @@ impl fmt::Debug for Guest {
 
 #[derive(Debug, thiserror::Error)]
 #[error("it may have {0} MiB of memory")]
-struct NoMemory(usize);
+pub(crate) struct NoMemory(usize);
+
+/// There was no place for an instance, or it could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("it could not be started: {0}")]
+pub(crate) struct NotStarted(pub(crate) String);
 
 impl ResourceLimiter for Guest {
     fn memory_growing(&mut self, _now: usize, wanted: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
@@ -159,6 +164,9 @@ fn failure(error: &wasmtime::Error, store: &Store<Guest>, limits: &Limits) -> Ca
         let text = format!("it wanted more than {} MiB of memory", limits.memory_bytes >> 20);
         return CallError::new(Failure::Memory, text);
     }
+    if error.is::<NotStarted>() {
+        return CallError::new(Failure::Host, format!("{error:#}"));
+    }
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => {
             CallError::new(Failure::Fuel, format!("it used up its {} units of fuel", limits.fuel))
@@ -178,7 +186,7 @@ fn failure(error: &wasmtime::Error, store: &Store<Guest>, limits: &Limits) -> Ca
 }
 
 /// At most `max` bytes of it, whole characters, nothing that moves a terminal's cursor.
-pub(crate) fn clip(text: &str, max: usize) -> String {
+pub fn clip(text: &str, max: usize) -> String {
     let mut clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     while clean.len() > max {
         clean.pop();

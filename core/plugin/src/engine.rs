@@ -49,6 +49,8 @@ pub(crate) fn to_run(memory_bytes_max: usize) -> wasmtime::Result<Engine> {
         .total_core_instances(CALLS_MAX * 4)
         .total_memories(CALLS_MAX)
         .total_tables(CALLS_MAX * 2)
+        .max_core_instances_per_component(4)
+        .max_tables_per_component(2)
         .max_memories_per_component(1)
         .max_memory_size(memory_bytes_max)
         .linear_memory_keep_resident(KEPT_BYTES);

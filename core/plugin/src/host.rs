@@ -1,16 +1,19 @@
 //! Components that were compiled, and their life in this process.
 
 use crate::admission::bindings::{Admission, AdmissionPre, exports::bulkhead::plugin::lifecycle};
-use crate::call::{CallError, Called, Guest, Limits, call, clip};
+use crate::call::{CallError, Called, Guest, Limits, NoMemory, NotStarted, call, clip};
 use crate::compile::Compiler;
 use crate::engine::{self, Ticker};
 use bulkhead_model::Digest;
 use bulkhead_model::plugin::{Manifest, SETTINGS_BYTES_MAX};
+use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, ComponentType, Lift, Linker};
 use wasmtime::{Engine, StoreContextMut};
@@ -41,9 +44,10 @@ struct Inner {
     compiler: Compiler,
     /// Code of components, compiled before; only this program writes here.
     folder: PathBuf,
+    limits: Limits,
     loaded: Mutex<HashMap<Digest, Plugin>>,
     /// The pool has as many places.
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 /// A plugin, ready to be called.
@@ -62,21 +66,24 @@ impl fmt::Debug for Plugin {
 
 impl Host {
     /// `folder` is made if need be, for the server's user alone.
-    pub fn new(folder: &Path, compiler: Compiler) -> Result<Self, HostError> {
+    /// `limits`: of each call in a request.
+    pub fn new(folder: &Path, compiler: Compiler, limits: Limits) -> Result<Self, HostError> {
         let engine = engine::to_run(MEMORY_BYTES_MAX).map_err(|error| HostError::Io {
             doing: "preparing to run WebAssembly".into(),
             why: format!("{error:#}"),
         })?;
         let ticker = Ticker::start(&engine).map_err(io("starting a thread"))?;
-        std::fs::create_dir_all(folder).map_err(io(format!("making `{}`", folder.display())))?;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.and_then(|()| sweep(folder)).map_err(io(format!("making `{}`", folder.display())))?;
         let folder = folder.to_owned();
         Ok(Self(Arc::new(Inner {
             engine,
             ticker,
             compiler,
             folder,
+            limits,
             loaded: Mutex::default(),
-            turns: Semaphore::new(engine::CALLS_MAX as usize),
+            turns: Arc::new(Semaphore::new(engine::CALLS_MAX as usize)),
         })))
     }
 
@@ -107,6 +114,11 @@ impl Host {
         };
         self.loaded().insert(digest.clone(), plugin.clone());
         Ok(plugin)
+    }
+
+    /// Of each call in a request.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// Forgets it and its code; who calls it now ends in peace.
@@ -148,10 +160,12 @@ impl Host {
     }
 
     fn link(&self, file: &Path, digest: Digest) -> wasmtime::Result<Plugin> {
-        // SAFETY: the file is native code. It lies in a folder that only the server's user can write, `keep` puts it
-        // there, and its bytes come from this program's own compiler.
+        let kept = std::fs::read(file)?;
+        let code = whole(&kept).ok_or_else(|| wasmtime::Error::msg("it is not as it was written"))?;
+        // SAFETY: this is native code. It lies in a folder that only the server's user can read and write, `keep` put it
+        // there with its digest, and its bytes come from this program's own compiler.
         #[expect(unsafe_code, reason = "loading compiled code has no safe API")]
-        let component = unsafe { Component::deserialize_file(&self.0.engine, file)? };
+        let component = unsafe { Component::deserialize(&self.0.engine, code)? };
         let mut linker = Linker::<Guest>::new(&self.0.engine);
         let mut log = linker.instance("bulkhead:plugin/log@0.1.0")?;
         log.func_wrap("write", |mut store: StoreContextMut<'_, Guest>, (level, text): (Level, String)| {
@@ -166,7 +180,10 @@ impl Host {
         let doing = format!("keeping a plugin's code in `{}`", file.display());
         let draft = file.with_extension(format!("{}.draft", std::process::id()));
         let kept = async {
-            tokio::fs::write(&draft, code).await?;
+            let mut out = tokio::fs::File::create(&draft).await?;
+            out.write_all(&Sha256::digest(code)).await?;
+            out.write_all(code).await?;
+            out.sync_all().await?;
             tokio::fs::rename(&draft, file).await
         };
         kept.await.map_err(io(doing))
@@ -184,12 +201,14 @@ impl Plugin {
         limits: &Limits,
         ask: impl FnOnce(&Admission, &mut wasmtime::Store<Guest>) -> wasmtime::Result<T> + Send + 'static,
     ) -> Called<T> {
-        let _turn = self.host.0.turns.acquire().await;
+        // It goes with the call, which goes on where its caller does not.
+        let turn = self.host.0.turns.clone().acquire_owned().await;
         let (plugin, limits) = (self.clone(), *limits);
         let called = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let _ticks = plugin.host.0.ticker.run();
             call(&plugin.host.0.engine, &limits, |store| {
-                let instance = plugin.pre.instantiate(&mut *store)?;
+                let instance = plugin.pre.instantiate(&mut *store).map_err(not_started)?;
                 ask(&instance, store)
             })
         });
@@ -234,6 +253,14 @@ impl Plugin {
     }
 }
 
+/// A component can run code when it is instantiated, which ends as a call does.
+fn not_started(error: wasmtime::Error) -> wasmtime::Error {
+    match error.is::<wasmtime::Trap>() || error.is::<NoMemory>() {
+        true => error,
+        false => NotStarted(format!("{error:#}")).into(),
+    }
+}
+
 /// At installation nobody's request waits.
 fn patient() -> Limits {
     Limits { deadline: Duration::from_secs(1), ..Limits::default() }
@@ -253,6 +280,24 @@ fn manifest(said: lifecycle::Manifest) -> Result<Manifest, CallError> {
         license: text("license", said.license)?,
         settings_schema,
     })
+}
+
+/// What is behind the digest of it, if it is that.
+fn whole(kept: &[u8]) -> Option<&[u8]> {
+    let (digest, code) = kept.split_at_checked(<Sha256 as sha2::Digest>::output_size())?;
+    (digest == Sha256::digest(code).as_slice()).then_some(code)
+}
+
+/// Removes drafts, and code of other versions of the engine.
+fn sweep(folder: &Path) -> std::io::Result<()> {
+    let ours = format!(".{}.cwasm", engine::VERSION);
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if !path.to_string_lossy().ends_with(&ours) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> HostError {

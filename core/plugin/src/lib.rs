@@ -23,7 +23,7 @@ mod host;
 mod question;
 
 pub use admission::Review;
-pub use call::{CallError, Called, Limits, LogLine};
+pub use call::{CallError, Called, Limits, LogLine, clip};
 pub use compile::{Compiler, child_main};
 pub use host::{Host, HostError, Plugin};
 pub use question::{Asked, Circumstances, Container, Question, Subject, UsageAfter};

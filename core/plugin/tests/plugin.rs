@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 fn host(folder: &Path) -> Host {
     let (program, arguments) = compiler().unwrap();
-    Host::new(folder, Compiler::new(program, arguments)).unwrap()
+    Host::new(folder, Compiler::new(program, arguments), unhurried()).unwrap()
 }
 
 async fn load(host: &Host, component: Vec<u8>) -> Result<Plugin, HostError> {
@@ -142,7 +142,8 @@ async fn a_loop_ends_at_its_deadline_however_much_fuel_it_has() {
     let limits = Limits { fuel: u64::MAX / 2, ..Limits::default() };
     let called = hostile.review(&json!({ "does": "loop" }), &asked(&spec("")), &limits).await;
     assert_eq!(called.result.unwrap_err().why, Failure::Deadline);
-    assert!(called.took >= limits.deadline, "{:?}", called.took);
+    // A tick may be nearly over when the call begins.
+    assert!(called.took >= limits.deadline * 9 / 10, "{:?}", called.took);
 }
 
 #[tokio::test]
@@ -206,7 +207,9 @@ async fn code_is_kept_and_made_anew_where_it_is_damaged() {
     host(folder.path()).load(&digest, never).await.unwrap();
     let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     let code = std::fs::read(&file).unwrap();
-    for damaged in [&b""[..], &code[..code.len() / 3]] {
+    let mut flipped = code.clone();
+    flipped[code.len() / 2] ^= 1;
+    for damaged in [&b""[..], &code[..code.len() / 3], &flipped] {
         std::fs::write(&file, damaged).unwrap();
         let again = host(folder.path());
         let plugin = load(&again, component.clone()).await.unwrap();

@@ -15,7 +15,7 @@ pub struct Settings {
     /// Wins over `allow`.
     pub deny: Vec<String>,
     pub require_digest: bool,
-    /// What was never pulled may run, too.
+    /// What was never pulled may run, too, where it matters where images are from.
     pub built_here: bool,
 }
 
@@ -60,12 +60,12 @@ fn judge(settings: &Settings, image: &Image) -> Review {
         );
     }
     if image.origins.is_empty() {
-        let limited = !settings.allow.is_empty() && !settings.built_here;
-        return match limited {
+        let sources_matter = !settings.allow.is_empty() || !settings.deny.is_empty();
+        return match sources_matter && !settings.built_here {
             true => review.deny_with(
                 "no-origin",
                 format!("image {} was never pulled, so nobody knows where it is from", image.reference),
-                format!("an image that was pulled from {}", settings.allow.join(" or ")),
+                "an image that was pulled",
             ),
             false => review,
         };
@@ -95,9 +95,20 @@ fn place(origin: &Origin) -> String {
 
 /// A registry covers all in it, a path what is below it.
 fn covers(source: &str, origin: &Origin) -> bool {
-    let place = place(origin);
-    let below = place.strip_prefix(source.trim_end_matches('/'));
-    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let (registry, path) =
+        source.trim_end_matches('/').split_once('/').unwrap_or((source.trim_end_matches('/'), ""));
+    let below = origin.repository.strip_prefix(path);
+    host(registry) == host(&origin.registry)
+        && below.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
+}
+
+/// One registry has one name here: hosts are alike in any case, and the port of HTTPS goes without saying.
+fn host(registry: &str) -> String {
+    let lower = registry.to_ascii_lowercase();
+    match lower.strip_suffix(":443").unwrap_or(&lower) {
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => "docker.io".into(),
+        other => other.into(),
+    }
 }
 
 bulkhead_sdk::admission_plugin!(ImageSources);
@@ -133,12 +144,17 @@ mod tests {
         assert_eq!(codes(allow, from(&["registry.example/app"], false)), ["source-not-allowed"]);
         assert_eq!(codes(allow, from(&["elsewhere.example/x", "docker.io/library/x"], false)), none);
         assert_eq!(codes("{}", from(&["elsewhere.example/x"], false)), none);
+        let one = r#"{"allow": ["Registry.example:443"]}"#;
+        assert_eq!(codes(one, from(&["registry.example/app"], false)), none);
+        assert_eq!(codes(allow, from(&["registry-1.docker.io/library/nginx"], false)), none);
     }
 
     #[test]
     fn what_is_denied_is_denied_whatever_is_allowed() {
         let deny = r#"{"allow": ["docker.io"], "deny": ["docker.io/bad"]}"#;
         assert_eq!(codes(deny, from(&["docker.io/bad/x"], false)), ["source-denied"]);
+        assert_eq!(codes(deny, from(&["index.docker.io:443/bad/x"], false)), ["source-denied"]);
+        assert_eq!(codes(r#"{"deny": ["docker.io/bad"]}"#, from(&[], false)), ["no-origin"]);
         assert_eq!(codes(deny, from(&["docker.io/good/x", "docker.io/bad/x"], false)), ["source-denied"]);
     }
 

@@ -56,7 +56,14 @@ impl Admission for ResourceCaps {
     /// What is there is not lowered: whoever asked sees what is possible.
     fn container_update(settings: &Settings, _call: &Call, container: &Container) -> Review {
         let review = judge(settings, Over::Refuse, container);
-        Review { changes: Vec::new(), ..review }
+        match (settings.pids_max, container.pids_max) {
+            (Some(cap), None) => review.deny_with(
+                "pids-over-cap",
+                format!("it asks for any number of processes, the cap is {cap}"),
+                format!("--pids-limit {cap} at most"),
+            ),
+            _ => review,
+        }
     }
 }
 
@@ -151,7 +158,10 @@ mod tests {
     #[test]
     fn what_is_there_is_never_lowered_but_refused_what_is_above() {
         let update = |container| ResourceCaps::container_update(&caps(Over::Lower), &test_call(), &container);
-        let small = || Container { cpu_milli: 500, memory_mib: 64, ..Container::default() };
+        let small =
+            || Container { cpu_milli: 500, memory_mib: 64, pids_max: Some(9), ..Container::default() };
+        let unlimited = update(Container { pids_max: None, ..small() });
+        assert_eq!(unlimited.denials.len(), 1, "{unlimited:?}");
         assert!(update(small()).denials.is_empty() && update(small()).changes.is_empty());
         let more = update(Container { memory_mib: 65, ..small() });
         assert_eq!((more.denials.len(), more.denials[0].code.as_str()), (1, "memory-over-cap"));

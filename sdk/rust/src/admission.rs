@@ -66,7 +66,7 @@ pub trait Admission {
 pub struct Review {
     pub changes: Vec<(Change, String)>,
     pub denials: Vec<Denial>,
-    /// Shown to the user beside the result.
+    /// Shown to whoever makes or updates a container; kept with the decision in any case.
     pub warnings: Vec<String>,
 }
 

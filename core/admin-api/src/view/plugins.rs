@@ -43,7 +43,7 @@ pub enum ScopeView {
     #[default]
     Everywhere,
     Class(String),
-    /// By name; in answers, by id.
+    /// By name or id; in answers, by id.
     Vch(String),
 }
 

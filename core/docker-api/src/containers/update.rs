@@ -60,7 +60,7 @@ pub async fn post(mut call: Call) -> Answer {
     let (fields, mut warnings) = fields(&bytes)?;
     cpu::memory_bytes(&fields, &mut warnings)?;
     let change = |container: &Container| read(&fields, view(container, "HostConfig"));
-    call.engine().update::<ApiError>(&call.session, &call.name, change).await?;
+    warnings.extend(call.engine().update::<ApiError>(&call.session, &call.name, change).await?);
     reply::ok(&json!({ "Warnings": warnings }))
 }
 

@@ -76,11 +76,11 @@ impl Engine {
         let Planned { mounts, new } = self.plan_volumes(session, &vch, &ask, &image.config).await?;
         let spec = ContainerSpec { mounts, ..resolve(&id, &ask, &image.config, &vch.settings)? };
         self.check_size(&spec)?;
-        let planned = Asked { vch: &vch, image: &image, id: &id, name: name.as_deref().unwrap_or_default() };
-        let (ask, spec, changes, admitted) = self.admit_create(session, planned, ask, spec).await?;
         for wish in &spec.network.ports {
             vch.settings.publish.check(wish)?;
         }
+        let planned = Asked { vch: &vch, image: &image, id: &id, name: name.as_deref().unwrap_or_default() };
+        let (ask, spec, changes, admitted) = self.admit_create(session, planned, ask, spec).await?;
         let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
         let mut warnings = admitted.warnings.clone();
         warnings.extend(log_is_cut(&spec.log, vch.settings.log_bytes));
@@ -142,13 +142,15 @@ impl Engine {
             return Ok((ask, spec, Vec::new(), refused));
         }
         let circumstances = self.circumstances(&decision, vch, &session.caller)?;
-        let usage_after =
-            plugin::UsageAfter { containers: usage.containers, memory_bytes: usage.memory_bytes };
+        let asked_bytes = spec.resources.memory_bytes;
         let mut wanted = (ask, spec);
         let question = |(ask, spec): &(ContainerAsk, ContainerSpec)| {
             let container =
                 plugin::Container { name, spec, asked: &asked, image: Some(image), restart: ask.restart };
             let subject = plugin::Subject::ContainerCreate(container);
+            let others = usage.memory_bytes.saturating_sub(asked_bytes);
+            let memory_bytes = others.saturating_add(spec.resources.memory_bytes);
+            let usage_after = plugin::UsageAfter { containers: usage.containers, memory_bytes };
             plugin::Question { circumstances, subject, usage_after }.prepare()
         };
         let change = |wanted: &mut (ContainerAsk, ContainerSpec), changes: &[(Change, String)]| {
@@ -308,6 +310,7 @@ fn changed(
         change.apply(&mut ask, &spec).map_err(|error| error.to_string())?;
         let resolved = resolve(id, &ask, &image.config, &vch.settings);
         let resolved = resolved.map_err(|error| format!("`{change}` cannot be: {error}"))?;
+        change.check_done(&resolved).map_err(|error| error.to_string())?;
         spec = ContainerSpec { mounts: spec.mounts, ..resolved };
     }
     Ok((ask, spec))

@@ -106,10 +106,19 @@ impl Engine {
         caller: &Caller,
         endpoint: Option<&Vch>,
     ) -> Result<Admitted, EngineError> {
-        let image = self.store().image(vch.id, &container.image).await.ok();
+        let image = self.image_of(container).await?;
         let (container, _) = as_told(container, image.as_ref());
         let subject = Subject::Container { vch, container };
         self.admit(Ask { action, caller, endpoint, subject, usage_after: Usage::default() }).await
+    }
+
+    /// What a container was made of; `None`: it is gone.
+    pub(crate) async fn image_of(&self, container: &Container) -> Result<Option<Image>, EngineError> {
+        match self.store().image(container.vch, &container.image).await {
+            Ok(image) => Ok(Some(image)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// Changes what is desired, if the container's state allows it; wakes its driver.

@@ -40,20 +40,20 @@ pub struct Update {
 }
 
 impl Engine {
-    /// Makes the change that is asked for of the container as it is.
+    /// Makes the change that is asked for of the container as it is; what whoever asked should know of it.
     pub async fn update<E: From<EngineError>>(
         &self,
         session: &Session,
         text: &str,
         change: impl Fn(&Container) -> Result<Update, E>,
-    ) -> Result<(), E> {
+    ) -> Result<Vec<String>, E> {
         let vch = self.vch_of(session).await?;
         let id = self.find(session.vch, text).await?.id;
         for _ in 0..TRIES {
             let old = self.find(session.vch, id.as_str()).await?;
             let update = change(&old)?;
             let new = self.updated(&vch, &old, &update).await?;
-            let audit = self.admit_update(session, &vch, &new).await?.audit;
+            let Admitted { audit, warnings } = self.admit_update(session, &vch, &new).await?;
             let record = Record::at(self.now()).audit(audit).event(super::event(&new, "update", &[]));
             let shrinks = is_live(&old) && memory_bytes(&new) < memory_bytes(&old);
             if shrinks {
@@ -68,7 +68,7 @@ impl Engine {
                 Ok(_) => {
                     self.0.feed.wake();
                     self.carry_out(&old, &new).await?;
-                    return Ok(());
+                    return Ok(warnings);
                 }
                 Err(StoreError::Conflict { .. }) => {}
                 Err(StoreError::NotFound { .. }) => {
@@ -87,7 +87,7 @@ impl Engine {
         vch: &Vch,
         new: &Container,
     ) -> Result<Admitted, EngineError> {
-        let image = self.store().image(vch.id, &new.image).await.ok();
+        let image = self.image_of(new).await?;
         let (facts, container) = as_told(new, image.as_ref());
         let ask = Ask {
             action: Action::ContainerUpdate,

@@ -1,5 +1,6 @@
 //! Use cases of operators: which plugin has a say in what, and how it is set.
 
+use super::Broken;
 use crate::{Engine, EngineError};
 use bulkhead_model::plugin::{BINDINGS_PER_REQUEST_MAX, Binding, Mode, OnFailure, PluginName, Scope};
 use bulkhead_model::{Action, Caller};
@@ -47,6 +48,17 @@ impl Engine {
         new: NewBinding,
         before: Option<u64>,
     ) -> Result<Binding, EngineError> {
+        let (engine, caller) = (self.clone(), caller.clone());
+        self.to_its_end(async move { engine.put_binding(&caller, name, new, before).await }).await
+    }
+
+    async fn put_binding(
+        &self,
+        caller: &Caller,
+        name: PluginName,
+        new: NewBinding,
+        before: Option<u64>,
+    ) -> Result<Binding, EngineError> {
         let admitted = self.admit_operator(caller, Action::BindingPut, Subject::Platform).await?;
         let _turn = self.0.plugins.turn.lock().await;
         let all = self.store().bindings().await?;
@@ -84,20 +96,33 @@ impl Engine {
             }
             Err(other) => return Err(other.into()),
         }
-        self.rebind().await?;
+        self.rebind(Broken::Stays).await?;
         Ok(binding)
     }
 
     pub async fn binding_remove(&self, caller: &Caller, name: &str) -> Result<(), EngineError> {
+        let (engine, caller, name) = (self.clone(), caller.clone(), name.to_owned());
+        self.to_its_end(async move { engine.remove_binding(&caller, &name).await }).await
+    }
+
+    async fn remove_binding(&self, caller: &Caller, name: &str) -> Result<(), EngineError> {
         let admitted = self.admit_operator(caller, Action::BindingRemove, Subject::Platform).await?;
         let _turn = self.0.plugins.turn.lock().await;
         let parsed: PluginName = name.parse().map_err(|_| no_such(name))?;
         let record = Record::at(self.now()).audit(admitted.audit);
         match self.store().delete_binding(&parsed, &record).await {
-            Ok(()) => self.rebind().await,
+            Ok(()) => self.rebind(Broken::Stays).await,
             Err(StoreError::NotFound { .. }) => Err(no_such(name)),
             Err(other) => Err(other.into()),
         }
+    }
+
+    /// What is written down is put in force, whether or not somebody still waits for it.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        self.0.tasks.spawn(work).await.unwrap_or(Err(EngineError::Stopping))
     }
 
     async fn scope(&self, new: NewScope) -> Result<Scope, EngineError> {
@@ -112,7 +137,13 @@ impl Engine {
                     EngineError::Invalid { what: "class", value: text.chars().take(80).collect(), why }
                 })?)
             }
-            NewScope::Vch(name) => Scope::Vch(self.vch_named(&name).await?.id),
+            // An id stands for itself, as answers have it.
+            NewScope::Vch(text) => match text.parse() {
+                Ok(id) => {
+                    Scope::Vch(self.store().vch(id).await.map_err(|_| EngineError::NoSuchVch(text))?.id)
+                }
+                Err(_) => Scope::Vch(self.vch_named(&text).await?.id),
+            },
         })
     }
 

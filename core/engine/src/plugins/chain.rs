@@ -4,7 +4,7 @@ use super::Bound;
 use crate::{Engine, Happening};
 use bulkhead_model::plugin::{Change, Failure, Mode, OnFailure, PluginReport, Said};
 use bulkhead_model::{Reason, Vch};
-use bulkhead_plugin::{Asked, CallError, Called, Limits, LogLine, Review};
+use bulkhead_plugin::{Asked, CallError, Called, LogLine, Review};
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::Level;
@@ -33,13 +33,14 @@ impl Engine {
     ) -> Reviewed {
         let mut reviewed = Reviewed::default();
         for bound in self.0.plugins.of(vch) {
-            let mut report = self.ask(&bound, &question(subject)).await;
+            let mut report = self.ask(vch, &bound, &question(subject)).await;
             let enforced = bound.binding.mode == Mode::Enforce;
             if enforced && let Said::Change { changes } = &report.said {
                 match change(subject, changes) {
                     Ok(()) => reviewed.changes.extend(changes.iter().map(|(change, _)| change.clone())),
                     Err(text) => {
-                        self.count_failure(&bound);
+                        self.count_failure(vch, &bound);
+                        let text = bulkhead_plugin::clip(&text, 500);
                         report.said = Said::Failed { why: Failure::Answer, text };
                     }
                 }
@@ -62,7 +63,7 @@ impl Engine {
         reviewed
     }
 
-    async fn ask(&self, bound: &Arc<Bound>, asked: &Asked) -> PluginReport {
+    async fn ask(&self, vch: &Vch, bound: &Arc<Bound>, asked: &Asked) -> PluginReport {
         let binding = &bound.binding;
         let report = |said, warnings, took_us, fuel| PluginReport {
             binding: binding.name.clone(),
@@ -75,7 +76,7 @@ impl Engine {
             took_us,
             fuel,
         };
-        if bound.quarantine.holds(Instant::now()) {
+        if bound.quarantine.holds(vch.id, Instant::now()) {
             return report(Said::Quarantined, Vec::new(), 0, 0);
         }
         let plugin = match &bound.plugin {
@@ -86,7 +87,7 @@ impl Engine {
             }
         };
         let Called { result, fuel, took, lines } =
-            plugin.review(&binding.settings, asked, &Limits::default()).await;
+            plugin.review(&binding.settings, asked, self.0.plugins.host.limits()).await;
         for LogLine { level, text } in lines {
             log(level, &bound.binding.name, &text);
         }
@@ -94,18 +95,22 @@ impl Engine {
             Ok(Review { said, warnings }) => (said, warnings),
             Err(CallError { why, text }) => {
                 tracing::warn!(binding = %binding.name, plugin = %binding.plugin, why = why.as_str(), text, "a plugin failed");
-                self.count_failure(bound);
+                // What the engine could not do says nothing about the plugin.
+                if why != Failure::Host {
+                    self.count_failure(vch, bound);
+                }
                 (Said::Failed { why, text }, Vec::new())
             }
         };
         report(said, warnings, u64::try_from(took.as_micros()).unwrap_or(u64::MAX), fuel)
     }
 
-    fn count_failure(&self, bound: &Bound) {
-        if bound.quarantine.failed(Instant::now()) {
+    fn count_failure(&self, vch: &Vch, bound: &Bound) {
+        if bound.quarantine.failed(vch.id, Instant::now()) {
             tracing::error!(
                 binding = %bound.binding.name,
                 plugin = %bound.binding.plugin,
+                vch = %vch.name,
                 seconds = super::quarantine::PAUSE.as_secs(),
                 "a plugin failed too often and is not asked for a while; its failure policy stays in force"
             );

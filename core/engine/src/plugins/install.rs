@@ -44,7 +44,8 @@ impl Engine {
         let plugin =
             Plugin { digest, manifest, bytes, installed_at: self.now(), installed_by: caller.name.clone() };
         let record = Record::at(plugin.installed_at).audit(admitted.audit);
-        self.store().create_plugin(&plugin, &component, &record).await?;
+        let kept = self.store().create_plugin(&plugin, &component, &record).await;
+        kept.inspect_err(|_| self.0.plugins.host.forget(&plugin.digest))?;
         tracing::info!(plugin = %plugin.manifest.name, version = plugin.manifest.version, digest = %plugin.digest, "installed");
         Ok(plugin)
     }
@@ -78,10 +79,10 @@ impl Engine {
         let all = self.store().plugins().await?;
         let by_name = all.iter().filter(|plugin| plugin.manifest.name.as_str() == text);
         let by_digest = all.iter().filter(|plugin| hex.len() >= 4 && plugin.digest.hex().starts_with(hex));
-        let mut found: Vec<&Plugin> = by_name.collect();
-        if found.is_empty() {
-            found = by_digest.collect();
-        }
+        // A name can look like a digest: who means the one must not get the other.
+        let mut found: Vec<&Plugin> = by_name.chain(by_digest).collect();
+        found.sort_by_key(|plugin| plugin.digest.hex());
+        found.dedup_by_key(|plugin| plugin.digest.hex());
         match found.as_slice() {
             [] => Err(EngineError::NoSuchPlugin(text.chars().take(80).collect())),
             [one] => Ok((*one).clone()),

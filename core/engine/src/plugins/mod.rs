@@ -14,7 +14,9 @@ use bulkhead_model::plugin::Binding;
 use bulkhead_plugin::{Host, Plugin};
 use quarantine::Quarantine;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 /// The bindings as this engine has them in force. They are read from the database when the engine starts and after each
 /// change; nobody else changes them while it has the claim.
@@ -24,7 +26,19 @@ pub(crate) struct Plugins {
     bound: RwLock<Arc<[Arc<Bound>]>>,
     /// Changes are made one after another.
     turn: tokio::sync::Mutex<()>,
+    /// The database says something else than what is in force.
+    behind: AtomicBool,
 }
+
+/// What becomes of bindings whose plugin could not be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Stays,
+    IsTriedAgain,
+}
+
+/// Pause between tries to load what could not be loaded, and to read what could not be read.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// A binding in force.
 #[derive(Debug)]
@@ -38,7 +52,12 @@ pub(crate) struct Bound {
 
 impl Plugins {
     pub(crate) fn new(host: Host) -> Self {
-        Self { host, bound: RwLock::new(Arc::new([])), turn: tokio::sync::Mutex::default() }
+        Self {
+            host,
+            bound: RwLock::new(Arc::new([])),
+            turn: tokio::sync::Mutex::default(),
+            behind: AtomicBool::new(false),
+        }
     }
 
     fn all(&self) -> Arc<[Arc<Bound>]> {
@@ -52,14 +71,43 @@ impl Plugins {
 }
 
 impl Engine {
+    /// Puts bindings in force, and goes on trying where that fails.
+    pub(crate) async fn start_plugins(&self) -> Result<(), EngineError> {
+        self.rebind(Broken::IsTriedAgain).await?;
+        let engine = self.clone();
+        self.0.tasks.spawn(async move {
+            let stop = engine.0.stop.clone();
+            while stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_some() {
+                let plugins = &engine.0.plugins;
+                let broken = plugins.all().iter().any(|bound| bound.plugin.is_err());
+                if broken || plugins.behind.load(Ordering::SeqCst) {
+                    let _turn = plugins.turn.lock().await;
+                    if let Err(error) = engine.rebind(Broken::IsTriedAgain).await {
+                        tracing::error!(%error, "bindings could not be put in force; it is tried again");
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
     /// Puts in force what the database says. Bindings that did not change stay as they are, quarantine and all.
-    pub(crate) async fn rebind(&self) -> Result<(), EngineError> {
+    async fn rebind(&self, broken: Broken) -> Result<(), EngineError> {
+        let rebound = self.rebind_once(broken).await;
+        self.0.plugins.behind.store(rebound.is_err(), Ordering::SeqCst);
+        rebound
+    }
+
+    async fn rebind_once(&self, broken: Broken) -> Result<(), EngineError> {
         let versions: HashMap<_, _> =
             self.store().plugins().await?.into_iter().map(|it| (it.digest, it.manifest.version)).collect();
         let before = self.0.plugins.all();
         let mut bound = Vec::new();
         for binding in self.store().bindings().await? {
-            if let Some(same) = before.iter().find(|bound| bound.binding == binding && bound.plugin.is_ok()) {
+            let stays = |bound: &&Arc<Bound>| {
+                bound.binding == binding && (bound.plugin.is_ok() || broken == Broken::Stays)
+            };
+            if let Some(same) = before.iter().find(stays) {
                 bound.push(same.clone());
                 continue;
             }

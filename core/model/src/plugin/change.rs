@@ -84,9 +84,7 @@ impl Change {
                 if key == boot::LABEL {
                     return wrong("this label is the engine's own");
                 }
-                if ask.labels.remove(key).is_none() && spec.labels.contains_key(key) {
-                    return wrong("the label is the image's");
-                }
+                ask.labels.remove(key);
             }
             Change::SetEnv { name, value } => {
                 check_env(name, value).or_else(wrong)?;
@@ -116,8 +114,14 @@ impl Change {
                 ask.process.pids_max = Some(*pids);
             }
             Change::SetUser { user } => {
-                if user.len() > TEXT_BYTES_MAX || (is_root(user) && !is_root(&spec.user)) {
-                    return wrong("who is not root does not become root");
+                if user.is_empty() {
+                    return wrong("nobody is named: root is `0`");
+                }
+                let root = |user: &str| {
+                    is_root(user) || user.split_once(':').is_some_and(|(_, group)| is_root(group))
+                };
+                if user.len() > TEXT_BYTES_MAX || (root(user) && !is_root(&spec.user)) {
+                    return wrong("who is not root does not become root, nor of its group");
                 }
                 ask.user = Some(user.clone());
             }
@@ -132,6 +136,16 @@ impl Change {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is so in what comes of the changed ask.
+    pub fn check_done(&self, after: &ContainerSpec) -> Result<(), ChangeError> {
+        match self {
+            Change::RemoveLabel { key } if after.labels.contains_key(key) => {
+                Err(ChangeError { change: self.to_string(), why: "the label is the image's".into() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn drop_capability(&self, name: &str, ask: &mut ContainerAsk) -> Result<(), ChangeError> {
@@ -170,7 +184,6 @@ impl fmt::Display for Change {
             Change::SetCpuMilli { milli } => write!(f, "{} CPUs", f64::from(*milli) / 1000.0),
             Change::SetMemoryMib { mib } => write!(f, "{mib} MiB of memory"),
             Change::SetPidsMax { pids } => write!(f, "at most {pids} processes"),
-            Change::SetUser { user } if user.is_empty() => f.write_str("user root"),
             Change::SetUser { user } => write!(f, "user {user}"),
             Change::DropCapability { name } => write!(f, "no capability {name}"),
             Change::DropPrivileged => f.write_str("not privileged"),
@@ -207,6 +220,8 @@ mod tests {
         for change in changes {
             let spec = resolved(&ask).map_err(|error| error.to_string())?;
             change.apply(&mut ask, &spec).map_err(|error| error.to_string())?;
+            let after = resolved(&ask).map_err(|error| error.to_string())?;
+            change.check_done(&after).map_err(|error| error.to_string())?;
         }
         resolved(&ask).map_err(|error| error.to_string())
     }
@@ -255,11 +270,17 @@ mod tests {
     fn what_would_widen_or_cannot_be_is_refused() {
         let privileged = ContainerAsk { privileged: true, ..ContainerAsk::default() };
         let few = ContainerAsk::default();
+        let labelled = ContainerAsk {
+            labels: [("of".to_owned(), "client".to_owned())].into(),
+            ..ContainerAsk::default()
+        };
         let mut bounded = ContainerAsk::default();
         bounded.process.pids_max = Some(10);
         for (ask, change, why) in [
             (&few, Change::SetUser { user: "root:0".into() }, "does not become root"),
-            (&few, Change::SetUser { user: String::new() }, "does not become root"),
+            (&few, Change::SetUser { user: String::new() }, "nobody is named"),
+            (&few, Change::SetUser { user: "www:0".into() }, "nor of its group"),
+            (&labelled, Change::RemoveLabel { key: "of".into() }, "is the image's"),
             (&few, Change::SetLabel { key: String::new(), value: "x".into() }, "has a name"),
             (&few, Change::SetLabel { key: boot::LABEL.into(), value: "clone".into() }, "engine's own"),
             (&few, Change::RemoveLabel { key: boot::LABEL.into() }, "engine's own"),

@@ -66,10 +66,12 @@ pub enum Failure {
     Error,
     /// It could not be loaded.
     Load,
+    /// The engine's own: it could not be asked.
+    Host,
 }
 
 impl Failure {
-    pub const ALL: [Failure; 8] = [
+    pub const ALL: [Failure; 9] = [
         Failure::Trap,
         Failure::Deadline,
         Failure::Fuel,
@@ -78,6 +80,7 @@ impl Failure {
         Failure::Answer,
         Failure::Error,
         Failure::Load,
+        Failure::Host,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -90,6 +93,7 @@ impl Failure {
             Failure::Answer => "answer",
             Failure::Error => "error",
             Failure::Load => "load",
+            Failure::Host => "host",
         }
     }
 }

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 pub enum Command {
     /// List bindings, in the order in which they are asked
     Ls,
-    /// Make a binding, or put another in its place; it holds from the next request on
+    /// Make a binding, or change one: what is not named stays. It holds from the next request on
     Set(Box<Set>),
     /// Show a binding with its settings
     Inspect { name: PluginName },
@@ -23,27 +23,30 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Set {
     name: PluginName,
-    /// Name, digest, or the beginning of one; the binding's own name if it is not given
+    /// Name, digest, or the beginning of one; the binding's own name for a new one if it is not given
     #[arg(long)]
     plugin: Option<String>,
     /// Only for requests of this VCH
-    #[arg(long, value_name = "NAME", conflicts_with = "class")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["class", "everywhere"])]
     vch: Option<String>,
     /// Only for requests of VCHs of this class
-    #[arg(long)]
+    #[arg(long, conflicts_with = "everywhere")]
     class: Option<String>,
-    /// Lower ones are asked first
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    position: i32,
-    /// `enforce`, or `monitor`: what it says is written down and nothing else
-    #[arg(long, default_value_t = Mode::Enforce)]
-    mode: Mode,
-    /// What becomes of a request if the plugin fails: `refuse` or `skip`
-    #[arg(long, value_name = "POLICY", default_value_t = OnFailure::Refuse)]
-    on_failure: OnFailure,
-    /// A JSON object, or `@FILE` with one
-    #[arg(long, value_name = "JSON", default_value = "{}")]
-    settings: String,
+    /// For all requests; a new one is, if nothing else is said
+    #[arg(long)]
+    everywhere: bool,
+    /// Lower ones are asked first; 0 for a new one
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    position: Option<i32>,
+    /// `enforce` (a new one does), or `monitor`: what it says is written down and nothing else
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// What becomes of a request if the plugin fails: `refuse` (for a new one) or `skip`
+    #[arg(long, value_name = "POLICY")]
+    on_failure: Option<OnFailure>,
+    /// A JSON object, or `@FILE` with one; `{}` for a new one
+    #[arg(long, value_name = "JSON")]
+    settings: Option<String>,
 }
 
 pub fn run(command: Command, client: &Client, format: Format) -> Result<(), Failure> {
@@ -61,7 +64,9 @@ pub fn run(command: Command, client: &Client, format: Format) -> Result<(), Fail
         }
         Command::Set(set) => {
             let name = set.name.clone();
-            let binding: BindingView = client.put(&path(&name), &ask(*set)?)?;
+            let all: Vec<BindingView> = client.get("/v1/bindings")?;
+            let there = all.into_iter().find(|binding| binding.name == name.as_str());
+            let binding: BindingView = client.put(&path(&name), &ask(*set, there)?)?;
             show(&binding, format)?;
         }
         Command::Inspect { name } => show(&client.get(&path(&name))?, format)?,
@@ -74,26 +79,44 @@ fn path(name: &PluginName) -> String {
     format!("/v1/bindings/{name}")
 }
 
-fn ask(set: Set) -> Result<BindingAsk, Failure> {
-    let text = match set.settings.strip_prefix('@') {
-        None => set.settings,
+/// What is asked for: what is named, and else what is there.
+fn ask(set: Set, there: Option<BindingView>) -> Result<BindingAsk, Failure> {
+    let base = match there {
+        Some(BindingView { digest, scope, position, mode, on_failure, settings, .. }) => {
+            BindingAsk { plugin: digest, scope, position, mode, on_failure, settings }
+        }
+        None => BindingAsk {
+            plugin: set.name.to_string(),
+            scope: ScopeView::Everywhere,
+            position: 0,
+            mode: Mode::Enforce,
+            on_failure: OnFailure::Refuse,
+            settings: serde_json::json!({}),
+        },
+    };
+    Ok(BindingAsk {
+        plugin: set.plugin.unwrap_or(base.plugin),
+        scope: match (set.vch, set.class, set.everywhere) {
+            (Some(vch), ..) => ScopeView::Vch(vch),
+            (_, Some(class), _) => ScopeView::Class(class),
+            (.., true) => ScopeView::Everywhere,
+            (None, None, false) => base.scope,
+        },
+        position: set.position.unwrap_or(base.position),
+        mode: set.mode.unwrap_or(base.mode),
+        on_failure: set.on_failure.unwrap_or(base.on_failure),
+        settings: set.settings.as_deref().map(settings).transpose()?.unwrap_or(base.settings),
+    })
+}
+
+fn settings(text: &str) -> Result<serde_json::Value, Failure> {
+    let read = match text.strip_prefix('@') {
+        None => text.to_owned(),
         Some(file) => std::fs::read_to_string(file)
             .map_err(|error| Failure::new(FAILED, format!("`{file}`: {error}")))?,
     };
-    let settings = serde_json::from_str(&text)
-        .map_err(|error| Failure::new(USAGE, format!("--settings is no JSON: {error}")))?;
-    Ok(BindingAsk {
-        plugin: set.plugin.unwrap_or_else(|| set.name.to_string()),
-        scope: match (set.vch, set.class) {
-            (Some(vch), _) => ScopeView::Vch(vch),
-            (None, Some(class)) => ScopeView::Class(class),
-            (None, None) => ScopeView::Everywhere,
-        },
-        position: set.position,
-        mode: set.mode,
-        on_failure: set.on_failure,
-        settings,
-    })
+    serde_json::from_str(&read)
+        .map_err(|error| Failure::new(USAGE, format!("--settings is no JSON: {error}")))
 }
 
 fn row(binding: &BindingView) -> Vec<String> {

@@ -27,7 +27,7 @@ use bulkhead_engine::{Engine, EngineParts, EngineSettings, Observer};
 use bulkhead_image::convert::{Converter, ConverterConfig};
 use bulkhead_image::registry::{PrivateAddresses, Proxies, Registries, RegistryConfig};
 use bulkhead_model::{Clock, ServerId, Vch};
-use bulkhead_plugin::Compiler;
+use bulkhead_plugin::{Compiler, Limits};
 use bulkhead_store::DataDirLock;
 use database::Database;
 use folders::Folders;
@@ -178,7 +178,8 @@ fn settings(config: &Config) -> EngineSettings {
 
 fn plugins(config: &Config) -> Result<bulkhead_plugin::Host> {
     let compiler = Compiler::new(program()?, vec![COMPILE_CHILD.into()]);
-    bulkhead_plugin::Host::new(&config.data_dir.join("plugins"), compiler).context("plugins")
+    bulkhead_plugin::Host::new(&config.data_dir.join("plugins"), compiler, Limits::default())
+        .context("plugins")
 }
 
 /// This very program, which is also what converts layers and compiles plugins.

@@ -51,7 +51,7 @@ async fn unpause(world: &World, id: &ContainerId) -> Result<(), EngineError> {
     within("unpause", world.engine.unpause(&world.session, id.as_str())).await
 }
 
-async fn updated(world: &World, id: &ContainerId, update: Update) -> Result<(), EngineError> {
+async fn updated(world: &World, id: &ContainerId, update: Update) -> Result<Vec<String>, EngineError> {
     let change = |_: &Container| Ok::<_, EngineError>(update.clone());
     within("update", world.engine.update(&world.session, id.as_str(), change)).await
 }

@@ -229,6 +229,10 @@ async fn every_kind_of_request_is_asked_about() {
     let new = NewNetwork { name: "inner".into(), ..NewNetwork::default() };
     let error = world.engine.network_create(&world.session, new).await.unwrap_err();
     assert!(error.to_string().contains("no inner here"), "{error}");
+    let named =
+        bulkhead_model::volume::VolumeAsk { name: Some("inner-data".parse().unwrap()), ..Default::default() };
+    let error = world.engine.create_volume(&world.session, &named).await.unwrap_err();
+    assert!(error.to_string().contains("no inner-data here"), "{error}");
     let reference = "registry.example/app:1".parse().unwrap();
     let error = world.engine.tags(&world.session, &reference, &Default::default()).await.unwrap_err();
     assert!(error.to_string().contains("no registry.example/app:1 here"), "{error}");

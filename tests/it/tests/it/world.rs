@@ -201,7 +201,12 @@ pub async fn start_engine(
 fn plugin_host(work: &std::path::Path) -> bulkhead_plugin::Host {
     let (program, arguments) = bulkhead_test_support::plugins::compiler().unwrap();
     let compiler = bulkhead_plugin::Compiler::new(program, arguments);
-    bulkhead_plugin::Host::new(&work.join("plugins"), compiler).unwrap()
+    // How long a machine that does much else takes is not for these tests to say.
+    let limits = bulkhead_plugin::Limits {
+        deadline: std::time::Duration::from_secs(10),
+        ..bulkhead_plugin::Limits::default()
+    };
+    bulkhead_plugin::Host::new(&work.join("plugins"), compiler, limits).unwrap()
 }
 
 async fn add_vch(store: &Store, sim: &Sim, vch: &Vch, image: &Image) {

@@ -44,13 +44,13 @@ impl New {
     }
 }
 
-/// `team-label` as Rust writes types: `TeamLabel`.
+/// `team-label` as Rust writes types, and not one of the SDK's: `TeamLabelPlugin`.
 fn type_name(name: &str) -> String {
     let word = |word: &str| {
         let mut letters = word.chars();
         letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect::<String>()
     };
-    name.split('-').map(word).collect()
+    name.split('-').map(word).chain(["Plugin".to_owned()]).collect()
 }
 
 #[cfg(test)]
@@ -59,6 +59,9 @@ mod tests {
 
     #[test]
     fn names_of_types() {
-        assert_eq!(["caps", "team-label", "a--b"].map(type_name), ["Caps", "TeamLabel", "AB"]);
+        assert_eq!(
+            ["caps", "team-label", "a--b"].map(type_name),
+            ["CapsPlugin", "TeamLabelPlugin", "ABPlugin"]
+        );
     }
 }
