@@ -285,7 +285,7 @@ fn manifest(said: lifecycle::Manifest) -> Result<Manifest, CallError> {
 /// What is behind the digest of it, if it is that.
 fn whole(kept: &[u8]) -> Option<&[u8]> {
     let (digest, code) = kept.split_at_checked(<Sha256 as sha2::Digest>::output_size())?;
-    (digest == Sha256::digest(code).as_slice()).then_some(code)
+    (*digest == *Sha256::digest(code)).then_some(code)
 }
 
 /// Removes drafts, and code of other versions of the engine.

@@ -80,7 +80,7 @@ fn caps(world: &mut World) -> Result<()> {
     // What would pass does.
     code(&docker.run(&["run", "--rm", "-m", "96m", &image, "true"])?, 0)?;
     let metrics = world.server.telemetry("/metrics")?;
-    has(&metrics, "bulkhead_plugin_calls_total{binding=\"caps\",outcome=\"deny\"} 1")?;
+    has(&metrics, "bulkhead_plugin_calls_total{binding=\"caps\",outcome=\"deny\"} 2")?;
 
     let in_use = world.server.bulkhead(&["plugin", "rm", "resource-caps"])?;
     ensure!(in_use.code != Some(0) && in_use.stderr.contains("is bound by caps"), "{in_use:?}");

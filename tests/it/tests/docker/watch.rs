@@ -69,7 +69,7 @@ async fn who_asks_for_more_of_a_log_than_its_vch_keeps_is_told() {
     let made = async |args: &[&str]| vch.docker(&[&["create"], args, &[IMAGE, "sim"]].concat()).await;
     let told = made(&["--log-opt", "max-size=50m"]).await;
     assert_eq!(
-        (told.code, told.err.as_str()),
+        (told.code, told.err.trim()),
         (0, "WARNING: this VCH keeps 16 MiB of a container's log, not 47.6 MiB")
     );
     for fine in [&["--log-opt", "max-size=10m"][..], &["--log-driver", "local"], &[]] {
