@@ -11,6 +11,7 @@ mod decisions;
 mod events;
 mod facts;
 mod figures;
+mod large;
 mod layers;
 mod many;
 mod measure;
@@ -46,7 +47,7 @@ const DOCUMENT: &str = "core/PERFORMANCE.md";
 type Measure<'a> = fn(&Bench<'a>) -> Result<Vec<figures::Row>>;
 
 /// What can be measured alone, after the start of a container.
-const fn parts<'a>() -> [(&'static str, Measure<'a>); 13] {
+const fn parts<'a>() -> [(&'static str, Measure<'a>); 14] {
     [
         ("starts", Bench::other_starts),
         ("decisions", Bench::decisions),
@@ -55,6 +56,7 @@ const fn parts<'a>() -> [(&'static str, Measure<'a>); 13] {
         ("logs", Bench::logs),
         ("layers", Bench::layers),
         ("pulls", Bench::pulls),
+        ("large", Bench::large),
         ("disk", Bench::disk),
         ("networks", Bench::networks),
         ("volumes", Bench::volume_io),
@@ -112,6 +114,7 @@ fn compare(
         image: IMAGE,
         pullable: &pullable,
         folder,
+        registry,
         layout: bulkhead.layout(),
         data: [&bulkhead.layout().data, &dockerd.data()],
         runs: options.runs,

@@ -14,6 +14,7 @@ use crate::{root, setup};
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// A process that ends when dropped.
+#[derive(Debug)]
 struct Ends(Child);
 
 impl Drop for Ends {
@@ -24,6 +25,7 @@ impl Drop for Ends {
 }
 
 /// Ends when dropped, and its files go.
+#[derive(Debug)]
 pub struct Registry {
     folder: PathBuf,
     port: u16,

@@ -10,6 +10,7 @@ use super::figures::{Row, Unit};
 use super::pulls::Pullable;
 use super::{acts, figures};
 use crate::layout::Layout;
+use crate::registry::Registry;
 use crate::say::Step;
 
 /// Bytes through a stream of `exec`, in MiB.
@@ -39,6 +40,8 @@ pub struct Bench<'a> {
     pub pullable: &'a Pullable,
     /// To make things in.
     pub folder: &'a Path,
+    /// Both pull from it.
+    pub registry: &'a Registry,
     /// Of Bulkhead.
     pub layout: &'a Layout,
     /// Where they keep everything, in the order of [`Bench::both`].
