@@ -32,6 +32,7 @@ const READ_AHEAD_BYTES: u64 = 16 << 20;
 const READ_AHEAD_ENTRIES: u32 = 4096;
 const READ_AHEAD_PIECE_BYTES: usize = 64 << 10;
 const WAIT_MAX: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// All else in the agent waits meanwhile.
 const GROW_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -201,12 +202,14 @@ fn scsi_host() -> Result<u32, Failure> {
     }
 }
 
-/// After the scan a disk comes bit by bit: its node, its size, and last that the node can be opened.
+/// After the scan a disk comes bit by bit: its node, its size, and last that the node can be opened. One that does not
+/// come is looked for again: the kernel gives up on a disk that was busy when it asked.
 fn wait_for_disk(host: u32, target: u32, lun: u32) -> Result<PathBuf, Failure> {
     let start = Instant::now();
-    let folder = format!("/sys/bus/scsi/devices/{host}:0:{target}:{lun}/block");
+    let mut next_look = LOOK_AGAIN;
+    let disk = format!("/sys/bus/scsi/devices/{host}:0:{target}:{lun}");
     loop {
-        let device = fs::read_dir(&folder)
+        let device = fs::read_dir(format!("{disk}/block"))
             .ok()
             .and_then(|mut entries| entries.next()?.ok())
             .map(|entry| Path::new("/dev").join(entry.file_name()));
@@ -219,6 +222,13 @@ fn wait_for_disk(host: u32, target: u32, lun: u32) -> Result<PathBuf, Failure> {
         }
         if start.elapsed() > WAIT_MAX {
             return Err(Failure::internal(format!("disk {} is not attached", disk_name(target, lun))));
+        }
+        if start.elapsed() > next_look {
+            next_look += LOOK_AGAIN;
+            // A disk that is known is asked for its size, one that is not is looked for.
+            if fs::write(format!("{disk}/rescan"), "1").is_err() {
+                scan(host, &[(target, lun)])?;
+            }
         }
         std::thread::sleep(Duration::from_millis(1));
     }

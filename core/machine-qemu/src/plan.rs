@@ -211,7 +211,9 @@ fn ports(plan: &LaunchPlan, line: &mut Line) {
 }
 
 fn disks(plan: &LaunchPlan, line: &mut Line) {
-    line.option("-device", "virtio-scsi-pci,id=scsi0,num_queues=1,addr=0x5");
+    // The agent looks for disks itself. With events of QEMU's the guest's kernel looks for each too, while others still come:
+    // and a disk whose size it asks for just then may be refused as often as it asks, and has none.
+    line.option("-device", "virtio-scsi-pci,id=scsi0,num_queues=1,hotplug=off,addr=0x5");
     for (drive, fd) in &plan.drives {
         file_set(line, drive.set, *fd);
         line.option("-blockdev", drive.blockdev());
