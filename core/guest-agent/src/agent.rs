@@ -15,14 +15,14 @@ use crate::process::{self, Place, Spawned};
 use crate::resolver::Resolver;
 use crate::running::Running;
 use crate::streams::{Beside, Input, TURN_BYTES};
-use crate::{boot, cgroup, disks, files, network, rehearsal, stdio, sys, volumes, watch};
+use crate::{boot, cgroup, disks, files, network, own_files, rehearsal, stdio, sys, volumes, watch};
 use bulkhead_guest_protocol::files::{Assemble, FileTask, Files};
 use bulkhead_guest_protocol::journal::StartFailed;
 use bulkhead_guest_protocol::message::{
     AgentState, Event, Exec, Hello, MAIN_STREAM, NO_REPLY, ReplyBody, Request, RequestBody, Start,
     TerminalSize,
 };
-use bulkhead_guest_protocol::network::Network;
+use bulkhead_guest_protocol::network::{Network, Resolver as Names};
 use bulkhead_guest_protocol::volumes::Volumes;
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
 use std::fs::{self, File};
@@ -60,7 +60,8 @@ pub struct Agent {
     freezing: Vec<libc::pid_t>,
     /// The server wants that, too.
     still: bool,
-    /// Answers for names, where there are networks.
+    groups: cgroup::Ready,
+    /// Answers for names, where there are networks or may be.
     resolver: Option<Resolver>,
     /// Once they are written.
     own_files: Option<OwnFiles>,
@@ -71,9 +72,12 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// What no two containers have differently is done here: it is in every clone of this machine.
     pub fn new(channel: File, journal_port: File, drivers: Drivers) -> Result<Self, Failure> {
         let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGIO]).doing("take signals")?;
         sys::make_async(&channel).doing("prepare the channel")?;
+        network::prepare()?;
+        own_files::prepare()?;
         Ok(Self {
             token: None,
             kernel: boot::kernel_release(),
@@ -86,7 +90,8 @@ impl Agent {
             assembled: None,
             freezing: Vec::new(),
             still: false,
-            resolver: None,
+            groups: cgroup::prepare()?,
+            resolver: Some(Resolver::start(&Names::default())?),
             own_files: None,
             greeted: false,
             drivers,
@@ -315,19 +320,22 @@ impl Agent {
         sys::set_hostname(&start.hostname).doing("set the hostname")?;
         sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
         network::claim(&start.network)?;
+        if start.network.interfaces.is_empty() {
+            self.resolver.take().map_or(Ok(()), Resolver::stop)?;
+        }
         self.network(&start.network)?;
         self.take_disks(start.layer_count, &start.interior.volumes)?;
         self.own_files = Some(OwnFiles::write(&start.hostname, &start.domain_name, &start.network)?);
         self.drivers.load(&start.interior)?;
-        let groups = cgroup::prepare(&start.interior)?;
+        let groups = self.groups.groups(&start.interior)?;
         let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &groups)?;
         Ok((spawned, groups))
     }
 
-    fn rehearse(&self, start: &Start) -> ReplyBody {
-        match self.token {
-            None => done(rehearsal::hold(start)),
-            Some(_) => refused("this machine is somebody's"),
+    fn rehearse(&mut self, start: &Start) -> ReplyBody {
+        match (self.token, &mut self.resolver) {
+            (None, Some(resolver)) => done(rehearsal::hold(start, self.groups, resolver)),
+            _ => refused("this machine is somebody's"),
         }
     }
 

@@ -35,53 +35,74 @@ const DEVICES_ALLOWED: [&str; 10] = [
     "c 136:* rwm",
 ];
 
+/// What the machine began with.
+#[derive(Debug, Clone, Copy)]
+pub struct Ready {
+    /// The most that a container's processes can have of its memory.
+    memory_bytes: u64,
+    /// That many blocks of memory.
+    blocks: u64,
+}
+
 /// The container's groups.
 #[derive(Debug)]
 pub struct Groups {
     /// Where a process writes `0` to come under the limits.
     pub entrances: Vec<File>,
-    /// The most that its processes can have of what the machine began with.
-    memory_bytes: u64,
-    /// That many blocks of it.
-    blocks: u64,
+    ready: Ready,
 }
 
-/// Makes the container's groups.
-pub fn prepare(interior: &Interior) -> Result<Groups, Failure> {
+/// Makes groups for a container, any container.
+pub fn prepare() -> Result<Ready, Failure> {
     mount("cgroup2", ROOT, "")?;
     fs::write(format!("{ROOT}/cgroup.subtree_control"), "+memory +cpu +pids").doing("use the controllers")?;
-    fs::create_dir_all(WORKLOAD).doing("make the container's group")?;
+    // The second version of cgroups would need a program in the kernel for this.
+    mount("cgroup", "/cgroup/devices", "devices")?;
+    make()?;
     let available =
         meminfo_bytes(&fs::read_to_string("/proc/meminfo").doing("read the memory's size")?, "MemAvailable:");
     let memory_bytes = available.saturating_sub(MEMORY_RESERVE_BYTES).max(MEMORY_BYTES_MIN);
     let blocks = memory::blocks().doing("look at the memory")?;
-    let mut groups = Groups { entrances: vec![entrance(WORKLOAD)?], memory_bytes, blocks };
-    groups.limit(&interior.limits)?;
-    if !interior.privileged {
-        // The second version of cgroups would need a program in the kernel for this.
-        mount("cgroup", "/cgroup/devices", "devices")?;
-        fs::create_dir_all(DEVICES).doing("make the container's group")?;
-        fs::write(format!("{DEVICES}/devices.deny"), "a").doing("deny devices")?;
-        let more = devices::rules(interior);
-        for device in DEVICES_ALLOWED.into_iter().chain(more.iter().map(String::as_str)) {
-            fs::write(format!("{DEVICES}/devices.allow"), device).doing("allow devices")?;
-        }
-        groups.entrances.push(entrance(DEVICES)?);
-    }
-    Ok(groups)
+    Ok(Ready { memory_bytes, blocks })
 }
 
-/// Removes the container's groups, which nothing is in any more; what is not there is gone.
-pub fn remove() {
+fn make() -> Result<(), Failure> {
     for group in [WORKLOAD, DEVICES] {
-        let _ = fs::remove_dir(group);
+        fs::create_dir_all(group).doing("make the container's group")?;
+    }
+    fs::write(format!("{DEVICES}/devices.deny"), "a").doing("deny devices")?;
+    DEVICES_ALLOWED.into_iter().try_for_each(allow)
+}
+
+/// Makes the groups anew, in which nothing is any more: what was counted there is forgotten.
+pub fn renew() -> Result<(), Failure> {
+    for group in [WORKLOAD, DEVICES] {
+        fs::remove_dir(group).doing("remove a group")?;
+    }
+    make()
+}
+
+impl Ready {
+    /// The groups, with the limits of this container. Nothing has been in them, but for a rehearsal.
+    pub fn groups(self, interior: &Interior) -> Result<Groups, Failure> {
+        let mut groups = Groups { entrances: vec![entrance(WORKLOAD)?], ready: self };
+        let limits = &interior.limits;
+        match limits.plugged_bytes {
+            0 => groups.set(limits, self.memory_bytes)?,
+            _ => groups.limit(limits)?,
+        }
+        if !interior.privileged {
+            devices::rules(interior).iter().try_for_each(|device| allow(device))?;
+            groups.entrances.push(entrance(DEVICES)?);
+        }
+        Ok(groups)
     }
 }
 
 impl Groups {
     /// From now on. Memory comes first, as the one that can be refused.
     pub fn limit(&self, limits: &Limits) -> Result<(), Failure> {
-        let plugged_bytes = memory::plugged(self.blocks).doing("take new memory")?;
+        let plugged_bytes = memory::plugged(self.ready.blocks).doing("take new memory")?;
         if plugged_bytes < limits.plugged_bytes {
             let missing = limits.plugged_bytes - plugged_bytes;
             return Err(Failure::internal(format!(
@@ -89,14 +110,21 @@ impl Groups {
             )));
         }
         // The kernel keeps 64 bytes of each page for itself.
-        let most = self.memory_bytes + (plugged_bytes - plugged_bytes / 64);
-        let memory_bytes = if limits.memory_bytes == 0 { most } else { limits.memory_bytes.min(most) };
-        make_room(memory_bytes)?;
-        set("memory.max", &memory_bytes.to_string())?;
+        let most = self.ready.memory_bytes + (plugged_bytes - plugged_bytes / 64);
+        make_room(memory_max(limits, most))?;
+        self.set(limits, most)
+    }
+
+    fn set(&self, limits: &Limits, most_bytes: u64) -> Result<(), Failure> {
+        set("memory.max", &memory_max(limits, most_bytes).to_string())?;
         let pids = if limits.pids_max == 0 { "max".to_owned() } else { limits.pids_max.to_string() };
         set("pids.max", &pids)?;
         set("cpu.max", &cpu_max(limits.cpu_quota_milli))
     }
+}
+
+fn memory_max(limits: &Limits, most_bytes: u64) -> u64 {
+    if limits.memory_bytes == 0 { most_bytes } else { limits.memory_bytes.min(most_bytes) }
 }
 
 /// A limit below what is held would have the kernel kill somebody. What can be read again is given back first.
@@ -161,6 +189,10 @@ fn mount(kind: &str, target: &str, options: &str) -> Result<(), Failure> {
 
 fn set(name: &str, value: &str) -> Result<(), Failure> {
     fs::write(format!("{WORKLOAD}/{name}"), value).doing(format!("set {name} to {value}"))
+}
+
+fn allow(device: &str) -> Result<(), Failure> {
+    fs::write(format!("{DEVICES}/devices.allow"), device).doing("allow devices")
 }
 
 fn entrance(group: &str) -> Result<File, Failure> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   target 0, LUN 0..n   layers, bottom first    EROFS, read-only    /layer/0 ..
-//!   target 1, LUN 0      the container's own     ext4                /disk   upper, work, etc
+//!   target 1, LUN 0      the container's own     ext4                /disk   upper, work
 //!   target 2, LUN 0..n   volumes                 ext4                /volume/0 ..
 //!                                                overlay of all      /root
 //! ```
@@ -278,7 +278,7 @@ fn mount_own(device: &Path) -> Result<(), Failure> {
     sys::mount(&device.to_string_lossy(), target, "ext4", 0, "discard")
         .doing("mount the container's disk")?;
     // The upper folder is the container's `/`.
-    for (name, mode) in [("upper", 0o755), ("work", 0o700), ("etc", 0o700)] {
+    for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
         match fs::DirBuilder::new().mode(mode).create(target.join(name)) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),

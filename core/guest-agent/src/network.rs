@@ -12,6 +12,23 @@ const INTERFACES: &str = "/sys/class/net";
 /// For interfaces that are plugged in while this machine becomes a container's.
 const PLUG_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Loopback, and how interfaces are by default: those that are there already, too. None of them is up.
+pub fn prepare() -> Result<(), Failure> {
+    let named = fs::read_dir(INTERFACES).into_iter().flatten().flatten();
+    let named = named.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name != "lo");
+    for name in named.chain(["default".to_owned()]) {
+        // With IPv6 the kernel looks for routers, which are dropped and counted.
+        let unless_asked = set(&name, "ipv6", "disable_ipv6", "1");
+        // Who knew another by an address hears of the new one.
+        unless_asked
+            .and_then(|()| set(&name, "ipv4", "arp_notify", "1"))
+            .and_then(|()| set(&name, "ipv6", "ndisc_notify", "1"))
+            .doing(format!("set up {name}"))?;
+    }
+    let interfaces = Interfaces::open().doing("open a socket")?;
+    interfaces.up("lo").doing("bring the loopback interface up")
+}
+
 /// Makes the interface that this machine has had since before it was anybody's the first of those that are told, or
 /// takes it away; waits for the others.
 pub fn claim(network: &Network) -> Result<(), Failure> {
@@ -46,10 +63,9 @@ pub fn park(name: &str) -> Result<(), Failure> {
         .doing(format!("park {name}"))
 }
 
-/// Loopback and all that is told. What is so already is left alone. Fails where an interface is not there (yet).
+/// All that is told. What is so already is left alone. Fails where an interface is not there (yet).
 pub fn configure(network: &Network) -> Result<(), Failure> {
     let interfaces = Interfaces::open().doing("open a socket")?;
-    interfaces.up("lo").doing("bring the loopback interface up")?;
     for wanted in &network.interfaces {
         let name = find(wanted.mac)
             .ok_or_else(|| Failure::internal(format!("there is no interface {}", shown(wanted.mac))))?;
@@ -64,17 +80,12 @@ fn bring_up(interfaces: &Interfaces, name: &str, wanted: &Interface) -> std::io:
     if interfaces.address(name)? == Some(wanted.address) {
         return Ok(());
     }
-    // Without this the kernel looks for routers, which are dropped and counted.
-    let without = if wanted.six.is_some() { "0" } else { "1" };
     if wanted.six.is_some() {
         // Addresses are given by the server, who knows that nobody else has them.
         set(name, "ipv6", "accept_ra", "0")?;
         set(name, "ipv6", "accept_dad", "0")?;
+        set(name, "ipv6", "disable_ipv6", "0")?;
     }
-    set(name, "ipv6", "disable_ipv6", without)?;
-    // Who knew another by this address hears of it.
-    set(name, "ipv4", "arp_notify", "1")?;
-    set(name, "ipv6", "ndisc_notify", "1")?;
     interfaces.set_address(name, wanted.address, netmask(wanted.prefix))?;
     interfaces.up(name)?;
     match wanted.six {

@@ -1,10 +1,10 @@
 //! `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf`: written at each start, and kept true as networks come and go.
 //!
-//! They live beside the image's files, as they are nobody's change. The container may write them, and what it wrote
-//! stays: only lines of the agent's own are changed.
+//! They live in a small file system of their own, in memory, as they are nobody's change. The container may write them, and
+//! what it wrote stays while it runs: only lines of the agent's own are changed.
 
-use crate::disks::DISK;
 use crate::failure::{Doing, Failure};
+use crate::sys;
 use bulkhead_guest_protocol::network::{Network, RESOLVER};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// Below /etc.
 pub const OWN_FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
+const FOLDER: &str = "/own";
 /// One that the container made longer is its own affair.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -24,9 +25,18 @@ pub struct OwnFiles {
     network: Network,
 }
 
+/// Makes the place for them, before there is a container.
+pub fn prepare() -> Result<(), Failure> {
+    fs::create_dir_all(FOLDER).doing("make a mount point")?;
+    let flags = libc::MS_NODEV | libc::MS_NOSUID | libc::MS_NOEXEC;
+    // Three files, and what a container may add to them.
+    sys::mount("own", Path::new(FOLDER), "tmpfs", flags, "mode=0755,size=4m,nr_inodes=16")
+        .doing("make a place for files")
+}
+
 /// Where the agent has it.
 pub fn path(name: &str) -> PathBuf {
-    Path::new(DISK).join("etc").join(name)
+    Path::new(FOLDER).join(name)
 }
 
 impl OwnFiles {

@@ -19,10 +19,10 @@ pub fn is_meant() -> bool {
 }
 
 /// All else in the agent waits meanwhile.
-pub fn hold(start: &Start) -> Result<(), Failure> {
+pub fn hold(start: &Start, groups: cgroup::Ready, resolver: &mut Resolver) -> Result<(), Failure> {
     let parked = network::parked();
     let Some(child) = sys::clone(0).doing("make a process")? else {
-        let code = match rehearse(start) {
+        let code = match rehearse(start, groups, resolver) {
             Ok(()) => 0,
             Err(failure) => {
                 eprintln!("bulkhead agent: rehearsal: {failure}");
@@ -35,39 +35,33 @@ pub fn hold(start: &Start) -> Result<(), Failure> {
     // Whatever became of it.
     let cleared = disks::forget(Place::Rehearsal, start.layer_count);
     let parked_again = parked.map_or(Ok(()), |name| network::park(&name));
+    let renewed = cgroup::renew();
     match status {
-        0 => cleared.and(parked_again),
+        0 => cleared.and(parked_again).and(renewed),
         _ => Err(Failure::internal("the rehearsal failed; the console has the reason")),
     }
 }
 
-fn rehearse(start: &Start) -> Result<(), Failure> {
+fn rehearse(start: &Start, groups: cgroup::Ready, resolver: &mut Resolver) -> Result<(), Failure> {
     sys::unshare(libc::CLONE_NEWNS).doing("part from the agent's mounts")?;
     sys::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
         .doing("part from the agent's mounts")?;
     sys::set_hostname(&start.hostname).doing("set the hostname")?;
     network::claim(&start.network)?;
     network::configure(&start.network)?;
-    let resolver = match start.network.interfaces.is_empty() {
-        true => None,
-        false => Some(Resolver::start(&start.network.resolver)?),
-    };
+    resolver.tell(&start.network.resolver)?;
     disks::assemble(Place::Rehearsal, start.layer_count, &start.interior.volumes)?;
     OwnFiles::write(&start.hostname, &start.domain_name, &start.network)?;
     let program = Path::new(DISK).join("upper").join(REHEARSAL.trim_start_matches('/'));
     fs::copy("/proc/self/exe", &program)
         .and_then(|_| fs::set_permissions(&program, fs::Permissions::from_mode(0o755)))
         .doing("copy a program")?;
-    let groups = cgroup::prepare(&start.interior)?;
+    let groups = groups.groups(&start.interior)?;
     let place = process::Place::First(&start.interior);
     let spawned = process::spawn(&start.process, start.stdio, place, &groups)?;
     let status = sys::wait_for(spawned.pid).doing("wait for the process")?;
     drop((groups, spawned));
-    if let Some(pid) = resolver.and_then(|resolver| resolver.pid()) {
-        sys::kill(pid, libc::SIGKILL).and_then(|()| sys::wait_for(pid)).doing("end the resolver")?;
-    }
     disks::release();
-    cgroup::remove();
     match status {
         0 => Ok(()),
         _ => Err(Failure::internal(format!("the process ended with wait status {status:#x}"))),

@@ -86,6 +86,12 @@ impl Resolver {
         Ok(())
     }
 
+    /// Nobody is to be answered.
+    pub fn stop(self) -> Result<(), Failure> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        sys::kill(pid, libc::SIGKILL).and_then(|()| sys::wait_for(pid)).doing("end the resolver").map(drop)
+    }
+
     /// Whether this was its process.
     pub fn ended(&mut self, pid: libc::pid_t) -> bool {
         let own = self.pid == pid;
