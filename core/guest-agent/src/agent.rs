@@ -61,6 +61,8 @@ pub struct Agent {
     /// The server wants that, too.
     still: bool,
     groups: cgroup::Ready,
+    /// The interface that was there before the machine was anybody's.
+    parked: Option<String>,
     /// Answers for names, where there are networks or may be.
     resolver: Option<Resolver>,
     /// Once they are written.
@@ -91,6 +93,7 @@ impl Agent {
             freezing: Vec::new(),
             still: false,
             groups: cgroup::prepare()?,
+            parked: network::parked(),
             resolver: Some(Resolver::start(&Names::default())?),
             own_files: None,
             greeted: false,
@@ -319,7 +322,8 @@ impl Agent {
         sys::set_clock(start.unix_ns).doing("set the clock")?;
         sys::set_hostname(&start.hostname).doing("set the hostname")?;
         sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
-        network::claim(&start.network)?;
+        network::claim(self.parked.as_deref(), &start.network)?;
+
         if start.network.interfaces.is_empty() {
             self.resolver.take().map_or(Ok(()), Resolver::stop)?;
         }
@@ -334,7 +338,9 @@ impl Agent {
 
     fn rehearse(&mut self, start: &Start) -> ReplyBody {
         match (self.token, &mut self.resolver) {
-            (None, Some(resolver)) => done(rehearsal::hold(start, self.groups, resolver)),
+            (None, Some(resolver)) => {
+                done(rehearsal::hold(start, self.parked.as_deref(), self.groups, resolver))
+            }
             _ => refused("this machine is somebody's"),
         }
     }
@@ -451,7 +457,7 @@ impl Agent {
     }
 
     fn network(&mut self, told: &Network) -> Result<(), Failure> {
-        network::configure(told)?;
+        network::configure(self.parked.as_deref(), told)?;
         if let Some(own_files) = &mut self.own_files {
             own_files.follow(told)?;
         }

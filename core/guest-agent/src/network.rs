@@ -31,17 +31,18 @@ pub fn prepare() -> Result<(), Failure> {
 
 /// Makes the interface that this machine has had since before it was anybody's the first of those that are told, or
 /// takes it away; waits for the others.
-pub fn claim(network: &Network) -> Result<(), Failure> {
-    if let Some(parked) = find(PARKED_MAC) {
+pub fn claim(parked: Option<&str>, network: &Network) -> Result<(), Failure> {
+    let interfaces = Interfaces::open().doing("open a socket")?;
+    if let Some(parked) = parked {
         let claimed = match network.interfaces.first() {
-            Some(first) => Interfaces::open().and_then(|all| all.set_mac(&parked, first.mac)),
+            Some(first) => interfaces.set_mac(parked, first.mac),
             // The PCI device: the interface's own is the virtio device on it.
-            None => fs::write(Path::new(INTERFACES).join(&parked).join("device/../remove"), "1"),
+            None => fs::write(Path::new(INTERFACES).join(parked).join("device/../remove"), "1"),
         };
         claimed.doing(format!("take {parked} over"))?;
     }
     let start = Instant::now();
-    let missing = || network.interfaces.iter().any(|wanted| find(wanted.mac).is_none());
+    let missing = || network.interfaces.iter().any(|wanted| named(&interfaces, parked, wanted.mac).is_none());
     while missing() && start.elapsed() < PLUG_WAIT_MAX {
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -64,10 +65,10 @@ pub fn park(name: &str) -> Result<(), Failure> {
 }
 
 /// All that is told. What is so already is left alone. Fails where an interface is not there (yet).
-pub fn configure(network: &Network) -> Result<(), Failure> {
+pub fn configure(parked: Option<&str>, network: &Network) -> Result<(), Failure> {
     let interfaces = Interfaces::open().doing("open a socket")?;
     for wanted in &network.interfaces {
-        let name = find(wanted.mac)
+        let name = named(&interfaces, parked, wanted.mac)
             .ok_or_else(|| Failure::internal(format!("there is no interface {}", shown(wanted.mac))))?;
         bring_up(&interfaces, &name, wanted).doing(format!("set up {name}"))?;
     }
@@ -105,6 +106,12 @@ fn set(interface: &str, family: &str, setting: &str, value: &str) -> std::io::Re
 fn netmask(prefix: u8) -> Ipv4Addr {
     let bits = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
     Ipv4Addr::from(bits)
+}
+
+/// The name of an interface. The one that was parked is asked first: to look through all of them takes a while.
+fn named(interfaces: &Interfaces, parked: Option<&str>, mac: [u8; 6]) -> Option<String> {
+    let claimed = parked.filter(|name| interfaces.mac(name).is_ok_and(|found| found == mac));
+    claimed.map(str::to_owned).or_else(|| find(mac))
 }
 
 /// Its name, as the kernel gave it.

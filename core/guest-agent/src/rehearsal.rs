@@ -19,10 +19,14 @@ pub fn is_meant() -> bool {
 }
 
 /// All else in the agent waits meanwhile.
-pub fn hold(start: &Start, groups: cgroup::Ready, resolver: &mut Resolver) -> Result<(), Failure> {
-    let parked = network::parked();
+pub fn hold(
+    start: &Start,
+    parked: Option<&str>,
+    groups: cgroup::Ready,
+    resolver: &mut Resolver,
+) -> Result<(), Failure> {
     let Some(child) = sys::clone(0).doing("make a process")? else {
-        let code = match rehearse(start, groups, resolver) {
+        let code = match rehearse(start, parked, groups, resolver) {
             Ok(()) => 0,
             Err(failure) => {
                 eprintln!("bulkhead agent: rehearsal: {failure}");
@@ -34,7 +38,7 @@ pub fn hold(start: &Start, groups: cgroup::Ready, resolver: &mut Resolver) -> Re
     let status = sys::wait_for(child).doing("wait for the rehearsal")?;
     // Whatever became of it.
     let cleared = disks::forget(Place::Rehearsal, start.layer_count);
-    let parked_again = parked.map_or(Ok(()), |name| network::park(&name));
+    let parked_again = parked.map_or(Ok(()), network::park);
     let renewed = cgroup::renew();
     match status {
         0 => cleared.and(parked_again).and(renewed),
@@ -42,13 +46,18 @@ pub fn hold(start: &Start, groups: cgroup::Ready, resolver: &mut Resolver) -> Re
     }
 }
 
-fn rehearse(start: &Start, groups: cgroup::Ready, resolver: &mut Resolver) -> Result<(), Failure> {
+fn rehearse(
+    start: &Start,
+    parked: Option<&str>,
+    groups: cgroup::Ready,
+    resolver: &mut Resolver,
+) -> Result<(), Failure> {
     sys::unshare(libc::CLONE_NEWNS).doing("part from the agent's mounts")?;
     sys::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")
         .doing("part from the agent's mounts")?;
     sys::set_hostname(&start.hostname).doing("set the hostname")?;
-    network::claim(&start.network)?;
-    network::configure(&start.network)?;
+    network::claim(parked, &start.network)?;
+    network::configure(parked, &start.network)?;
     resolver.tell(&start.network.resolver)?;
     disks::assemble(Place::Rehearsal, start.layer_count, &start.interior.volumes)?;
     OwnFiles::write(&start.hostname, &start.domain_name, &start.network)?;

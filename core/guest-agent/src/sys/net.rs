@@ -42,6 +42,19 @@ impl Interfaces {
         self.ask(libc::SIOCSIFHWADDR, &mut request)
     }
 
+    /// The hardware address of an Ethernet interface.
+    pub fn mac(&self, name: &str) -> Result<[u8; 6]> {
+        let mut request = request(name)?;
+        self.ask(libc::SIOCGIFHWADDR, &mut request)?;
+        // SAFETY: this request fills in a hardware address; any bytes are one.
+        let data = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
+        let mut mac = [0; 6];
+        for (to, from) in mac.iter_mut().zip(data) {
+            [*to] = from.to_ne_bytes();
+        }
+        Ok(mac)
+    }
+
     pub fn address(&self, name: &str) -> Result<Option<Ipv4Addr>> {
         let mut request = request(name)?;
         match self.ask(libc::SIOCGIFADDR, &mut request) {
