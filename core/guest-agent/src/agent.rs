@@ -323,7 +323,6 @@ impl Agent {
         sys::set_hostname(&start.hostname).doing("set the hostname")?;
         sys::set_domain_name(&start.domain_name).doing("set the domain name")?;
         network::claim(self.parked.as_deref(), &start.network)?;
-
         if start.network.interfaces.is_empty() {
             self.resolver.take().map_or(Ok(()), Resolver::stop)?;
         }

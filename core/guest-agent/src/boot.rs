@@ -3,6 +3,7 @@
 use crate::failure::{Doing, Failure};
 use crate::sys;
 use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -36,6 +37,16 @@ pub fn leave_initramfs() -> Result<(), Failure> {
     sys::mount(".", Path::new("/"), "", libc::MS_MOVE, "").doing("move the agent's root")?;
     std::os::unix::fs::chroot(".").doing("change the root")?;
     std::env::set_current_dir("/").doing("enter the new root")
+}
+
+/// Has the kernel sleep while nobody wants anything of it: else it looks twice a second whether it could make room for huge
+/// pages. (Linux: Documentation/admin-guide/sysctl/vm.rst)
+pub fn quieten() -> Result<(), Failure> {
+    match fs::write("/proc/sys/vm/compaction_proactiveness", "0") {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+    .doing("quieten the kernel")
 }
 
 /// A module that does not load is told on the console; what it was needed for will fail by its own name.

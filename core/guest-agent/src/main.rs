@@ -66,6 +66,7 @@ fn serve() -> Result<(), Failure> {
     boot::load_modules()?;
     let drivers = devices::Drivers::take()?;
     boot::leave_initramfs()?;
+    boot::quieten()?;
     let channel = ports::open(CHANNEL_PORT)?;
     let journal = ports::open(JOURNAL_PORT)?;
     agent::Agent::new(channel, journal, drivers)?.run()

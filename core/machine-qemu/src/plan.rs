@@ -188,10 +188,11 @@ fn boot(line: &mut Line) {
     // All devices reach all memory, so that 64 MiB of bounce buffers would serve nobody: without `swiotlb` the kernel
     // sets them aside wherever there could be memory above 4 GiB. Nothing in a guest loads AppArmor's policies or reads
     // pressure, and both take part in every system call or change of context; what programs use of their own accord
-    // (Landlock, Yama) stays.
+    // (Landlock, Yama) stays. A guest that has nothing to do sleeps: its kernel compares clocks, of which there is one, and
+    // looks for processors that hang no more often than never.
     line.option(
         "-append",
-        "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp swiotlb=noforce lsm=landlock,yama psi=0 panic=-1",
+        "console=ttyS0 quiet cryptomgr.notests nokaslr no_timer_check noreplace-smp swiotlb=noforce tsc=reliable nowatchdog lsm=landlock,yama psi=0 panic=-1",
     );
 }
 
