@@ -103,6 +103,22 @@ impl Store {
         .await
     }
 
+    /// How many containers a VCH has, and the bytes of memory of those that run or start.
+    pub async fn container_usage(&self, vch: VchId) -> Result<(u64, u64), StoreError> {
+        self.read("containers", async {
+            let (count, bytes): (i64, i64) = sqlx::query_as(
+                "select count(*),
+                        coalesce(sum(memory_bytes) filter (where status_name in ('starting', 'running')), 0)::bigint
+                 from containers where vch_id = $1",
+            )
+            .bind(vch.0)
+            .fetch_one(&self.pool)
+            .await?;
+            Ok((count.unsigned_abs(), bytes.unsigned_abs()))
+        })
+        .await
+    }
+
     /// The containers that a server drives, in all VCHs: what it adopts at start.
     pub async fn containers_of_server(&self, server: ServerId) -> Result<Vec<Container>, StoreError> {
         self.read("containers", async {

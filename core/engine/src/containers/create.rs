@@ -237,15 +237,10 @@ impl Engine {
 
     /// What the VCH would use with this container running.
     async fn usage_after(&self, vch: &Vch, spec: &ContainerSpec) -> Result<Usage, EngineError> {
-        let containers = self.store().containers(vch.id).await?;
-        let running: u64 = containers
-            .iter()
-            .filter(|container| matches!(container.status, Status::Starting { .. } | Status::Running { .. }))
-            .map(|container| container.spec.resources.memory_bytes)
-            .sum();
+        let (containers, memory_bytes) = self.store().container_usage(vch.id).await?;
         Ok(Usage {
-            containers: u32::try_from(containers.len()).unwrap_or(u32::MAX).saturating_add(1),
-            memory_bytes: running.saturating_add(spec.resources.memory_bytes),
+            containers: u32::try_from(containers).unwrap_or(u32::MAX).saturating_add(1),
+            memory_bytes: memory_bytes.saturating_add(spec.resources.memory_bytes),
             ..Usage::default()
         })
     }

@@ -20,6 +20,9 @@ async fn a_container_comes_back_as_it_was_written() {
     assert_eq!(store.container(vch, &one.id).await.unwrap(), one);
     assert_eq!(store.containers(vch).await.unwrap(), [two.clone(), one.clone()]);
     assert_eq!(store.containers_of_server(world.fence.server).await.unwrap(), [one.clone(), two.clone()]);
+    assert_eq!(store.container_usage(vch).await.unwrap(), (2, 0));
+    store.set_status(world.fence, vch, &two.id, &running(1), None, &record("start")).await.unwrap();
+    assert_eq!(store.container_usage(vch).await.unwrap(), (2, two.spec.resources.memory_bytes));
     assert_eq!(store.containers_of_server(ServerId(Uuid::new_v4())).await.unwrap(), []);
     assert_eq!(store.containers_using_image(vch, &world.image.id).await.unwrap(), [one.id, two.id]);
     assert!(matches!(store.container(vch, &container_id()).await, Err(StoreError::NotFound { .. })));
