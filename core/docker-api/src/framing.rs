@@ -7,6 +7,8 @@ use bulkhead_engine::OutputStream;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 
+pub const HEADER_BYTES: usize = 8;
+
 /// Which stream a frame is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -29,13 +31,19 @@ impl From<OutputStream> for Channel {
 /// Header and data in one buffer, so that they leave in one write: clients that read in pieces rely on it.
 pub fn frame(channel: Channel, parts: &[&[u8]]) -> Bytes {
     let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut frame = BytesMut::with_capacity(8 + length);
-    frame.put_slice(&[channel as u8, 0, 0, 0]);
-    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    for part in parts {
-        frame.put_slice(part);
-    }
+    let mut frame = BytesMut::with_capacity(HEADER_BYTES + length);
+    put_frame(&mut frame, channel, parts);
     frame.freeze()
+}
+
+/// After others.
+pub fn put_frame(frames: &mut BytesMut, channel: Channel, parts: &[&[u8]]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    frames.put_slice(&[channel as u8, 0, 0, 0]);
+    frames.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    for part in parts {
+        frames.put_slice(part);
+    }
 }
 
 /// The media type of framed output. The name of its own came with 1.42, and on attach only to clients that asked

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Longer lines come in pieces; only the last has the newline.
 const LINE_BYTES_MAX: usize = 16 << 10;
+/// Each piece of an answer costs both sides more than a short line does.
+const LINES_AT_ONCE: usize = 512;
 
 /// Which lines.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,7 +41,8 @@ pub struct LogLine {
 
 /// A container's log, as it was asked for.
 pub struct Log {
-    pub lines: BoxStream<'static, Result<LogLine, EngineError>>,
+    /// As many at a time as are there, within bounds; never none.
+    pub lines: BoxStream<'static, Result<Vec<LogLine>, EngineError>>,
     /// It is of a terminal: one stream.
     pub terminal: bool,
     /// Told beside each line, to whoever asks for details.
@@ -67,12 +70,18 @@ impl Lines {
         match record.body {
             Body::Output { stream, data } => {
                 self.last_at = at;
+                let data = Bytes::from(data);
                 let stream = OutputStream::from(stream);
                 let pending = match stream {
                     OutputStream::Stdout => &mut self.stdout,
                     OutputStream::Stderr => &mut self.stderr,
                 };
                 for piece in data.split_inclusive(|byte| *byte == b'\n') {
+                    if pending.is_empty() && piece.len() <= LINE_BYTES_MAX && piece.ends_with(b"\n") {
+                        // Most are like this, and need no copy.
+                        self.ready.push_back(LogLine { at, stream, data: data.slice_ref(piece) });
+                        continue;
+                    }
                     for part in piece.chunks(LINE_BYTES_MAX) {
                         if pending.len() + part.len() > LINE_BYTES_MAX {
                             let data = std::mem::take(pending).into();
@@ -184,19 +193,23 @@ impl Tail {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<LogLine>, EngineError> {
-        if let Some(line) = self.backlog.pop_front() {
-            return Ok(Some(line));
-        }
+    async fn next(&mut self) -> Result<Option<Vec<LogLine>>, EngineError> {
+        let at_once = self.backlog.len().min(LINES_AT_ONCE);
+        let mut lines: Vec<LogLine> = self.backlog.drain(..at_once).collect();
         loop {
-            while let Some(line) = self.lines.ready.pop_front() {
+            while lines.len() < LINES_AT_ONCE
+                && let Some(line) = self.lines.ready.pop_front()
+            {
                 if self.query.until.is_some_and(|until| line.at > until) {
                     self.cursor = None;
-                    return Ok(None);
+                    self.lines.ready.clear();
+                } else if self.wanted(&line) {
+                    lines.push(line);
                 }
-                if self.wanted(&line) {
-                    return Ok(Some(line));
-                }
+            }
+            let waits = !self.cursor.as_ref().is_some_and(Cursor::is_ready);
+            if lines.len() >= LINES_AT_ONCE || !lines.is_empty() && waits {
+                return Ok(Some(lines));
             }
             let Some(cursor) = self.cursor.as_mut() else { return Ok(None) };
             match cursor.next().await? {

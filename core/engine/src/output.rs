@@ -78,6 +78,11 @@ impl Cursor {
         self.last_run = Some(last_run);
     }
 
+    /// Whether the next record is there without waiting.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     async fn look(&mut self) -> Result<Option<Record>, EngineError> {
         loop {
             let beyond = |(offset, record): &(u64, Record)| match self.last_run {

@@ -5,12 +5,9 @@ use crate::error::{ApiError, chain};
 use crate::framing::{self, Channel};
 use crate::{reply, time};
 use bulkhead_engine::{EngineError, LogLine, LogQuery};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
-
-/// Each write costs both sides more than a short line does. A line has at most 16 KiB.
-const LINES_AT_ONCE: usize = 128;
 
 pub async fn get(call: Call) -> Answer {
     let query = LogQuery {
@@ -29,16 +26,8 @@ pub async fn get(call: Call) -> Answer {
     let log = call.engine().logs(&call.session, &call.name, query).await?;
     let shape = Shape { framed: !log.terminal, stamps, details: with_details.then(|| details(&log.details)) };
     let content_type = framing::content_type(call.version, shape.framed);
-    let frames = log.lines.map(move |line| shape.piece(line)).ready_chunks(LINES_AT_ONCE).map(join);
-    Ok(reply::stream(&call, content_type, frames))
-}
-
-/// What is there already goes out together.
-fn join(pieces: Vec<Bytes>) -> Bytes {
-    match <[Bytes; 1]>::try_from(pieces) {
-        Ok([one]) => one,
-        Err(pieces) => pieces.concat().into(),
-    }
+    let pieces = log.lines.map(move |lines| shape.piece(lines));
+    Ok(reply::stream(&call, content_type, pieces))
 }
 
 /// How lines are written.
@@ -51,29 +40,37 @@ struct Shape {
 }
 
 impl Shape {
-    fn piece(&self, line: Result<LogLine, EngineError>) -> Bytes {
-        match line {
-            Ok(line) => {
-                let mut before = String::new();
-                if self.stamps {
-                    before = time::log_stamp(line.at) + " ";
+    fn piece(&self, lines: Result<Vec<LogLine>, EngineError>) -> Bytes {
+        let mut piece = BytesMut::new();
+        match lines {
+            Ok(lines) => {
+                piece.reserve(lines.iter().map(|line| framing::HEADER_BYTES + line.data.len()).sum());
+                for line in lines {
+                    let mut before = String::new();
+                    if self.stamps {
+                        before = time::log_stamp(line.at) + " ";
+                    }
+                    if let Some(details) = &self.details {
+                        before.extend([details.as_str(), " "]);
+                    }
+                    self.put(&mut piece, line.stream.into(), &[before.as_bytes(), &line.data]);
                 }
-                if let Some(details) = &self.details {
-                    before.extend([details.as_str(), " "]);
-                }
-                self.put(line.stream.into(), &[before.as_bytes(), &line.data])
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "logs broke off");
                 let message = ApiError::from(error).message;
                 let parts = [b"Error grabbing logs: ".as_slice(), message.as_bytes(), b"\n"];
-                self.put(Channel::EngineError, &parts)
+                self.put(&mut piece, Channel::EngineError, &parts);
             }
         }
+        piece.freeze()
     }
 
-    fn put(&self, channel: Channel, parts: &[&[u8]]) -> Bytes {
-        if self.framed { framing::frame(channel, parts) } else { parts.concat().into() }
+    fn put(&self, piece: &mut BytesMut, channel: Channel, parts: &[&[u8]]) {
+        match self.framed {
+            true => framing::put_frame(piece, channel, parts),
+            false => parts.iter().for_each(|part| piece.extend_from_slice(part)),
+        }
     }
 }
 
@@ -105,10 +102,13 @@ mod tests {
     #[test]
     fn stamps_lie_inside_the_frame() {
         let at = Clock::fixed(1_700_000_000).now();
-        let line = || Ok(LogLine { at, stream: OutputStream::Stderr, data: Bytes::from_static(b"oops\n") });
+        let line = |data| LogLine { at, stream: OutputStream::Stderr, data: Bytes::from_static(data) };
+        let lines = || Ok(vec![line(b"oops\n")]);
         let shape = |stamps| Shape { framed: true, stamps, details: None };
-        assert_eq!(&shape(false).piece(line())[..], b"\x02\0\0\0\0\0\0\x05oops\n");
-        let stamped = shape(true).piece(line());
+        assert_eq!(&shape(false).piece(lines())[..], b"\x02\0\0\0\0\0\0\x05oops\n");
+        let two = shape(false).piece(Ok(vec![line(b"a"), line(b"bc")]));
+        assert_eq!(&two[..], b"\x02\0\0\0\0\0\0\x01a\x02\0\0\0\0\0\0\x02bc");
+        let stamped = shape(true).piece(lines());
         assert_eq!(&stamped[8..], b"2023-11-14T22:13:20.000000000Z oops\n");
         assert_eq!(stamped[7], 36);
         let broken = shape(false).piece(Err(EngineError::Stopping));
@@ -116,18 +116,10 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_there_go_out_together_and_the_order_stays() {
-        let pieces = |texts: &[&'static str]| {
-            join(texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect())
-        };
-        assert_eq!(&pieces(&["a\n", "b\n", "c"])[..], b"a\nb\nc");
-        assert_eq!(&pieces(&["a\n"])[..], b"a\n");
-    }
-
-    #[test]
     fn details_stand_between_stamp_and_line() {
         let at = Clock::fixed(1_700_000_000).now();
-        let line = || Ok(LogLine { at, stream: OutputStream::Stdout, data: Bytes::from_static(b"hi\n") });
+        let line =
+            || Ok(vec![LogLine { at, stream: OutputStream::Stdout, data: Bytes::from_static(b"hi\n") }]);
         let told = |pairs: &[(&str, &str)]| {
             details(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
         };

@@ -146,7 +146,7 @@ impl User {
 
     async fn log(&self) -> Result<Vec<String>, EngineError> {
         let stream = self.engine.logs(&self.session, self.id.as_str(), whole_log()).await?.lines;
-        within("log", stream.map_ok(|line| text(&line)).try_collect()).await
+        Ok(within("log", stream.try_concat()).await?.iter().map(text).collect())
     }
 
     /// Runs whose lines are in the log.

@@ -6,7 +6,7 @@ use bulkhead_machine::sim::Verb;
 use bulkhead_model::container::Signal;
 use bulkhead_model::lifecycle::Status;
 use bulkhead_model::{Container, ContainerAsk, ContainerId, RestartPolicy, VchSettings};
-use futures_util::StreamExt as _;
+use futures_util::TryStreamExt as _;
 
 const ALWAYS: RestartPolicy = RestartPolicy::Always;
 
@@ -143,7 +143,7 @@ async fn waits_follows_and_attachments_end_with_the_run() {
     let log = world.engine.logs(&world.session, id.as_str(), query).await.unwrap().lines;
     world.sim.crash_machine(&id);
     assert_eq!(within("wait", waiting.done()).await.unwrap().code, 137);
-    let lines: Vec<_> = within("follow", log.collect()).await;
+    let lines = within("follow", log.try_concat()).await.unwrap();
     assert_eq!(lines.len(), 1);
     until_run(&world, &id, 2).await;
     assert_eq!(world.story(&id).await, ["create", "start", "die", "start"]);

@@ -1,17 +1,17 @@
 //! Logs and attached output.
 
 use crate::world::{World, ask, counted, text, until, until_running, whole_log, within};
-use bulkhead_engine::{LogQuery, Output, OutputStream, WaitFor};
+use bulkhead_engine::{EngineError, Log, LogLine, LogQuery, Output, OutputStream, WaitFor};
 use bulkhead_machine::Journals as _;
 use bulkhead_model::{ContainerId, VchSettings};
 use chrono::TimeDelta;
-use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 const MIB: u64 = 1 << 20;
 const FLOOD: u64 = 5_000_000;
 
-type Attached = BoxStream<'static, Result<Output, bulkhead_engine::EngineError>>;
+type Attached = BoxStream<'static, Result<Output, EngineError>>;
 
 async fn small_log() -> World {
     World::with("dev", VchSettings { log_bytes: MIB, ..VchSettings::default() }).await
@@ -79,17 +79,22 @@ async fn since_and_until_cut_the_log_at_both_ends() {
     assert!(world.log_lines(&id, later).await.is_empty());
 }
 
+/// The lines of a log one by one.
+fn each(log: Log) -> BoxStream<'static, Result<LogLine, EngineError>> {
+    log.lines.map_ok(|lines| stream::iter(lines.into_iter().map(Ok))).try_flatten().boxed()
+}
+
 #[tokio::test]
 async fn following_ends_when_the_container_does() {
     let world = World::new().await;
     let id = world.run("count 5 ; sleep").await;
     let all = LogQuery { follow: true, ..whole_log() };
-    let mut log = world.engine.logs(&world.session, id.as_str(), all).await.unwrap().lines;
+    let mut log = each(world.engine.logs(&world.session, id.as_str(), all).await.unwrap());
     for line in counted(5) {
         assert_eq!(text(&within("a line", log.next()).await.unwrap().unwrap()), line);
     }
     let tail = LogQuery { follow: true, tail: Some(2), ..whole_log() };
-    let mut last = world.engine.logs(&world.session, id.as_str(), tail).await.unwrap().lines;
+    let mut last = each(world.engine.logs(&world.session, id.as_str(), tail).await.unwrap());
     assert_eq!(text(&within("a line", last.next()).await.unwrap().unwrap()), "line 4");
     assert_eq!(text(&within("a line", last.next()).await.unwrap().unwrap()), "line 5");
     world.stop(&id, None).await.unwrap();

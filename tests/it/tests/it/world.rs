@@ -17,7 +17,7 @@ use bulkhead_policy::{Decider, PolicySet, Settings};
 use bulkhead_store::{Record, Store};
 use bulkhead_test_support::postgres::Postgres;
 use chrono::Utc;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use std::future::Future;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -134,7 +134,7 @@ impl World {
 
     pub async fn log_lines(&self, id: &ContainerId, query: LogQuery) -> Vec<LogLine> {
         let stream = self.engine.logs(&self.session, id.as_str(), query).await.unwrap().lines;
-        within("log", stream.map(Result::unwrap).collect()).await
+        within("log", stream.try_concat()).await.unwrap()
     }
 
     /// All lines of its log as text.
