@@ -20,7 +20,7 @@ use bulkhead_guest_protocol::files::{Assemble, FileTask, Files};
 use bulkhead_guest_protocol::journal::StartFailed;
 use bulkhead_guest_protocol::message::{
     AgentState, Event, Exec, Hello, MAIN_STREAM, NO_REPLY, ReplyBody, Request, RequestBody, Start,
-    TerminalSize,
+    TerminalSize, Took,
 };
 use bulkhead_guest_protocol::network::{Network, Resolver as Names};
 use bulkhead_guest_protocol::volumes::Volumes;
@@ -274,7 +274,8 @@ impl Agent {
     fn start(&mut self, id: u32, start: &Start) {
         if let Some(running) = &self.running {
             let reply = if running.run == start.run {
-                ReplyBody::Started { pid: running.pid.unsigned_abs(), unix_ns: running.started_unix_ns }
+                let (pid, unix_ns) = (running.pid.unsigned_abs(), running.started_unix_ns);
+                ReplyBody::Started { pid, unix_ns, took: Took::default() }
             } else {
                 refused(format!("this machine carries run {}", running.run))
             };
@@ -287,7 +288,7 @@ impl Agent {
         self.token = Some(start.token);
         let mut journal = Journal::new(port, start.run, start.journal_offset, start.journal_limit);
         match self.become_container(start) {
-            Ok((Spawned { pid, stdio }, groups)) => {
+            Ok((Spawned { pid, stdio }, groups, took)) => {
                 let unix_ns = sys::unix_ns();
                 report(journal.started(unix_ns, pid.unsigned_abs()));
                 self.running = Some(Running {
@@ -305,7 +306,7 @@ impl Agent {
                     hurry: false,
                     gathering: false,
                 });
-                self.channel.reply(id, ReplyBody::Started { pid: pid.unsigned_abs(), unix_ns });
+                self.channel.reply(id, ReplyBody::Started { pid: pid.unsigned_abs(), unix_ns, took });
             }
             Err(Failure { code, message }) => {
                 report(journal.start_failed(sys::unix_ns(), StartFailed { code, message: message.clone() }));
@@ -315,7 +316,12 @@ impl Agent {
         }
     }
 
-    fn become_container(&mut self, start: &Start) -> Result<(Spawned, cgroup::Groups), Failure> {
+    fn become_container(&mut self, start: &Start) -> Result<(Spawned, cgroup::Groups, Took), Failure> {
+        let mut since = Instant::now();
+        let mut lap = || {
+            let began = std::mem::replace(&mut since, Instant::now());
+            u32::try_from((since - began).as_micros()).unwrap_or(u32::MAX)
+        };
         let random =
             fs::OpenOptions::new().write(true).open("/dev/urandom").doing("open the random generator")?;
         sys::add_entropy(&random, start.entropy).doing("seed the random generator")?;
@@ -327,12 +333,14 @@ impl Agent {
             self.resolver.take().map_or(Ok(()), Resolver::stop)?;
         }
         self.network(&start.network)?;
+        let network_us = lap();
         self.take_disks(start.layer_count, &start.interior.volumes)?;
+        let disks_us = lap();
         self.own_files = Some(OwnFiles::write(&start.hostname, &start.domain_name, &start.network)?);
         self.drivers.load(&start.interior)?;
         let groups = self.groups.groups(&start.interior)?;
         let spawned = process::spawn(&start.process, start.stdio, Place::First(&start.interior), &groups)?;
-        Ok((spawned, groups))
+        Ok((spawned, groups, Took { network_us, disks_us, process_us: lap() }))
     }
 
     fn rehearse(&mut self, start: &Start) -> ReplyBody {
@@ -378,7 +386,7 @@ impl Agent {
             Ok(spawned) => {
                 let pid = spawned.pid.unsigned_abs();
                 self.beside.push(Beside::new(exec.stream, spawned, exec.window));
-                ReplyBody::Started { pid, unix_ns: sys::unix_ns() }
+                ReplyBody::Started { pid, unix_ns: sys::unix_ns(), took: Took::default() }
             }
             Err(Failure { code, message }) => ReplyBody::StartFailed { code, message },
         }
@@ -417,7 +425,7 @@ impl Agent {
                 let pid = spawned.pid;
                 self.freezing.extend(freezes.then_some(pid));
                 self.beside.push(Beside::task(files.stream, spawned, files.window));
-                ReplyBody::Started { pid: pid.unsigned_abs(), unix_ns: sys::unix_ns() }
+                ReplyBody::Started { pid: pid.unsigned_abs(), unix_ns: sys::unix_ns(), took: Took::default() }
             }
             Err(failure) => {
                 if freezes {

@@ -22,8 +22,8 @@ pub mod watch;
 /// that it does not speak leaves it alone: the journal's form never changes, so that output and exit are read all the
 /// same, and all else is refused with the versions named, until the container starts anew. So [`message::RequestBody::Hello`],
 /// [`message::Hello`], [`message::ReplyBody::Refused`] and their places among the others never change either.
-pub const PROTOCOL_MIN: u16 = 2;
-pub const PROTOCOL_MAX: u16 = 2;
+pub const PROTOCOL_MIN: u16 = 3;
+pub const PROTOCOL_MAX: u16 = 3;
 
 /// Names of the two virtio-serial ports.
 pub const CHANNEL_PORT: &str = "bulkhead.channel";

@@ -281,6 +281,7 @@ pub enum ReplyBody {
     Started {
         pid: u32,
         unix_ns: u64,
+        took: Took,
     },
     /// It does not, and will not in this machine.
     StartFailed {
@@ -296,6 +297,17 @@ pub enum ReplyBody {
     },
     /// Not an answer; the id is [`NO_REPLY`].
     Event(Event),
+}
+
+/// What the answer to [`Start`] took in the guest, by the guest's word; nothing for processes beside the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// To become this machine, its name and its place on networks.
+    pub network_us: u32,
+    /// To find, mount and stack its disks.
+    pub disks_us: u32,
+    /// Limits, the container's root, and its program.
+    pub process_us: u32,
 }
 
 /// What the agent says unasked.

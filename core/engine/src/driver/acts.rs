@@ -380,7 +380,8 @@ impl Driver {
             other => other?,
         };
         match answer {
-            Ok(ReplyBody::Started { unix_ns, .. }) => {
+            Ok(ReplyBody::Started { unix_ns, took, .. }) => {
+                self.stopwatch.guest_took(took);
                 self.journal.limit = journal_limit;
                 self.told_network = Some(network);
                 self.introduce(run);

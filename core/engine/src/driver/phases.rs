@@ -2,12 +2,13 @@
 
 use crate::Happening;
 use crate::observe::Observer;
+use bulkhead_guest_protocol::message::Took;
 use bulkhead_model::lifecycle::Act;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// One act of a start, until the next one began.
+/// One act of a start, until the next one began; of the one that the guest answers, what that took in the guest stands apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
     /// As the log has it.
@@ -34,6 +35,7 @@ impl LastStart {
 pub(super) struct Stopwatch {
     over: Vec<Phase>,
     current: Option<(&'static str, Instant)>,
+    in_guest: Took,
 }
 
 impl Stopwatch {
@@ -46,6 +48,11 @@ impl Stopwatch {
             Some(_) => self.lap(),
         }
         self.current = Some((act.name(), Instant::now()));
+    }
+
+    /// What the act that goes on took in the guest. It is the guest's word: what cannot be is passed over.
+    pub(super) fn guest_took(&mut self, took: Took) {
+        self.in_guest = took;
     }
 
     /// The process runs, and that is on record.
@@ -64,8 +71,15 @@ impl Stopwatch {
     }
 
     fn lap(&mut self) {
-        if let Some((name, since)) = self.current.take() {
-            self.over.push(Phase { name, took: since.elapsed() });
+        let Some((name, since)) = self.current.take() else { return };
+        let took = since.elapsed();
+        let Took { network_us, disks_us, process_us } = std::mem::take(&mut self.in_guest);
+        let parts = [("guest-network", network_us), ("guest-disks", disks_us), ("guest-process", process_us)]
+            .map(|(name, us)| Phase { name, took: Duration::from_micros(us.into()) });
+        let beside = took.checked_sub(parts.iter().map(|part| part.took).sum());
+        self.over.push(Phase { name, took: beside.unwrap_or(took) });
+        if beside.is_some_and(|beside| beside < took) {
+            self.over.extend(parts);
         }
     }
 }
@@ -93,6 +107,18 @@ mod tests {
         stopwatch.begins(&Act::Kill);
         stopwatch.ends(&last, &observer);
         assert_eq!(last.phases(), whole);
+        // What the guest took stands apart, if it can be true.
+        for (disks_us, expect) in [
+            (7000, vec![phase("start-process", 90), phase("guest-network", 3), phase("guest-disks", 7)]),
+            (200_000, vec![phase("start-process", 100)]),
+        ] {
+            stopwatch.begins(&Act::BeginRun);
+            stopwatch.begins(&Act::StartProcess);
+            tokio::time::advance(Duration::from_millis(100)).await;
+            stopwatch.guest_took(Took { network_us: 3000, disks_us, process_us: 0 });
+            stopwatch.ends(&last, &observer);
+            assert_eq!(last.phases()[1..=expect.len()], expect);
+        }
         // One that failed half-way leaves nothing to the next.
         stopwatch.begins(&Act::BeginRun);
         stopwatch.begins(&Act::CreateDisk);

@@ -3,7 +3,7 @@
 use super::stream::OUTPUT_WINDOW;
 use super::*;
 use bulkhead_guest_protocol::journal::{Exited, Stream};
-use bulkhead_guest_protocol::message::{AgentState, DATA_BYTES_MAX, INPUT_WINDOW, Process, Stdio};
+use bulkhead_guest_protocol::message::{AgentState, DATA_BYTES_MAX, INPUT_WINDOW, Process, Stdio, Took};
 use tokio::io::DuplexStream;
 
 const TOKEN: [u8; 32] = [7; 32];
@@ -95,7 +95,7 @@ async fn streaming(link: &Link, guest: &mut Guest) -> (u32, GuestStream) {
     let begin = async { agent.exec(process(), Stdio { stdin: true, terminal: None }, SOON).await };
     let answer = async {
         let (id, stream) = guest.exec().await;
-        guest.say(id, ReplyBody::Started { pid: 9, unix_ns: 0 }).await.unwrap();
+        guest.say(id, ReplyBody::Started { pid: 9, unix_ns: 0, took: Took::default() }).await.unwrap();
         stream
     };
     let (begun, stream) = tokio::join!(begin, answer);

@@ -6,7 +6,7 @@ use bulkhead_guest_protocol::frame::{Decoder, PAYLOAD_BYTES_MAX, decode, encode}
 use bulkhead_guest_protocol::journal::{Exited, Stream};
 use bulkhead_guest_protocol::message::{
     AgentState, Event, Exec, Hello, Interior, Limit, Process, Reply, ReplyBody, Request, RequestBody, Start,
-    Stdio, TerminalSize, Tmpfs,
+    Stdio, TerminalSize, Tmpfs, Took,
 };
 use bulkhead_guest_protocol::network::{Interface, Network};
 use bulkhead_guest_protocol::volumes::{VolumeDisk, Volumes};
@@ -78,7 +78,11 @@ fn replies() -> Vec<ReplyBody> {
             token: Some([2; 32]),
             state: AgentState::Running { run: 1, pid: 2, started_unix_ns: 3 },
         }),
-        ReplyBody::Started { pid: 1, unix_ns: u64::MAX },
+        ReplyBody::Started {
+            pid: 1,
+            unix_ns: u64::MAX,
+            took: Took { disks_us: u32::MAX, ..Took::default() },
+        },
         ReplyBody::StartFailed { code: -1, message: text() },
         ReplyBody::Done,
         ReplyBody::Processes(Box::new(Processes { list: vec![process; 3], ..Processes::default() })),

@@ -44,24 +44,10 @@ pub(crate) fn six(end: Ipv4Addr) -> Ipv6Addr {
     Ipv6Addr::from(Subnet6::UPLINKS.first() | u128::from(u32::from(end)))
 }
 
-/// Interfaces of a namespace by name, with their addresses.
-fn addresses(links: &Value) -> BTreeMap<String, Vec<(IpAddr, u8)>> {
-    let of = |link: &Value| {
-        let name = link.get("ifname")?.as_str()?.to_owned();
-        let listed = link.get("addr_info").and_then(Value::as_array).into_iter().flatten();
-        let address = |info: &Value| {
-            let address = info.get("local")?.as_str()?.parse().ok()?;
-            Some((address, u8::try_from(info.get("prefixlen")?.as_u64()?).ok()?))
-        };
-        Some((name, listed.filter_map(address).collect()))
-    };
-    links.as_array().into_iter().flatten().filter_map(of).collect()
-}
-
 /// All of the host's own addresses but loopback, which no packet from outside reaches, and those that are of one link
 /// only.
 pub(crate) fn host_addresses() -> io::Result<BTreeSet<IpAddr>> {
-    let all = addresses(&Namespace::host().links()?);
+    let all = Namespace::host().addresses()?;
     let all = all.into_values().flatten().map(|(address, _)| address);
     let of_a_link = |address: &IpAddr| matches!(address, IpAddr::V6(six) if six.is_unicast_link_local());
     Ok(all.filter(|address| !address.is_loopback() && !of_a_link(address)).collect())
@@ -115,8 +101,7 @@ pub(crate) fn ensure_six(vch: VchId, ends: Ends) -> io::Result<()> {
     let (host, inner) = (six(ends.host), six(ends.inner));
     let (namespace, outside) = (Namespace::named(names::namespace(vch)), Namespace::host());
     for (namespace, name, address) in [(&outside, outer.as_str(), host), (&namespace, UPLINK, inner)] {
-        if addresses(&namespace.links()?).get(name).is_some_and(|all| all.contains(&(address.into(), PREFIX)))
-        {
+        if namespace.addresses()?.get(name).is_some_and(|all| all.contains(&(address.into(), PREFIX))) {
             continue;
         }
         // Nobody on it says who is the router, and each end knows that its address is its own.
@@ -159,8 +144,8 @@ pub(crate) fn forward() -> io::Result<()> {
 }
 
 fn ends(namespace: &Namespace, vch: VchId) -> io::Result<Option<Ends>> {
-    let inside = addresses(&namespace.links()?);
-    let outside = addresses(&Namespace::host().links()?);
+    let inside = namespace.addresses()?;
+    let outside = Namespace::host().addresses()?;
     let first = |of: Option<&Vec<(IpAddr, u8)>>| {
         of?.iter().find_map(|(address, _)| match address {
             IpAddr::V4(four) => Some(*four),
@@ -174,7 +159,7 @@ fn ends(namespace: &Namespace, vch: VchId) -> io::Result<Option<Ends>> {
 /// Nobody else on the host has an address or a route there.
 fn free_ends(uplinks: Subnet) -> io::Result<Ends> {
     let mut used: Vec<Subnet> = Vec::new();
-    for (address, prefix) in addresses(&Namespace::host().links()?).into_values().flatten() {
+    for (address, prefix) in Namespace::host().addresses()?.into_values().flatten() {
         if let IpAddr::V4(four) = address {
             used.extend(Subnet::new(four, prefix));
         }
@@ -202,7 +187,7 @@ fn lock() -> io::Result<nix::fcntl::Flock<File>> {
 
 /// Bridges of the segments, and no others.
 pub(crate) fn ensure_bridges(namespace: &Namespace, networks: &VchNetworks) -> io::Result<()> {
-    let there = addresses(&namespace.links()?);
+    let there = namespace.addresses()?;
     let (mut lines, mut with_six, mut six_lines) = (Vec::new(), Vec::new(), Vec::new());
     let mut wanted = BTreeSet::new();
     for segment in &networks.segments {
@@ -246,13 +231,13 @@ pub(crate) fn ensure_bridges(namespace: &Namespace, networks: &VchNetworks) -> i
 
 /// Interfaces of a namespace.
 pub(crate) fn names(namespace: &Namespace) -> io::Result<Vec<String>> {
-    Ok(addresses(&namespace.links()?).into_keys().collect())
+    Ok(namespace.addresses()?.into_keys().collect())
 }
 
 /// The namespace and its uplink. Fine if there is nothing.
 pub(crate) fn remove(vch: VchId) -> io::Result<()> {
     let outer = names::uplink(vch);
-    if addresses(&Namespace::host().links()?).contains_key(&outer) {
+    if Namespace::host().addresses()?.contains_key(&outer) {
         Namespace::host().change_links(&[format!("link delete dev {outer}")])?;
     }
     Namespace::named(names::namespace(vch)).remove()
@@ -267,19 +252,5 @@ mod tests {
         let end = six(Ipv4Addr::new(198, 18, 0, 2));
         assert_eq!(end.to_string(), "fd62:6c6b:6864::c612:2");
         assert!(Subnet6::UPLINKS.contains(end));
-    }
-
-    #[test]
-    fn addresses_are_read_from_what_ip_says() {
-        let said = serde_json::json!([
-            {"ifname": "lo", "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]},
-            {"ifname": "b0", "addr_info": []},
-            {},
-            {"ifname": "x", "addr_info": [{"local": "::1", "prefixlen": 128}]},
-        ]);
-        let read = addresses(&said);
-        assert_eq!(read["lo"], [(Ipv4Addr::LOCALHOST.into(), 8)]);
-        assert_eq!(read["x"], [(Ipv6Addr::LOCALHOST.into(), 128)]);
-        assert!(read["b0"].is_empty());
     }
 }

@@ -3,9 +3,12 @@
 //! A thread of its own enters it and ends there: none of the server's other threads is ever anywhere but in the host's.
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::SockaddrStorage;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -104,9 +107,19 @@ impl Namespace {
         self.enter(|| run("ip", [family, "-batch", "-"], &(lines.join("\n") + "\n")))
     }
 
-    pub(crate) fn links(&self) -> io::Result<serde_json::Value> {
-        let text = self.enter(|| output("ip", ["-json", "address", "show"]))?;
-        Ok(serde_json::from_slice(&text)?)
+    /// Its interfaces by name, each with its addresses and the lengths of their prefixes; the host's are looked at every few
+    /// seconds, so no program is asked.
+    pub(crate) fn addresses(&self) -> io::Result<BTreeMap<String, Vec<(IpAddr, u8)>>> {
+        self.enter(|| {
+            let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            for found in nix::ifaddrs::getifaddrs()? {
+                let of = all.entry(found.interface_name).or_default();
+                let address = found.address.as_ref().and_then(ip);
+                let netmask = found.netmask.as_ref().and_then(ip);
+                of.extend(address.zip(netmask).map(|(address, netmask)| (address, prefix(netmask))));
+            }
+            Ok(all)
+        })
     }
 
     /// Sets kernel settings: `net/ipv4/ip_forward` and its value. What this kernel has not is none to set.
@@ -123,6 +136,20 @@ impl Namespace {
             Ok(())
         })
     }
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let four = address.as_sockaddr_in().map(|four| IpAddr::V4(four.ip()));
+    four.or_else(|| address.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip())))
+}
+
+/// The length of the prefix that a mask is of.
+fn prefix(netmask: IpAddr) -> u8 {
+    let ones = match netmask {
+        IpAddr::V4(four) => u32::from(four).count_ones(),
+        IpAddr::V6(six) => u128::from(six).count_ones(),
+    };
+    u8::try_from(ones).unwrap_or(u8::MAX)
 }
 
 /// The program by its name, on the search path or where administrators' programs are.
@@ -167,4 +194,22 @@ fn feed<const N: usize>(name: &str, arguments: [&str; N], input: &str) -> io::Re
         String::from_utf8_lossy(output.stderr.get(..WORDS_MAX.min(output.stderr.len())).unwrap_or_default());
     let first = words.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     Err(io::Error::other(format!("{name} {}: {first} ({})", arguments.join(" "), output.status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn loopback_has_its_address() {
+        let all = Namespace::host().addresses().unwrap();
+        assert!(all["lo"].contains(&(Ipv4Addr::LOCALHOST.into(), 8)), "{all:?}");
+    }
+
+    #[test]
+    fn prefixes_are_counted() {
+        assert_eq!(prefix(Ipv4Addr::new(255, 255, 255, 252).into()), 30);
+        assert_eq!(prefix(Ipv6Addr::from(u128::MAX << 64).into()), 64);
+    }
 }

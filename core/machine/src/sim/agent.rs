@@ -8,6 +8,7 @@ use bulkhead_guest_protocol::frame::{self, Decoder};
 use bulkhead_guest_protocol::journal::{StartFailed, Started, Writer};
 use bulkhead_guest_protocol::message::{
     AgentState, Exec, Hello, Limits, MAIN_STREAM, NO_REPLY, Reply, ReplyBody, Request, RequestBody, Start,
+    Took,
 };
 use bulkhead_guest_protocol::network::Network;
 use bulkhead_guest_protocol::{PROTOCOL_MAX, PROTOCOL_MIN};
@@ -325,7 +326,7 @@ fn start_process(
                     power_off_soon(&sim, &guest, &power);
                 }
             });
-            ReplyBody::Started { pid: 1, unix_ns: at }
+            ReplyBody::Started { pid: 1, unix_ns: at, took: Took::default() }
         }
     };
     inside.answer = Some(answer.clone());
@@ -350,7 +351,7 @@ fn exec_process(sim: &Weak<Shared>, guest: &Arc<Guest>, power: &CancellationToke
                     () = process.run_beside(steps) => {}
                 }
             });
-            ReplyBody::Started { pid: 100 + exec.stream, unix_ns: now_ns() }
+            ReplyBody::Started { pid: 100 + exec.stream, unix_ns: now_ns(), took: Took::default() }
         }
     }
 }

@@ -33,12 +33,14 @@ impl Bench<'_> {
         })?;
         let label = ["--label", "bulkhead.boot=cold"];
         let cold = self.times("docker run --rm, its machine boots", |client| self.start(client, &label))?;
+        let alone = ["--network", "none"];
+        let alone = self.times("docker run --rm --network none", |client| self.start(client, &alone))?;
         let answer = self.times("docker run -d -p, until the first HTTP answer", first_answer)?;
-        Ok(vec![paused, cold, answer])
+        Ok(vec![paused, cold, alone, answer])
     }
 
     fn start(&self, client: &Client, options: &[&str]) -> Result<f64> {
-        let words = [&["run", "--rm", "--network", "none"], options, &[self.image, "true"]].concat();
+        let words = [&["run", "--rm"], options, &[self.image, "true"]].concat();
         Ok(client.run(&words)?.ms())
     }
 

@@ -86,7 +86,7 @@ impl Bench<'_> {
 
     fn one_run(&self, client: &Client, turn: usize) -> Result<(Ran, Events)> {
         let name = format!("bench-run-{turn}");
-        let ran = client.run(&["run", "--rm", "--network", "none", "--name", &name, self.image, "true"])?;
+        let ran = client.run(&["run", "--rm", "--name", &name, self.image, "true"])?;
         let told = told_of(client, &name, &ran)?;
         Ok((ran, told))
     }

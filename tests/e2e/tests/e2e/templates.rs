@@ -1,8 +1,9 @@
 //! Clones: where they come from, who has none, and what differs between them.
 
 use anyhow::{Context as _, Result, ensure};
+use bulkhead_test_support::images::{LayerTar, TestImage, busybox_layer};
 use bulkhead_test_support::wait_for;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::harness::Case;
@@ -14,6 +15,7 @@ pub const CASES: &[Case] = &[
     ("templates::machines_tell_what_they_take_and_how_they_started", what_they_take),
     ("templates::first_starts_take_spares", first_starts_take_spares),
     ("templates::an_image_that_is_started_often_has_its_own", an_image_has_its_own),
+    ("templates::an_image_of_a_hundred_layers_starts", a_hundred_layers),
     ("templates::are_made_listed_and_thrown_away", made_and_thrown_away),
 ];
 
@@ -119,7 +121,17 @@ fn what_they_take(world: &mut World) -> Result<()> {
     ensure!(number("/cost/cpu_ms")? > 0 && number("/cost/wake_ups")? > 0, "{found}");
     let phases = found["start"].as_array().context("no phases")?;
     let names: Vec<&str> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();
-    let acts = ["begin-run", "create-disk", "start-machine", "greet", "start-process", "record-running"];
+    let acts = [
+        "begin-run",
+        "create-disk",
+        "start-machine",
+        "greet",
+        "start-process",
+        "guest-network",
+        "guest-disks",
+        "guest-process",
+        "record-running",
+    ];
     same(names, acts.to_vec())?;
     let shown = cli(
         world,
@@ -170,6 +182,39 @@ fn first_starts_take_spares(world: &mut World) -> Result<()> {
     docker.ok(&["rm", "--force", "here"])?;
     docker.ok(&["volume", "rm", "kept"])?;
     docker.ok(&["network", "rm", "near"]).map(drop)
+}
+
+/// Two at a time: their disks come while the host is busy.
+fn a_hundred_layers(world: &mut World) -> Result<()> {
+    const LAYERS: usize = 100;
+    let part = |number: usize| {
+        let content = format!("{number}\n");
+        LayerTar::new().file(&format!("parts/{number}"), 0o644, content.as_bytes()).finish()
+    };
+    let mut layers: Vec<_> = (1..LAYERS).map(part).collect();
+    layers.push(busybox_layer()?);
+    let names: Vec<String> = (1..=LAYERS).map(|number| format!("{number}.tar")).collect();
+    let mut archive =
+        LayerTar::new().file("config.json", 0o644, &TestImage::new(layers.clone()).build().config);
+    for (name, layer) in names.iter().zip(&layers) {
+        archive = archive.file(name, 0o644, layer);
+    }
+    let manifest = json!([{ "Config": "config.json", "RepoTags": ["hundred:latest"], "Layers": names }]);
+    let archive = archive.file("manifest.json", 0o644, manifest.to_string().as_bytes()).finish();
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("hundred.tar");
+    std::fs::write(&path, archive)?;
+    let docker = &world.dev;
+    docker.ok(&["load", "--quiet", "--input", &path.to_string_lossy()])?;
+    let ran = std::thread::scope(|scope| {
+        let run = || docker.ok(&["run", "--rm", "hundred", "cat", "/parts/1", "/parts/76", "/parts/99"]);
+        let both = [scope.spawn(run), scope.spawn(run)];
+        both.map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a run was cut off"))))
+    });
+    for output in ran {
+        same(output?.as_str(), "1\n76\n99\n")?;
+    }
+    docker.ok(&["rmi", "hundred"]).map(drop)
 }
 
 /// The templates of images that are loaded, by name.
