@@ -8,7 +8,7 @@ use bulkhead_model::VchId;
 use bulkhead_model::ipv6::Subnet6;
 use bulkhead_model::network::{MacAddress, Subnet};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
