@@ -212,7 +212,7 @@ fn a_hundred_layers(world: &mut World) -> Result<()> {
         both.map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a run was cut off"))))
     });
     for output in ran {
-        same(output?.as_str(), "1\n76\n99\n")?;
+        same(output?.as_str(), "1\n76\n99")?;
     }
     docker.ok(&["rmi", "hundred"]).map(drop)
 }
