@@ -3,7 +3,7 @@
 //! ```text
 //! cargo xtask up            set up this machine, start a server, run a first container VM
 //! cargo xtask down [--all]  stop the server (machines go on), or remove the first VCH as well
-//! cargo xtask test [--full] [FILTER]   every check and test, what CI runs
+//! cargo xtask test [--full] [--cold] [FILTER]   every check and test, what CI runs
 //! cargo xtask peers [--write] [FILTER]   other people's tests, against a Docker engine and against Bulkhead
 //! cargo xtask bench [--runs N] [--only PART] [--json] [--write]   figures beside a Docker engine's
 //! cargo xtask plugins       the plugins that come with Bulkhead, as components
@@ -37,7 +37,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask up [--data-dir DIR]
        cargo xtask down [--all] [--data-dir DIR]
-       cargo xtask test [--full] [FILTER]
+       cargo xtask test [--full] [--cold] [FILTER]
        cargo xtask peers [--write] [FILTER]
        cargo xtask bench [--runs N] [--only PART] [--json] [--write]
        cargo xtask plugins

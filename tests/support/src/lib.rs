@@ -15,6 +15,6 @@ mod wait;
 
 pub use docker::Docker;
 pub use process::{Output, run, run_with_input};
-pub use server::{BackEnd, Server, ServerOptions, binary};
+pub use server::{BOOT, BackEnd, Server, ServerOptions, binary};
 pub use terminal::Terminal;
 pub use wait::wait_for;

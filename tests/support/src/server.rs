@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+/// How machines of VCHs come to life in tests that do not say so: `cold`, or the product's default.
+pub const BOOT: &str = "BULKHEAD_TEST_BOOT";
 /// Until a server is ready: initdb and migrations at first, on a busy machine.
 const READY: Duration = Duration::from_secs(90);
 /// Until a server that was asked to stop has ended.
@@ -190,7 +192,12 @@ impl Server {
 
     /// Creates a VCH (`args` as for `bulkhead vch create NAME`) and gives the docker CLI for it.
     pub fn create_vch(&self, name: &str, args: &[&str]) -> Result<Docker> {
-        let created = self.bulkhead(&[&["vch", "create", name], args].concat())?;
+        let boot = std::env::var(BOOT).ok();
+        let boot: &[&str] = match &boot {
+            Some(boot) if !args.contains(&"--boot") => &["--boot", boot],
+            _ => &[],
+        };
+        let created = self.bulkhead(&[&["vch", "create", name], args, boot].concat())?;
         created.ok().with_context(|| self.log())?;
         Ok(self.docker(name))
     }

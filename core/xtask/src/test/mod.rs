@@ -34,9 +34,9 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
     let started = Instant::now();
     setup::ensure(setup::For::Testing)?;
     let run = Run::begin()?;
-    let limit = if options.full { WHOLE_RUN_FULL } else { WHOLE_RUN };
+    let limit = if options.full || options.cold { WHOLE_RUN_FULL } else { WHOLE_RUN };
     let mut book = Book { started, limit, times: Vec::new(), sum: Tally::default() };
-    if options.filter.is_none() {
+    if options.filter.is_none() && !options.cold {
         checks(&mut book);
     }
     tests(&mut book, &run, &options);
@@ -81,6 +81,9 @@ fn tests(book: &mut Book, run: &Run, options: &Options) {
             guest.arg("guest-image");
             book.check("guest image", guest);
         }
+        if options.cold && stage != Stage::EndToEnd {
+            continue;
+        }
         let of_stage: Vec<&Program> = programs.iter().filter(|program| program.stage() == stage).collect();
         book.phase(name, |limit| run_all(&of_stage, run, options, limit));
     }
@@ -101,6 +104,9 @@ fn run_all(programs: &[&Program], run: &Run, options: &Options, limit: Duration)
         let mut command = program.command(run, &words);
         if options.full {
             command.env("BULKHEAD_TEST_FULL", "1");
+        }
+        if options.cold {
+            command.env("BULKHEAD_TEST_BOOT", "cold");
         }
         sum.add(&phase::run(&name, command, Counts::ByItself, limit.saturating_sub(started.elapsed())));
     }
@@ -133,16 +139,21 @@ impl Book {
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
     full: bool,
+    /// The end-to-end tests alone, with machines that boot where they are else clones.
+    cold: bool,
     filter: Option<String>,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { full: false, filter: None };
+        let mut options = Self { full: false, cold: false, filter: None };
         for word in arguments {
             match word.as_str() {
                 "--full" => options.full = true,
-                other if other.starts_with('-') => bail!("`test` takes `--full` and a filter, not `{other}`"),
+                "--cold" => options.cold = true,
+                other if other.starts_with('-') => {
+                    bail!("`test` takes `--full`, `--cold` and a filter, not `{other}`")
+                }
                 other if options.filter.is_none() => options.filter = Some(other.to_owned()),
                 other => bail!("`test` takes one filter, and `{other}` is a second one"),
             }
@@ -179,8 +190,9 @@ mod tests {
         let parse = |words: &[&str]| {
             Options::parse(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>()).ok()
         };
-        assert_eq!(parse(&["--full"]), Some(Options { full: true, filter: None }));
-        assert_eq!(parse(&["kill"]), Some(Options { full: false, filter: Some("kill".into()) }));
+        assert_eq!(parse(&["--full"]), Some(Options { full: true, cold: false, filter: None }));
+        assert_eq!(parse(&["kill"]), Some(Options { full: false, cold: false, filter: Some("kill".into()) }));
+        assert_eq!(parse(&["--cold"]), Some(Options { full: false, cold: true, filter: None }));
         assert_eq!(parse(&["--fast"]), None);
         assert_eq!(parse(&["a", "b"]), None);
     }
