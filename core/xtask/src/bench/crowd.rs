@@ -53,7 +53,7 @@ impl Bench<'_> {
         let next = AtomicUsize::new(0);
         let work = || -> Result<()> {
             while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let words = ["run", "--detach", "--network", "none", "--stop-signal", "KILL", "--name", name];
+                let words = ["run", "--detach", "--stop-signal", "KILL", "--name", name];
                 client.run(&[&words[..], &[self.image, "sleep", "100000"]].concat())?;
             }
             Ok(())

@@ -81,7 +81,7 @@ pub fn start_at_once(client: &Client, image: &str) -> Result<Duration> {
     let began = Instant::now();
     thread::scope(|scope| {
         let start = |name: String| {
-            let words = ["run", "--detach", "--network", "none", "--name"];
+            let words = ["run", "--detach", "--name"];
             client.run(&[&words[..], &[name.as_str(), image, "sleep", "100000"]].concat()).map(drop)
         };
         let starts: Vec<_> = names().map(|name| scope.spawn(move || start(name))).collect();
