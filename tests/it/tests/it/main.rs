@@ -24,6 +24,7 @@ mod names;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod placement;
 mod plugins;
 #[cfg(test)]
 mod recovery;
