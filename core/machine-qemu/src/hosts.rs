@@ -69,12 +69,21 @@ impl Hosts {
 
     /// Puts all threads of a process on the CPUs of a slice.
     pub(crate) fn pin(&self, host: &HostName, pid: u32) -> Result<(), MachineError> {
-        if host.is_default() {
-            return Ok(());
+        match self.find(host)? {
+            None => Ok(()),
+            Some(slice) => {
+                pin(pid, &slice.cpus).map_err(MachineError::io("putting the hypervisor process on its CPUs"))
+            }
         }
-        let slice = self.0.iter().find(|slice| slice.name == *host);
-        let slice = slice.ok_or_else(|| MachineError::NoSuchHost(host.clone()))?;
-        pin(pid, &slice.cpus).map_err(MachineError::io("putting the hypervisor process on its CPUs"))
+    }
+
+    /// `None`: all CPUs, as nobody named any.
+    pub(crate) fn find(&self, host: &HostName) -> Result<Option<&HostSlice>, MachineError> {
+        let found = self.0.iter().find(|slice| slice.name == *host);
+        match found {
+            None if !host.is_default() => Err(MachineError::NoSuchHost(host.clone())),
+            found => Ok(found),
+        }
     }
 }
 

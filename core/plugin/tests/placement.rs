@@ -105,6 +105,8 @@ async fn it_has_the_point_that_it_exports_and_is_not_asked_at_another() {
     );
     let caps = plugin(folder.path(), "resource-caps").await;
     assert_eq!(caps.describe().await.unwrap().points, [Point::Admission]);
+    let both = plugin(folder.path(), "hostile-placement").await;
+    assert_eq!(both.describe().await.unwrap().points, [Point::Admission, Point::Placement]);
     let error = rate(&caps, json!({}), &[], 3).await.result.unwrap_err();
     assert!(error.text.contains("not asked about placement"), "{error:?}");
 }

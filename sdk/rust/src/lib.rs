@@ -45,6 +45,7 @@ pub mod admission;
 pub mod admission_bindings;
 #[doc(hidden)]
 pub mod bindings;
+mod export;
 pub mod placement;
 #[doc(hidden)]
 pub mod placement_bindings;

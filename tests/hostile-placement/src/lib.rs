@@ -1,6 +1,6 @@
-//! A plugin that misbehaves at placement as its settings say, for tests.
+//! A plugin that misbehaves at placement as its settings say, for tests. It is asked at admission, too, and allows.
 
-use bulkhead_sdk::admission::Container;
+use bulkhead_sdk::admission::{Admission, Container, Review};
 use bulkhead_sdk::placement::{Candidates, Placement, Ratings};
 use bulkhead_sdk::{About, Call, log};
 use serde::Deserialize;
@@ -45,15 +45,26 @@ pub enum Does {
     Texts,
 }
 
+impl Admission for Hostile {
+    type Settings = Settings;
+    const ABOUT: About = ABOUT;
+
+    fn container_create(_settings: &Settings, _call: &Call, _container: &Container) -> Review {
+        Review::allow()
+    }
+}
+
+const ABOUT: About = About {
+    name: "hostile-placement",
+    version: "0.0.0",
+    description: "misbehaves as it is told",
+    license: "Apache-2.0",
+    settings_schema: r#"{"type": "object", "properties": {"does": {"type": "string"}}}"#,
+};
+
 impl Placement for Hostile {
     type Settings = Settings;
-    const ABOUT: About = About {
-        name: "hostile-placement",
-        version: "0.0.0",
-        description: "misbehaves as it is told",
-        license: "Apache-2.0",
-        settings_schema: r#"{"type": "object", "properties": {"does": {"type": "string"}}}"#,
-    };
+    const ABOUT: About = ABOUT;
 
     fn rate(settings: &Settings, _call: &Call, _container: &Container, all: &dyn Candidates) -> Ratings {
         let count = all.count();
@@ -97,4 +108,4 @@ impl Placement for Hostile {
     }
 }
 
-bulkhead_sdk::placement_plugin!(Hostile);
+bulkhead_sdk::admission_and_placement_plugin!(Hostile);

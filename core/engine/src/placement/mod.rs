@@ -54,7 +54,7 @@ impl Engine {
         }
         let turn = self.0.placing.clone().lock_owned().await;
         let placed = self.store().placed(self.0.fence.server, vch.id).await?;
-        let (table, mut refusals) = Table::new(&places, &placed, vch.id, &container.spec.resources);
+        let (table, mut refusals) = Table::new(places, &placed, vch.id, &container.spec.resources);
         let table = Arc::new(table);
         let asked = ToPlace::new(circumstances, container, table.clone());
         let mut scored: Vec<Scored> = Vec::new();

@@ -42,14 +42,13 @@ impl Used {
 impl Table {
     /// And why the others have no room.
     pub(super) fn new(
-        places: &Places,
+        places: Places,
         placed: &[Placed],
         vch: VchId,
         wanted: &Resources,
     ) -> (Self, Vec<Refusal>) {
-        let mut hosts: Vec<_> = places.hosts.iter().map(|host| (host.clone(), Used::default())).collect();
-        let mut datastores: Vec<_> =
-            places.datastores.iter().map(|it| (it.clone(), Used::default())).collect();
+        let mut hosts: Vec<_> = places.hosts.into_iter().map(|host| (host, Used::default())).collect();
+        let mut datastores: Vec<_> = places.datastores.into_iter().map(|it| (it, Used::default())).collect();
         hosts.sort_by(|one, other| one.0.name.cmp(&other.0.name));
         datastores.sort_by(|one, other| one.0.name.cmp(&other.0.name));
         let at: HashMap<_, _> =

@@ -57,6 +57,8 @@ impl QemuMachines {
 
     pub(super) async fn bring_up(&self, spec: &MachineSpec) -> Result<(), MachineError> {
         let mut act = self.act(&spec.id).await;
+        // Before anything is used up for it.
+        self.0.shared.hosts.find(&spec.placement.host)?;
         let class = Class::of(spec);
         let FirstStart { takes_spare, disk_bytes } = self.first_start(spec).await?;
         let (mut spare, mut of_image) = (None, None);

@@ -25,6 +25,7 @@ mod names;
 mod output;
 #[cfg(test)]
 mod placement;
+#[cfg(test)]
 mod plugins;
 #[cfg(test)]
 mod recovery;
