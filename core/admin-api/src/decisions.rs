@@ -28,6 +28,7 @@ pub(crate) fn view(decision: Decision) -> DecisionView {
         policy_set: decision.policy_set,
         inputs: decision.inputs,
         plugins: decision.plugins,
+        placement: decision.placement,
         took_us: decision.took_us,
     }
 }

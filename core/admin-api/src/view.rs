@@ -148,6 +148,9 @@ pub struct DecisionView {
     /// What plugins said, in the order in which they were asked.
     #[serde(default)]
     pub plugins: Vec<bulkhead_model::plugin::PluginReport>,
+    /// How a place was chosen; nothing, where none was to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<bulkhead_model::placement::PlacementReport>,
     pub took_us: u64,
 }
 
@@ -178,6 +181,10 @@ pub struct MachineView {
     pub id: String,
     pub name: String,
     pub vch: String,
+    /// On whose CPUs it runs.
+    pub host: String,
+    /// Where its disk is.
+    pub datastore: String,
     /// `clone` or `cold`.
     pub boot: Boot,
     /// What it was cloned from.
@@ -226,6 +233,8 @@ impl From<MachineReport> for MachineView {
             id: container.id.to_string(),
             name: container.name,
             vch: vch.to_string(),
+            host: facts.placement.host.to_string(),
+            datastore: facts.placement.datastore.to_string(),
             boot: facts.boot,
             template: facts.template,
             pid,

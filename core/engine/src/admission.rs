@@ -124,6 +124,7 @@ impl Engine {
             policy_set: outcome.policy_set,
             inputs: outcome.inputs,
             plugins: reviewed.reports,
+            placement: reviewed.placement,
             took_us: outcome.took_us,
         };
         self.store().insert_decision(&decision).await?;

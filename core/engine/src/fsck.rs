@@ -53,7 +53,11 @@ impl Engine {
         for vch in self.store().vchs().await? {
             self.volumes_that_misfit(&vch, &mut misfits).await?;
         }
+        let places = self.back_end().machines.places().await?;
         for container in &owners.rows {
+            if let Err(error) = places.check(&container.placement) {
+                misfits.insert(finding("placement", container.id.as_str(), &error.to_string()));
+            }
             let id = container.id.as_str();
             let runs = matches!(container.status, Status::Running { .. });
             if runs && !disks.contains(id) {

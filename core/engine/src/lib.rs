@@ -32,6 +32,7 @@ mod machines;
 mod networks;
 mod observe;
 mod output;
+mod placement;
 mod plugins;
 mod pruned;
 mod pull;
@@ -139,6 +140,8 @@ struct Inner {
     execs: exec::Execs,
     pulls: pull::Pulls,
     volume_gate: Arc<tokio::sync::Mutex<()>>,
+    /// One container at a time is given its place.
+    placing: Arc<tokio::sync::Mutex<()>>,
     keeper: networks::Keeper,
     vchs_changed: tokio::sync::watch::Sender<u64>,
     tasks: TaskTracker,
@@ -164,6 +167,7 @@ impl Engine {
             execs: exec::Execs::default(),
             pulls: pull::Pulls::new(),
             volume_gate: Arc::default(),
+            placing: Arc::default(),
             keeper: networks::Keeper::default(),
             vchs_changed: tokio::sync::watch::Sender::new(0),
             tasks: TaskTracker::new(),

@@ -33,7 +33,8 @@ impl Engine {
                 tracing::warn!(container.id = %machine.id, "ends a machine that belongs to no container");
                 self.back_end().machines.kill(&machine.id).await?;
                 self.back_end().machines.delete(&machine.id).await?;
-                self.back_end().disks.delete_disk(machine.vch, &machine.id).await?;
+                let disk = machine.placement.disk_of(&machine.id);
+                self.back_end().disks.delete_disk(machine.vch, disk).await?;
                 self.back_end().journals.delete(&machine.id).await?;
             }
         }

@@ -8,21 +8,28 @@
 //!   FOLDER/<vch id>/<volume id>.ext4        volumes of a store that has a folder
 //! ```
 //!
+//! Disks of containers are in `DATASTORE/disks/<vch id>` instead where an operator named datastores; see [`datastores`].
+//!
 //! Machines get descriptors, so nobody else ever needs a way to these files. A file has its name only once it is
 //! whole and on the disk: until then it has none (O_TMPFILE), and a crash leaves nothing. `FOLDER/<vch id>` is made when
 //! the store is set up and never later: where it is missing, what belongs there is not mounted.
 
+mod datastores;
 mod file;
 mod folder;
 mod prepared;
 mod untouched;
 
+pub use datastores::Datastore;
+pub(crate) use datastores::Datastores;
 pub(crate) use file::copy_sparse;
 
 use async_trait::async_trait;
+use bulkhead_machine::places::DatastoreFacts;
 use bulkhead_machine::{Disks, MachineError, StagedLayer, VolumeDisk};
+use bulkhead_model::placement::DiskPlace;
 use bulkhead_model::volume::VolumePlace;
-use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
+use bulkhead_model::{Digest, VchId, VolumeId};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,14 +40,24 @@ use tokio::sync::Notify;
 #[derive(Debug, Clone)]
 pub(crate) struct DiskStore {
     data_dir: PathBuf,
+    datastores: Arc<Datastores>,
     prepared: Arc<prepared::Prepared>,
     layer_removed: Arc<Notify>,
 }
 
 impl DiskStore {
-    pub(crate) fn new(data_dir: PathBuf) -> Self {
+    pub(crate) fn new(data_dir: PathBuf, datastores: Datastores) -> Self {
         let prepared = Arc::new(prepared::Prepared::new(data_dir.join("prepared")));
-        Self { data_dir, prepared, layer_removed: Arc::default() }
+        Self { data_dir, datastores: Arc::new(datastores), prepared, layer_removed: Arc::default() }
+    }
+
+    pub(crate) fn datastores(&self) -> Vec<DatastoreFacts> {
+        self.datastores.facts()
+    }
+
+    /// Below those that an operator named, folders of the disks of a VCH each.
+    pub(crate) fn disk_folders(&self) -> Vec<PathBuf> {
+        self.datastores.all_disks().collect()
     }
 
     /// Wakes one who waits after a layer is gone.
@@ -61,8 +78,13 @@ impl DiskStore {
         self.layers(vch).join(format!("{}.erofs", diff_id.hex()))
     }
 
-    fn disk_path(&self, vch: VchId, id: &ContainerId) -> PathBuf {
-        self.vch(vch).join("disks").join(format!("{id}.ext4"))
+    fn disk_path(&self, vch: VchId, at: DiskPlace<'_>) -> Result<PathBuf, MachineError> {
+        Ok(self.datastores.disks(vch, at.datastore)?.join(format!("{}.ext4", at.id)))
+    }
+
+    /// `None`: its datastore is not there.
+    fn disk_path_if_there(&self, vch: VchId, at: DiskPlace<'_>) -> Option<PathBuf> {
+        self.disk_path(vch, at).ok()
     }
 
     fn volumes(&self, vch: VchId, folder: Option<&Path>) -> PathBuf {
@@ -100,11 +122,11 @@ impl DiskStore {
     }
 
     /// The writable disk of a container, to hand to its machine.
-    pub(crate) fn open_disk(&self, vch: VchId, id: &ContainerId) -> Result<File, MachineError> {
-        match open_regular(OpenOptions::new().read(true).write(true), &self.disk_path(vch, id)) {
+    pub(crate) fn open_disk(&self, vch: VchId, at: DiskPlace<'_>) -> Result<File, MachineError> {
+        match open_regular(OpenOptions::new().read(true).write(true), &self.disk_path(vch, at)?) {
             Ok(Some(file)) => Ok(file),
             Ok(None) => Err(MachineError::Start {
-                id: id.clone(),
+                id: at.id.clone(),
                 why: "its own disk is not on the datastore".into(),
             }),
             Err(error) => Err(MachineError::io("opening the container's disk")(error)),
@@ -112,13 +134,15 @@ impl DiskStore {
     }
 
     /// Bytes of the container's disk, if no machine ever had it.
-    pub(crate) fn untouched(&self, vch: VchId, id: &ContainerId) -> io::Result<Option<u64>> {
-        untouched::bytes(&self.disk_path(vch, id))
+    pub(crate) fn untouched(&self, vch: VchId, at: DiskPlace<'_>) -> Result<Option<u64>, MachineError> {
+        let bytes = untouched::bytes(&self.disk_path(vch, at)?);
+        bytes.map_err(MachineError::io("looking at the container's disk"))
     }
 
     /// Puts a copy of another disk onto such a one. Fine if it has something.
-    pub(crate) fn fill(&self, vch: VchId, id: &ContainerId, from: &File) -> io::Result<()> {
-        untouched::fill(&self.disk_path(vch, id), from)
+    pub(crate) fn fill(&self, vch: VchId, at: DiskPlace<'_>, from: &File) -> Result<(), MachineError> {
+        let filled = untouched::fill(&self.disk_path(vch, at)?, from);
+        filled.map_err(MachineError::io("making the container's disk"))
     }
 
     /// An empty file system of that size, to be copied.
@@ -200,13 +224,13 @@ impl Disks for DiskStore {
         removed
     }
 
-    async fn create_disk(&self, vch: VchId, id: &ContainerId, bytes: u64) -> Result<(), MachineError> {
-        if self.has_disk(vch, id).await? {
+    async fn create_disk(&self, vch: VchId, at: DiskPlace<'_>, bytes: u64) -> Result<(), MachineError> {
+        let path = self.disk_path(vch, at)?;
+        if self.has_disk(vch, at).await? {
             return Ok(());
         }
         // Told now, and not at the first start, if there can be none.
         self.prepared.of_size(bytes).await?;
-        let path = self.disk_path(vch, id);
         self.blocking("making the container's disk", move |_| {
             file::make_folder(file::parent(&path)?)?;
             untouched::make(&path, bytes)
@@ -214,18 +238,18 @@ impl Disks for DiskStore {
         .await
     }
 
-    async fn has_disk(&self, vch: VchId, id: &ContainerId) -> Result<bool, MachineError> {
-        let path = self.disk_path(vch, id);
+    async fn has_disk(&self, vch: VchId, at: DiskPlace<'_>) -> Result<bool, MachineError> {
+        let Some(path) = self.disk_path_if_there(vch, at) else { return Ok(false) };
         Ok(self.blocking("looking for the container's disk", move |_| file::size(&path)).await?.is_some())
     }
 
-    async fn disk_used(&self, vch: VchId, id: &ContainerId) -> Result<u64, MachineError> {
-        let path = self.disk_path(vch, id);
+    async fn disk_used(&self, vch: VchId, at: DiskPlace<'_>) -> Result<u64, MachineError> {
+        let Some(path) = self.disk_path_if_there(vch, at) else { return Ok(0) };
         self.blocking("measuring the container's disk", move |_| file::used(&path)).await
     }
 
-    async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError> {
-        let path = self.disk_path(vch, id);
+    async fn delete_disk(&self, vch: VchId, at: DiskPlace<'_>) -> Result<(), MachineError> {
+        let path = self.disk_path(vch, at)?;
         self.blocking("removing the container's disk", move |_| file::remove(&path)).await
     }
 
@@ -296,7 +320,9 @@ impl Disks for DiskStore {
     async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError> {
         self.blocking("removing the folder of a VCH", move |store| {
             let folder = store.vch(vch);
-            for part in [folder.join("layers"), folder.join("disks"), folder.join("volumes"), folder] {
+            let named = store.datastores.all_disks().map(|disks| disks.join(vch.to_string()));
+            let own = [folder.join("layers"), folder.join("disks"), folder.join("volumes"), folder];
+            for part in named.chain(own) {
                 match fs::remove_dir(part) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}

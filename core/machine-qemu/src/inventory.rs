@@ -58,6 +58,14 @@ impl QemuInventory {
                 all.push(found(Kind::Disk, id, &format!("vchs/{vch}/disks/{file}")));
             }
         }
+        for folder in self.shared.disks.disk_folders() {
+            for vch in names(&folder)? {
+                for file in names(&folder.join(&vch))? {
+                    let id = file.strip_suffix(".ext4").unwrap_or(&file);
+                    all.push(found(Kind::Disk, id, &folder.join(&vch).join(&file).display().to_string()));
+                }
+            }
+        }
         all.extend(processes(data, &self.known()?)?);
         all.extend(self.networks.found()?);
         Ok(all)

@@ -8,7 +8,7 @@ use crate::plan::Accelerator;
 use crate::{AcceleratorChoice, QemuBackEnd, QemuConfig, QemuError, find_qemu, qemu_version};
 use bulkhead_machine::agent::AgentClient;
 use bulkhead_machine::{BackEnd, Condition, MachineFacts, MachineSpec};
-use bulkhead_model::{Boot, ContainerId, ServerId, VchId};
+use bulkhead_model::{Boot, ContainerId, Placement, ServerId, VchId};
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
@@ -121,6 +121,7 @@ async fn boot(qemu_binary: Option<&Path>, guest_dir: &Path) -> Result<(), Box<dy
     let spec = MachineSpec {
         id: ContainerId::from_random(random()?),
         vch,
+        placement: Placement::default(),
         server,
         cpu_milli: 1000,
         vcpus: 1,
@@ -143,7 +144,7 @@ async fn boot(qemu_binary: Option<&Path>, guest_dir: &Path) -> Result<(), Box<dy
 }
 
 async fn hear(back_end: &BackEnd, spec: &MachineSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
-    back_end.disks.create_disk(spec.vch, &spec.id, DISK_BYTES).await?;
+    back_end.disks.create_disk(spec.vch, spec.placement.disk_of(&spec.id), DISK_BYTES).await?;
     back_end.machines.start(spec).await?;
     let channel = back_end.machines.channel(&spec.id).await?;
     let heard = AgentClient::new(channel).hello(random()?, BOOT_DEADLINE).await;

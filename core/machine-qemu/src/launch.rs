@@ -113,6 +113,7 @@ fn launch_into(
         .cgroups
         .enter(&spec.id, Share::booting(spec, size), process.pid)
         .map_err(MachineError::io("limiting the hypervisor process"))?;
+    shared.hosts.pin(&spec.placement.host, process.pid)?;
     let cloned = template
         .map(|template| Cloned { template: template.name.clone(), memory: inherited.memory.as_raw_fd() });
     let record = Record::new(spec, process, uid, inherited.nics.len(), cloned);
@@ -165,7 +166,7 @@ fn open(
 
 /// Everything that the machine has of disks.
 pub(crate) fn drives(shared: &Shared, spec: &MachineSpec) -> Result<Vec<(Drive, File)>, MachineError> {
-    let own = shared.disks.open_disk(spec.vch, &spec.id)?;
+    let own = shared.disks.open_disk(spec.vch, spec.placement.disk_of(&spec.id))?;
     let mut drives = root_drives(shared, spec.vch, &spec.layers, own)?;
     for (lun, disk) in spec.volumes.iter().enumerate() {
         drives.push((Drive::volume(lun, disk.read_only), shared.disks.open_volume(spec.vch, disk)?));

@@ -24,6 +24,7 @@ mod cost;
 mod disks;
 mod drives;
 mod guest_image;
+mod hosts;
 mod hotplug;
 mod idle;
 mod inventory;
@@ -45,6 +46,8 @@ mod templates;
 mod unclaimed;
 mod watch;
 
+pub use disks::Datastore;
+pub use hosts::HostSlice;
 pub use kvm::{probe_kvm, probe_kvm_blocking};
 pub use networks::probe_networks;
 pub use plan::{Accelerator, LaunchPlan, command_line};
@@ -52,7 +55,7 @@ pub use plan::{Accelerator, LaunchPlan, command_line};
 use bulkhead_machine::{BackEnd, Capabilities};
 use bulkhead_model::ServerId;
 use bulkhead_model::network::Subnet;
-use disks::DiskStore;
+use disks::{Datastores, DiskStore};
 use guest_image::GuestImage;
 use inventory::QemuInventory;
 use journals::QemuJournals;
@@ -89,6 +92,10 @@ pub struct QemuConfig {
     pub uid_count: u32,
     /// Uplinks of VCHs have addresses from here; nothing else that is to be reached may.
     pub uplinks: Subnet,
+    /// Where containers run; none: on all CPUs.
+    pub hosts: Vec<HostSlice>,
+    /// Where their disks are; none: in the data folder.
+    pub datastores: Vec<Datastore>,
     /// So many machines at most are cloned ahead of need.
     pub spares: usize,
     /// So many images at most have a template of their own.
@@ -105,6 +112,8 @@ impl QemuConfig {
             uid_base: 2_000_000_000,
             uid_count: 10_000,
             uplinks: Subnet::FOR_BENCHMARKS,
+            hosts: Vec::new(),
+            datastores: Vec::new(),
             spares: 0,
             image_templates: 0,
         }
@@ -172,7 +181,9 @@ impl QemuBackEnd {
         }
         let guest = GuestImage::open(&config.guest_dir)?;
         make_folders(&config.data_dir).map_err(failed("making the folders for machines"))?;
-        let disks = DiskStore::new(config.data_dir.clone());
+        let datastores = Datastores::open(&config.data_dir, config.datastores, server);
+        let datastores = datastores.map_err(failed("opening datastores"))?;
+        let disks = DiskStore::new(config.data_dir.clone(), datastores);
         let networks = QemuNetworks::open(&config.data_dir, server, config.uplinks);
         let shared = Arc::new(Shared {
             data_dir: config.data_dir,
@@ -181,6 +192,7 @@ impl QemuBackEnd {
             accelerator,
             guest,
             cgroups: cgroups::Cgroups::detect(Path::new("/sys/fs/cgroup")),
+            hosts: hosts::Hosts::new(config.hosts).map_err(failed("looking at host slices"))?,
             disks: disks.clone(),
             networks: networks.clone(),
             uids: Uids::new(config.uid_base, config.uid_count),

@@ -3,6 +3,7 @@
 use crate::cgroups::Cgroups;
 use crate::disks::DiskStore;
 use crate::guest_image::GuestImage;
+use crate::hosts::Hosts;
 use crate::networks::QemuNetworks;
 use crate::plan::Accelerator;
 use bulkhead_model::{ContainerId, ServerId};
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) accelerator: Accelerator,
     pub(crate) guest: GuestImage,
     pub(crate) cgroups: Cgroups,
+    pub(crate) hosts: Hosts,
     pub(crate) disks: DiskStore,
     pub(crate) networks: QemuNetworks,
     pub(crate) uids: Uids,

@@ -13,10 +13,12 @@ use bulkhead_guest_protocol::journal::{Body, Exited, Reader, Record};
 use bulkhead_guest_protocol::message::{
     AgentState, Interior, Limits, Process, ReplyBody, RequestBody, Start, Stdio,
 };
+use bulkhead_model::placement::{DatastoreName, DiskPlace, Placement};
 use bulkhead_model::volume::VolumePlace;
 use bulkhead_model::{Boot, ContainerId, Digest, ServerId, VchId, VolumeId};
 use std::error::Error;
 use std::io::{Read, Write};
+use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -123,6 +125,13 @@ pub fn container(number: u8) -> ContainerId {
     ContainerId::from_random([number; 32])
 }
 
+/// The disk of a container, where nobody named a datastore.
+pub fn disk_of(id: &ContainerId) -> DiskPlace<'_> {
+    DiskPlace { id, datastore: &DATASTORE }
+}
+
+static DATASTORE: LazyLock<DatastoreName> = LazyLock::new(DatastoreName::default);
+
 /// A VCH of these tests.
 pub fn vch() -> VchId {
     VchId(uuid_of(0x11))
@@ -135,10 +144,11 @@ fn uuid_of(byte: u8) -> uuid::Uuid {
 /// A machine that could start: its image is there, and its disk.
 pub async fn prepare(fixture: &dyn Fixture, id: &ContainerId) -> Result<MachineSpec, Failure> {
     let layers = fixture.image(vch()).await?;
-    fixture.back_end().disks.create_disk(vch(), id, DISK_BYTES).await?;
+    fixture.back_end().disks.create_disk(vch(), disk_of(id), DISK_BYTES).await?;
     let spec = MachineSpec {
         id: id.clone(),
         vch: vch(),
+        placement: Placement::default(),
         server: fixture.server(),
         cpu_milli: 1000,
         vcpus: 1,

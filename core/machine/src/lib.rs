@@ -15,11 +15,13 @@ pub mod agent;
 pub mod conformance;
 pub mod inventory;
 pub mod networks;
+pub mod places;
 pub mod sim;
 pub mod state;
 pub mod templates;
 
 use async_trait::async_trait;
+use bulkhead_model::placement::{DatastoreName, DiskPlace, HostName, Placement};
 use bulkhead_model::volume::VolumePlace;
 use bulkhead_model::{Boot, ContainerId, Digest, EndpointId, ServerId, VchId, VolumeId};
 use bytes::Bytes;
@@ -72,6 +74,9 @@ pub struct MachineSpec {
     /// The container that it carries; one machine a container.
     pub id: ContainerId,
     pub vch: VchId,
+    /// On whose CPUs it runs, and where its disk is.
+    #[serde(default)]
+    pub placement: Placement,
     /// Who made it: written on the machine itself, so that a lost row never means an orphan.
     pub server: ServerId,
     pub cpu_milli: u32,
@@ -100,6 +105,7 @@ pub struct MachineSpec {
 pub struct MachineFacts {
     pub id: ContainerId,
     pub vch: VchId,
+    pub placement: Placement,
     pub server: ServerId,
     pub run: u32,
     /// It was started with; it has no more.
@@ -156,6 +162,12 @@ pub enum Condition {
 pub enum MachineError {
     #[error("no machine {0}")]
     NoSuchMachine(ContainerId),
+    #[error("host slice `{0}`, on which the container was placed, is not in the configuration any more")]
+    NoSuchHost(HostName),
+    #[error("datastore `{0}`, on which the container's disk is, is not in the configuration any more")]
+    NoSuchDatastore(DatastoreName),
+    #[error("datastore `{0}` is not there: is what it lies on mounted?")]
+    DatastoreAway(DatastoreName),
     #[error("layer disk {0} is not on the datastore")]
     NoSuchLayer(Digest),
     #[error("the disk of volume {0} is not on the datastore")]
@@ -202,6 +214,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Channel for T {}
 #[async_trait]
 pub trait Machines: Send + Sync + fmt::Debug {
     fn capabilities(&self) -> &Capabilities;
+
+    /// Where machines and their disks can be, with what is free there now.
+    async fn places(&self) -> Result<places::Places, MachineError>;
 
     /// Makes what a machine like this one is cloned from, where that is not there yet. Comes back after `patience` at the
     /// latest: `false` means that it is not ready. A start does not need it, it may only take longer.
@@ -319,15 +334,16 @@ pub trait Disks: Send + Sync + fmt::Debug {
     async fn delete_layer(&self, vch: VchId, diff_id: &Digest) -> Result<(), MachineError>;
 
     /// The container's writable disk, made or found.
-    async fn create_disk(&self, vch: VchId, id: &ContainerId, bytes: u64) -> Result<(), MachineError>;
+    async fn create_disk(&self, vch: VchId, at: DiskPlace<'_>, bytes: u64) -> Result<(), MachineError>;
 
-    async fn has_disk(&self, vch: VchId, id: &ContainerId) -> Result<bool, MachineError>;
+    /// One on a datastore that is not there is not.
+    async fn has_disk(&self, vch: VchId, at: DiskPlace<'_>) -> Result<bool, MachineError>;
 
     /// Bytes that it takes on the datastore.
-    async fn disk_used(&self, vch: VchId, id: &ContainerId) -> Result<u64, MachineError>;
+    async fn disk_used(&self, vch: VchId, at: DiskPlace<'_>) -> Result<u64, MachineError>;
 
     /// Fine if it is not there.
-    async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError>;
+    async fn delete_disk(&self, vch: VchId, at: DiskPlace<'_>) -> Result<(), MachineError>;
 
     /// The disk of a volume with an empty file system, made or found.
     async fn create_volume(&self, vch: VchId, at: &VolumePlace, bytes: u64) -> Result<(), MachineError>;

@@ -8,6 +8,7 @@ use crate::image::ImageConfig;
 use crate::lifecycle::{Desired, Status};
 use crate::log::LogOptions;
 use crate::network::{Endpoint, NetworkOptions};
+use crate::placement::{DiskPlace, Placement};
 use crate::ports::Published;
 use crate::process::ProcessOptions;
 use crate::restart::RestartPolicy;
@@ -135,6 +136,8 @@ pub struct Container {
     pub ask: ContainerAsk,
     pub spec: ContainerSpec,
     pub image: Digest,
+    /// Where it is, as long as it is there.
+    pub placement: Placement,
     /// Layer disks, bottom first: the machine's disks are these and no others.
     pub layers: Vec<Digest>,
     /// The reference as shown by `ps`.
@@ -152,6 +155,13 @@ pub struct Container {
     pub endpoints: Vec<Endpoint>,
     /// Ports of the host that lead to it, while it runs.
     pub published: Vec<Published>,
+}
+
+impl Container {
+    /// Of its own disk.
+    pub fn disk_place(&self) -> DiskPlace<'_> {
+        self.placement.disk_of(&self.id)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
-//! The recorded answer of admission (later also placement and network mapping).
+//! The recorded answer of admission and placement (later also of network mapping).
 
 use crate::ids::{DecisionId, VchId};
+use crate::placement::PlacementReport;
 use crate::plugin::PluginReport;
 use crate::reason::Reason;
 use chrono::{DateTime, Utc};
@@ -41,6 +42,8 @@ pub struct Decision {
     pub inputs: serde_json::Value,
     /// What plugins said, in the order in which they were asked.
     pub plugins: Vec<PluginReport>,
+    /// How a place was chosen; none where none was to be.
+    pub placement: Option<PlacementReport>,
     /// Time that the policies took, in microseconds.
     pub took_us: u64,
 }

@@ -19,6 +19,7 @@ pub mod ipv6;
 pub mod lifecycle;
 pub mod log;
 pub mod network;
+pub mod placement;
 pub mod plugin;
 pub mod ports;
 pub mod process;
@@ -41,6 +42,7 @@ pub use ids::{ContainerId, DecisionId, EndpointId, NetworkId, ServerId, VchId, V
 pub use image::{Image, ImageConfig, Layer, Origin};
 pub use log::{LogDriver, LogOptions};
 pub use network::{Endpoint, Network, NetworkOptions};
+pub use placement::Placement;
 pub use ports::Published;
 pub use process::ProcessOptions;
 pub use reason::Reason;

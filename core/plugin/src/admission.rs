@@ -33,7 +33,10 @@ impl Plugin {
     ) -> Called<Review> {
         let Asked { info, request, changeable } = asked.clone();
         let info = CallInfo { settings: settings.to_string(), ..info };
-        let asked = self.call(limits, move |plugin, store| {
+        let asked = self.call(limits, None, move |points, store| {
+            let admission = points.admission.as_ref();
+            let admission = admission.ok_or_else(|| wasmtime::Error::msg("it is not asked at admission"))?;
+            let plugin = admission.instantiate(&mut *store).map_err(crate::host::not_started)?;
             plugin.bulkhead_admission_admit().call_review(store, &info, &request)
         });
         asked.await.and_then(|said| answer::read(said, changeable))

@@ -5,7 +5,7 @@ use crate::admission::bindings::bulkhead::admission::types::{self as wit, Outcom
 use crate::admission::bindings::bulkhead::plugin::types::PluginError;
 use crate::call::{CallError, clip};
 use bulkhead_model::RestartPolicy;
-use bulkhead_model::plugin::{Change, Denied, Failure, Said};
+use bulkhead_model::plugin::{Change, Denied, Said};
 
 const CHANGES_MAX: usize = 64;
 const DENIALS_MAX: usize = 16;
@@ -14,10 +14,7 @@ const TEXT_BYTES_MAX: usize = 500;
 const CHANGE_BYTES_MAX: usize = 4 << 10;
 
 pub(crate) fn read(answer: Result<wit::Verdict, PluginError>, changeable: bool) -> Result<Review, CallError> {
-    let verdict = answer.map_err(|error| match error {
-        PluginError::Settings(text) => CallError::new(Failure::Error, format!("its settings: {text}")),
-        PluginError::Internal(text) => CallError::new(Failure::Error, text),
-    })?;
+    let verdict = answer.map_err(CallError::from)?;
     let too_many = |what: &str, max: usize| CallError::answer(format!("it has more than {max} {what}"));
     if verdict.warnings.len() > WARNINGS_MAX {
         return Err(too_many("warnings", WARNINGS_MAX));

@@ -1,8 +1,11 @@
 //! One call of a plugin: a fresh instance, its limits, and how it ended.
 
 use crate::engine::TICK;
+use crate::placement::Candidates;
 use bulkhead_model::plugin::Failure;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::{ResourceLimiter, Store, Trap};
 
@@ -52,19 +55,21 @@ pub struct Called<T> {
     pub fuel: u64,
     pub took: Duration,
     pub lines: Vec<LogLine>,
+    /// Of candidates, what it asked for, by name.
+    pub columns: Vec<String>,
 }
 
 impl<T> Called<T> {
     /// It ended by a mistake of the engine's.
     pub(crate) fn broken(why: String) -> Self {
         let result = Err(CallError::new(Failure::Host, why));
-        Self { result, fuel: 0, took: Duration::ZERO, lines: Vec::new() }
+        Self { result, fuel: 0, took: Duration::ZERO, lines: Vec::new(), columns: Vec::new() }
     }
 
     /// The same call, its answer looked at further.
     pub(crate) fn and_then<U>(self, check: impl FnOnce(T) -> Result<U, CallError>) -> Called<U> {
-        let Self { result, fuel, took, lines } = self;
-        Called { result: result.and_then(check), fuel, took, lines }
+        let Self { result, fuel, took, lines, columns } = self;
+        Called { result: result.and_then(check), fuel, took, lines, columns }
     }
 }
 
@@ -91,17 +96,36 @@ pub(crate) struct Guest {
     memory_bytes_max: usize,
     wanted_bytes: Option<usize>,
     lines: Vec<LogLine>,
+    /// Where it is asked about placement.
+    candidates: Option<Arc<dyn Candidates>>,
+    /// What it asked for of those.
+    columns: BTreeSet<String>,
+}
+
+/// A host function takes fuel as the plugin's own instructions do.
+pub(crate) fn charge(store: &mut wasmtime::StoreContextMut<'_, Guest>, fuel: u64) -> wasmtime::Result<()> {
+    let left = store.get_fuel()?.checked_sub(fuel).ok_or(Trap::OutOfFuel)?;
+    store.set_fuel(left)
 }
 
 impl Guest {
+    pub(crate) fn candidates(&self) -> Option<&Arc<dyn Candidates>> {
+        self.candidates.as_ref()
+    }
+
+    /// Notes that it asks for a column; `false`: of `most`, it has asked for all.
+    pub(crate) fn reads(&mut self, column: &str, most: usize) -> bool {
+        let name = clip(column, column.len());
+        self.columns.contains(&name) || (self.columns.len() < most && self.columns.insert(name))
+    }
+
     pub(crate) fn write(
         store: &mut wasmtime::StoreContextMut<'_, Guest>,
         level: tracing::Level,
         text: &str,
     ) -> wasmtime::Result<()> {
         let cost = LINE_FUEL.saturating_add(text.len() as u64);
-        let left = store.get_fuel()?.checked_sub(cost).ok_or(Trap::OutOfFuel)?;
-        store.set_fuel(left)?;
+        charge(store, cost)?;
         let lines = &mut store.data_mut().lines;
         if lines.len() < LINES_MAX {
             lines.push(LogLine { level, text: clip(text, LINE_BYTES_MAX) });
@@ -144,10 +168,17 @@ impl ResourceLimiter for Guest {
 pub(crate) fn call<T>(
     engine: &wasmtime::Engine,
     limits: &Limits,
+    candidates: Option<Arc<dyn Candidates>>,
     work: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
 ) -> Called<T> {
     let started = Instant::now();
-    let guest = Guest { memory_bytes_max: limits.memory_bytes, wanted_bytes: None, lines: Vec::new() };
+    let guest = Guest {
+        memory_bytes_max: limits.memory_bytes,
+        wanted_bytes: None,
+        lines: Vec::new(),
+        candidates,
+        columns: BTreeSet::new(),
+    };
     let mut store = Store::new(engine, guest);
     store.limiter(|guest| guest);
     store.set_hostcall_fuel(limits.copied_bytes);
@@ -156,7 +187,9 @@ pub(crate) fn call<T>(
     let fuelled = store.set_fuel(limits.fuel);
     let result = fuelled.and_then(|()| work(&mut store)).map_err(|error| failure(&error, &store, limits));
     let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-    Called { result, fuel, took: started.elapsed(), lines: std::mem::take(&mut store.data_mut().lines) }
+    let guest = store.data_mut();
+    let (lines, columns) = (std::mem::take(&mut guest.lines), std::mem::take(&mut guest.columns));
+    Called { result, fuel, took: started.elapsed(), lines, columns: columns.into_iter().collect() }
 }
 
 fn failure(error: &wasmtime::Error, store: &Store<Guest>, limits: &Limits) -> CallError {

@@ -1,11 +1,14 @@
 //! Components that were compiled, and their life in this process.
 
-use crate::admission::bindings::{Admission, AdmissionPre, exports::bulkhead::plugin::lifecycle};
+use crate::admission::bindings::AdmissionPre;
 use crate::call::{CallError, Called, Guest, Limits, NoMemory, NotStarted, call, clip};
 use crate::compile::Compiler;
 use crate::engine::{self, Ticker};
+use crate::placement::bindings::PlacementPre;
+use crate::placement::{self, Candidates};
+use bindings::{PluginPre, exports::bulkhead::plugin::lifecycle};
 use bulkhead_model::Digest;
-use bulkhead_model::plugin::{Manifest, SETTINGS_BYTES_MAX};
+use bulkhead_model::plugin::{Manifest, Point, SETTINGS_BYTES_MAX};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt;
@@ -15,8 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
-use wasmtime::component::{Component, ComponentType, Lift, Linker};
+use wasmtime::component::{Component, ComponentType, InstancePre, Lift, Linker};
 use wasmtime::{Engine, StoreContextMut};
+
+/// What all plugins have in common. Made from `sdk/wit`.
+mod bindings {
+    wasmtime::component::bindgen!({ path: "../../sdk/wit/plugin", world: "bulkhead:plugin/plugin" });
+}
 
 /// Of a manifest's texts.
 const TEXT_BYTES_MAX: usize = 500;
@@ -54,8 +62,31 @@ struct Inner {
 #[derive(Clone)]
 pub struct Plugin {
     host: Host,
-    pre: Arc<AdmissionPre<Guest>>,
+    points: Arc<Points>,
     digest: Digest,
+}
+
+/// The interfaces that a component has, each found once.
+pub(crate) struct Points {
+    lifecycle: PluginPre<Guest>,
+    pub(crate) admission: Option<AdmissionPre<Guest>>,
+    pub(crate) placement: Option<PlacementPre<Guest>>,
+}
+
+const ADMIT: &str = "bulkhead:admission/admit@0.1.0";
+const PLACE: &str = "bulkhead:placement/place@0.1.0";
+
+impl Points {
+    /// One that has an interface has to have it as it is written.
+    fn of(component: &Component, pre: InstancePre<Guest>) -> wasmtime::Result<Self> {
+        let has = |name: &str| component.get_export_index(None, name).is_some();
+        let admission = has(ADMIT).then(|| AdmissionPre::new(pre.clone())).transpose()?;
+        let placement = has(PLACE).then(|| PlacementPre::new(pre.clone())).transpose()?;
+        if admission.is_none() && placement.is_none() {
+            return Err(wasmtime::Error::msg(format!("it exports neither {ADMIT} nor {PLACE}")));
+        }
+        Ok(Self { lifecycle: PluginPre::new(pre)?, admission, placement })
+    }
 }
 
 impl fmt::Debug for Plugin {
@@ -121,6 +152,11 @@ impl Host {
         &self.0.limits
     }
 
+    /// Of each call about candidates, which may be many: 50 ms where others have 30.
+    pub fn placement_limits(&self) -> Limits {
+        Limits { deadline: self.0.limits.deadline * 5 / 3, ..self.0.limits }
+    }
+
     /// Forgets it and its code; who calls it now ends in peace.
     pub fn forget(&self, digest: &Digest) {
         self.loaded().remove(digest);
@@ -171,8 +207,9 @@ impl Host {
         log.func_wrap("write", |mut store: StoreContextMut<'_, Guest>, (level, text): (Level, String)| {
             Guest::write(&mut store, level.into(), &text)
         })?;
-        let pre = AdmissionPre::new(linker.instantiate_pre(&component)?)?;
-        Ok(Plugin { host: self.clone(), pre: Arc::new(pre), digest })
+        placement::link(&mut linker)?;
+        let points = Points::of(&component, linker.instantiate_pre(&component)?)?;
+        Ok(Plugin { host: self.clone(), points: Arc::new(points), digest })
     }
 
     /// Whole, or not at all.
@@ -195,11 +232,19 @@ impl Plugin {
         &self.digest
     }
 
-    /// One call in an instance of its own, on a thread that may be blocked for as long as the limits let it.
+    /// Where it can be asked.
+    pub fn points(&self) -> Vec<Point> {
+        let admission = self.points.admission.as_ref().map(|_| Point::Admission);
+        let placement = self.points.placement.as_ref().map(|_| Point::Placement);
+        admission.into_iter().chain(placement).collect()
+    }
+
+    /// One call, in the instance that `ask` makes, on a thread that may be blocked for as long as the limits let it.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         limits: &Limits,
-        ask: impl FnOnce(&Admission, &mut wasmtime::Store<Guest>) -> wasmtime::Result<T> + Send + 'static,
+        candidates: Option<Arc<dyn Candidates>>,
+        ask: impl FnOnce(&Points, &mut wasmtime::Store<Guest>) -> wasmtime::Result<T> + Send + 'static,
     ) -> Called<T> {
         // It goes with the call, which goes on where its caller does not.
         let turn = self.host.0.turns.clone().acquire_owned().await;
@@ -207,10 +252,7 @@ impl Plugin {
         let called = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let _ticks = plugin.host.0.ticker.run();
-            call(&plugin.host.0.engine, &limits, |store| {
-                let instance = plugin.pre.instantiate(&mut *store).map_err(not_started)?;
-                ask(&instance, store)
-            })
+            call(&plugin.host.0.engine, &limits, candidates, |store| ask(&plugin.points, store))
         });
         called.await.unwrap_or_else(|error| Called::broken(error.to_string()))
     }
@@ -218,9 +260,11 @@ impl Plugin {
     /// What it says of itself.
     pub async fn describe(&self) -> Result<Manifest, CallError> {
         let limits = patient();
-        let said =
-            self.call(&limits, |plugin, store| plugin.bulkhead_plugin_lifecycle().call_describe(store));
-        manifest(said.await.result?)
+        let said = self.call(&limits, None, |points, store| {
+            let plugin = points.lifecycle.instantiate(&mut *store).map_err(not_started)?;
+            plugin.bulkhead_plugin_lifecycle().call_describe(store)
+        });
+        manifest(said.await.result?, self.points())
     }
 
     /// What is wrong with settings: where (a JSON pointer) and what. Empty: nothing.
@@ -236,7 +280,8 @@ impl Plugin {
             return Ok(vec![(String::new(), format!("settings are {SETTINGS_BYTES_MAX} bytes at most"))]);
         }
         let limits = patient();
-        let said = self.call(&limits, move |plugin, store| {
+        let said = self.call(&limits, None, move |points, store| {
+            let plugin = points.lifecycle.instantiate(&mut *store).map_err(not_started)?;
             plugin.bulkhead_plugin_lifecycle().call_check_settings(store, &text)
         });
         let problems = match said.await.result? {
@@ -254,7 +299,7 @@ impl Plugin {
 }
 
 /// A component can run code when it is instantiated, which ends as a call does.
-fn not_started(error: wasmtime::Error) -> wasmtime::Error {
+pub(crate) fn not_started(error: wasmtime::Error) -> wasmtime::Error {
     match error.is::<wasmtime::Trap>() || error.is::<NoMemory>() {
         true => error,
         false => NotStarted(format!("{error:#}")).into(),
@@ -266,7 +311,7 @@ fn patient() -> Limits {
     Limits { deadline: Duration::from_secs(1), ..Limits::default() }
 }
 
-fn manifest(said: lifecycle::Manifest) -> Result<Manifest, CallError> {
+fn manifest(said: lifecycle::Manifest, points: Vec<Point>) -> Result<Manifest, CallError> {
     let text = |what: &str, text: String| match text.is_empty() || text.len() > TEXT_BYTES_MAX {
         true => Err(CallError::answer(format!("its {what} has to be of 1 to {TEXT_BYTES_MAX} bytes"))),
         false => Ok(clip(&text, TEXT_BYTES_MAX)),
@@ -279,6 +324,7 @@ fn manifest(said: lifecycle::Manifest) -> Result<Manifest, CallError> {
         description: text("description", said.description)?,
         license: text("license", said.license)?,
         settings_schema,
+        points,
     })
 }
 

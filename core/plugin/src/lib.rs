@@ -20,10 +20,12 @@ mod call;
 mod compile;
 mod engine;
 mod host;
+mod placement;
 mod question;
 
 pub use admission::Review;
 pub use call::{CallError, Called, Limits, LogLine, clip};
 pub use compile::{Compiler, child_main};
 pub use host::{Host, HostError, Plugin};
+pub use placement::{Candidates, Ratings, Texts, ToPlace};
 pub use question::{Asked, Circumstances, Container, Question, Subject, UsageAfter};

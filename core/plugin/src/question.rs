@@ -32,6 +32,23 @@ pub struct Circumstances<'a> {
     pub seed: u64,
 }
 
+impl Circumstances<'_> {
+    /// Without settings.
+    pub(crate) fn call_info(self) -> common::CallInfo {
+        let Circumstances { decision, vch, caller, now, seed } = self;
+        common::CallInfo {
+            decision: decision.to_string(),
+            vch: vch.name.to_string(),
+            tenant: vch.tenant.clone(),
+            class: vch.class.to_string(),
+            principal: caller.name.clone(),
+            now_ms: u64::try_from(now.timestamp_millis()).unwrap_or(0),
+            seed,
+            settings: String::new(),
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
 pub enum Subject<'a> {
@@ -85,21 +102,7 @@ pub struct Asked {
 impl Question<'_> {
     pub fn prepare(&self) -> Asked {
         let changeable = matches!(self.subject, Subject::ContainerCreate(_));
-        Asked { info: self.call_info(), request: self.request(), changeable }
-    }
-
-    fn call_info(&self) -> common::CallInfo {
-        let Circumstances { decision, vch, caller, now, seed } = self.circumstances;
-        common::CallInfo {
-            decision: decision.to_string(),
-            vch: vch.name.to_string(),
-            tenant: vch.tenant.clone(),
-            class: vch.class.to_string(),
-            principal: caller.name.clone(),
-            now_ms: u64::try_from(now.timestamp_millis()).unwrap_or(0),
-            seed,
-            settings: String::new(),
-        }
+        Asked { info: self.circumstances.call_info(), request: self.request(), changeable }
     }
 
     fn request(&self) -> wit::Request {
@@ -143,7 +146,7 @@ impl Question<'_> {
 
 impl Container<'_> {
     /// A field that is added to a container's spec does not compile here until somebody says what plugins shall know of it.
-    fn told(&self) -> common::ContainerSpec {
+    pub(crate) fn told(&self) -> common::ContainerSpec {
         let ContainerSpec {
             entrypoint,
             cmd,

@@ -4,6 +4,7 @@
 mod columns;
 mod health;
 mod limits;
+mod placed;
 
 use crate::error::StoreError;
 use crate::row::{parse_all, to_json};
@@ -14,6 +15,7 @@ use bulkhead_model::event::Event;
 use bulkhead_model::lifecycle::{Desired, Goal, Status};
 use bulkhead_model::{Container, ContainerId, Digest, ServerId, VchId, Volume};
 pub(crate) use limits::live;
+pub use placed::Placed;
 
 use columns::{decode, goal_name, insert, status_columns};
 use limits::{check_count, check_name, memory_is_there, reserve};

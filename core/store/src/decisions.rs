@@ -15,8 +15,9 @@ impl Store {
             sqlx::query(
                 "insert into decisions
                      (id, vch_id, at, action, caller, resource, verdict, reasons, policy_set, inputs, took_us,
-                      plugins)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8::text::json, $9, $10::text::json, $11, $12::text::json)
+                      plugins, placement)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8::text::json, $9, $10::text::json, $11, $12::text::json,
+                         $13::text::json)
                  on conflict (id) do nothing",
             )
             .bind(decision.id.as_str())
@@ -31,6 +32,7 @@ impl Store {
             .bind(to_json(&decision.inputs)?)
             .bind(to_i64(decision.took_us)?)
             .bind(to_json(&decision.plugins)?)
+            .bind(decision.placement.as_ref().map(to_json).transpose()?)
             .execute(&self.pool)
             .await?;
             Ok(())
@@ -94,6 +96,7 @@ fn decode(row: &PgRow) -> Result<Decision, StoreError> {
         policy_set: row.get("policy_set")?,
         inputs: row.json("inputs")?,
         plugins: row.json("plugins")?,
+        placement: row.json_or_null("placement")?,
         took_us: row.unsigned("took_us")?,
     })
 }

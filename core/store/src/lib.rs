@@ -32,7 +32,7 @@ mod vchs;
 mod volumes;
 
 pub use audit::{AuditEntry, AuditRow};
-pub use containers::CONTAINER_CHANNEL;
+pub use containers::{CONTAINER_CHANNEL, Placed};
 pub use embedded::{EmbeddedError, EmbeddedPostgres};
 pub use error::{Kind, StoreError};
 pub use images::RemovedImage;

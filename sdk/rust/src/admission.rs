@@ -1,11 +1,11 @@
 //! The admission point: may this be done, and with which changes.
 
-use crate::bindings::bulkhead::admission::types as wit;
+use crate::admission_bindings::bulkhead::admission::types as wit;
 use crate::{About, Call};
 use serde::de::DeserializeOwned;
 
-pub use crate::bindings::bulkhead::admission::types::VolumeSpec as Volume;
-pub use crate::bindings::bulkhead::admission::types::{
+pub use crate::admission_bindings::bulkhead::admission::types::VolumeSpec as Volume;
+pub use crate::admission_bindings::bulkhead::admission::types::{
     Change, ExecSpec as Exec, NetworkSpec as Network, Usage,
 };
 pub use crate::bindings::bulkhead::plugin::types::{
@@ -190,31 +190,15 @@ pub fn test_call() -> Call {
 pub mod glue {
     use super::*;
     use crate::bindings::bulkhead::plugin::types::PluginError;
-    use crate::bindings::exports::bulkhead::plugin::lifecycle::{Manifest, SettingsProblem};
+    use crate::bindings::exports::bulkhead::plugin::lifecycle::SettingsProblem;
     use crate::settings;
 
-    pub fn describe(about: &About) -> Manifest {
-        Manifest {
-            name: about.name.into(),
-            version: about.version.into(),
-            description: about.description.into(),
-            license: about.license.into(),
-            settings_schema: about.settings_schema.into(),
-        }
-    }
-
     pub fn check_settings<P: Admission>(text: &str) -> Result<(), Vec<SettingsProblem>> {
-        let settings: P::Settings = settings::read(text)?;
-        let problems = P::check(&settings).into_iter();
-        let problems: Vec<_> = problems.map(|(path, message)| SettingsProblem { path, message }).collect();
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        settings::check(text, P::check)
     }
 
     pub fn review<P: Admission>(call: &Call, request: &wit::Request) -> Result<wit::Verdict, PluginError> {
-        let settings: P::Settings = settings::read(&call.settings).map_err(|problems| {
-            let texts: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
-            PluginError::Settings(texts.join("; "))
-        })?;
+        let settings: P::Settings = settings::read(&call.settings).map_err(PluginError::Settings)?;
         let usage = &request.usage_after;
         let review = match &request.subject {
             wit::Subject::ContainerCreate(container) => {
@@ -248,44 +232,4 @@ pub mod glue {
             Self { outcome, warnings }
         }
     }
-}
-
-/// Makes the type, which implements [`Admission`](crate::admission::Admission), the plugin that this crate is.
-#[macro_export]
-macro_rules! admission_plugin {
-    ($plugin:ty) => {
-        const _: () = {
-            use $crate::admission::{Admission, glue};
-            use $crate::bindings::bulkhead::admission::types::{Request, Verdict};
-            use $crate::bindings::bulkhead::plugin::types::{CallInfo, PluginError};
-            use $crate::bindings::exports::bulkhead::admission::admit;
-            use $crate::bindings::exports::bulkhead::plugin::lifecycle::{self, Manifest, SettingsProblem};
-
-            #[cfg_attr(
-                not(target_family = "wasm"),
-                allow(dead_code, clippy::allow_attributes, reason = "exported below")
-            )]
-            struct Component;
-
-            impl lifecycle::Guest for Component {
-                fn describe() -> Manifest {
-                    glue::describe(&<$plugin as Admission>::ABOUT)
-                }
-
-                fn check_settings(settings: String) -> Result<(), Vec<SettingsProblem>> {
-                    glue::check_settings::<$plugin>(&settings)
-                }
-            }
-
-            impl admit::Guest for Component {
-                fn review(call: CallInfo, request: Request) -> Result<Verdict, PluginError> {
-                    glue::review::<$plugin>(&call, &request)
-                }
-            }
-
-            // The names of a component's exports are none for a native library.
-            #[cfg(target_family = "wasm")]
-    $crate::bindings::export_admission!(Component with_types_in $crate::bindings);
-        };
-    };
 }

@@ -1,4 +1,4 @@
-//! Made from `sdk/wit`.
+//! Made from `sdk/wit`: what all plugins have. The points have theirs apart, so that a plugin can have one or several.
 
 #![allow(
     clippy::all,
@@ -13,10 +13,11 @@
 )]
 
 wit_bindgen::generate!({
-    path: ["../wit/plugin", "../wit/admission"],
-    world: "bulkhead:admission/admission",
+    path: "../wit/plugin",
+    world: "bulkhead:plugin/plugin",
     generate_all,
+    generate_unused_types: true,
     pub_export_macro: true,
-    export_macro_name: "export_admission",
+    export_macro_name: "export_lifecycle",
     default_bindings_module: "bulkhead_sdk::bindings",
 });

@@ -42,7 +42,13 @@
 
 pub mod admission;
 #[doc(hidden)]
+pub mod admission_bindings;
+#[doc(hidden)]
 pub mod bindings;
+mod export;
+pub mod placement;
+#[doc(hidden)]
+pub mod placement_bindings;
 mod settings;
 
 pub use bindings::bulkhead::plugin::log;
@@ -61,4 +67,16 @@ pub struct About {
     pub license: &'static str,
     /// A JSON Schema of the settings, for those who write them.
     pub settings_schema: &'static str,
+}
+
+impl From<About> for bindings::exports::bulkhead::plugin::lifecycle::Manifest {
+    fn from(about: About) -> Self {
+        Self {
+            name: about.name.into(),
+            version: about.version.into(),
+            description: about.description.into(),
+            license: about.license.into(),
+            settings_schema: about.settings_schema.into(),
+        }
+    }
 }

@@ -11,7 +11,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("@policy", &["@model"]),
     ("@sandbox", &[]),
     ("@image", &["@model", "@sandbox"]),
-    ("@plugin", &["@model", "@sandbox"]),
+    // Its benchmark runs a plugin beside the same code natively.
+    ("@plugin", &["@model", "@sandbox", "@sdk", "spread"]),
     // The simulated back end speaks the agent's side of the protocol.
     ("@machine", &["@model", "@guest-protocol"]),
     ("@machine-qemu", &["@machine", "@model", "@guest-protocol"]),
@@ -57,7 +58,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Plugins know the SDK, as anybody's do.
     ("image-sources", &["@sdk"]),
     ("resource-caps", &["@sdk"]),
+    ("spread", &["@sdk"]),
+    ("datastore-tiers", &["@sdk"]),
     ("hostile-plugin", &["@sdk"]),
+    ("hostile-placement", &["@sdk"]),
     ("@tidy", &[]),
     ("@e2e", &["@test-support", "@model"]),
 ];

@@ -1,6 +1,6 @@
 //! Plugins and bindings.
 
-use bulkhead_model::plugin::{Binding, Mode, OnFailure, Plugin, Scope};
+use bulkhead_model::plugin::{Binding, Mode, OnFailure, Plugin, Point, Scope};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ pub struct PluginView {
     pub license: String,
     /// A JSON Schema.
     pub settings_schema: serde_json::Value,
+    /// Where it is asked.
+    pub points: Vec<Point>,
     pub bytes: u64,
     pub installed_at: DateTime<Utc>,
     pub installed_by: String,
@@ -29,6 +31,7 @@ impl From<Plugin> for PluginView {
             description: plugin.manifest.description,
             license: plugin.manifest.license,
             settings_schema: plugin.manifest.settings_schema,
+            points: plugin.manifest.points,
             bytes: plugin.bytes,
             installed_at: plugin.installed_at,
             installed_by: plugin.installed_by,

@@ -106,6 +106,19 @@ fn host_config(container: &Container) -> Value {
         let restart = json!({ "Name": policy.name(), "MaximumRetryCount": policy.retries_max() });
         map.insert("RestartPolicy".into(), restart);
     }
+    // Where an operator named places.
+    if !container.placement.is_default()
+        && let Some(map) = host.as_object_mut()
+    {
+        let annotations = map.entry("Annotations").or_insert(Value::Null);
+        if !annotations.is_object() {
+            *annotations = json!({});
+        }
+        if let Some(all) = annotations.as_object_mut() {
+            all.insert("bulkhead.host".into(), container.placement.host.as_str().into());
+            all.insert("bulkhead.datastore".into(), container.placement.datastore.as_str().into());
+        }
+    }
     if container.spec.privileged
         && let Some(map) = host.as_object_mut()
     {

@@ -267,6 +267,7 @@ pub mod tests {
             ask: ContainerAsk::default(),
             spec,
             image: digest,
+            placement: Default::default(),
             layers: Vec::new(),
             image_name: "alpine:latest".into(),
             client_view: request.view,

@@ -2,6 +2,7 @@
 
 use super::{event, names};
 use crate::admission::{Admitted, Ask, random};
+use crate::placement::Chosen;
 use crate::plugins::Reviewed;
 use crate::volumes::{self, Planned, volume_event};
 use crate::{Engine, EngineError, Session};
@@ -80,7 +81,8 @@ impl Engine {
             vch.settings.publish.check(wish)?;
         }
         let planned = Asked { vch: &vch, image: &image, id: &id, name: name.as_deref().unwrap_or_default() };
-        let (ask, spec, changes, admitted) = self.admit_create(session, planned, ask, spec).await?;
+        let Decided { ask, spec, changes, admitted, chosen } =
+            self.admit_create(session, planned, ask, spec).await?;
         let restarts = Restarts { policy: ask.restart, ..Restarts::default() };
         let mut warnings = admitted.warnings.clone();
         warnings.extend(log_is_cut(&spec.log, vch.settings.log_bytes));
@@ -96,6 +98,7 @@ impl Engine {
             name: String::new(),
             image_name: shown_name(&ask.image, &image),
             image: image.id.clone(),
+            placement: chosen.placement,
             layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
             ask,
             spec,
@@ -113,7 +116,9 @@ impl Engine {
             self.place(&mut container).await?;
             self.insert(container, name, &new, admitted).await
         };
-        match created.await {
+        let created = created.await;
+        drop(chosen.turn);
+        match created {
             Ok(()) => Ok(Created { id, warnings }),
             Err(error) => {
                 self.give_up_disks(&error, &new).await;
@@ -122,14 +127,15 @@ impl Engine {
         }
     }
 
-    /// Asks plugins and policies. Plugins see what was asked for and may change it; policies judge what comes of that.
+    /// Asks plugins and policies, and finds a place. Plugins see what was asked for and may change it; policies judge what
+    /// comes of that.
     async fn admit_create(
         &self,
         session: &Session,
         planned: Asked<'_>,
         ask: ContainerAsk,
         spec: ContainerSpec,
-    ) -> Result<(ContainerAsk, ContainerSpec, Vec<Change>, Admitted), EngineError> {
+    ) -> Result<Decided, EngineError> {
         let Asked { vch, image, id, name } = planned;
         let asked = ask.image.clone();
         let decision = self.new_decision()?;
@@ -138,8 +144,9 @@ impl Engine {
         // A plugin is asked about nothing that it cannot help, so nobody has its attention without a right to ask.
         if outcome.is_final {
             let question = planned.ask(session, &asked, &spec, usage);
-            let refused = self.conclude(&question, decision, outcome, Reviewed::default()).await?;
-            return Ok((ask, spec, Vec::new(), refused));
+            let admitted = self.conclude(&question, decision, outcome, Reviewed::default()).await?;
+            let (changes, chosen) = (Vec::new(), Chosen::default());
+            return Ok(Decided { ask, spec, changes, admitted, chosen });
         }
         let circumstances = self.circumstances(&decision, vch, &session.caller)?;
         let asked_bytes = spec.resources.memory_bytes;
@@ -159,7 +166,7 @@ impl Engine {
             *wanted = (ask, spec);
             Ok(())
         };
-        let reviewed = self.review(vch, &mut wanted, question, change).await;
+        let mut reviewed = self.review(vch, &mut wanted, question, change).await;
         let (ask, spec) = wanted;
         let changes = reviewed.changes.clone();
         let (outcome, usage) = match changes.is_empty() {
@@ -169,9 +176,22 @@ impl Engine {
                 (self.decide(&planned.ask(session, &asked, &spec, usage)), usage)
             }
         };
+        let chosen = match outcome.is_allowed() && reviewed.objections.is_empty() {
+            true => {
+                let container = plugin::Container {
+                    name,
+                    spec: &spec,
+                    asked: &asked,
+                    image: Some(image),
+                    restart: ask.restart,
+                };
+                self.choose_place(vch, circumstances, container, &mut reviewed).await?
+            }
+            false => Chosen::default(),
+        };
         let question = planned.ask(session, &asked, &spec, usage);
         let admitted = self.conclude(&question, decision, outcome, reviewed).await?;
-        Ok((ask, spec, changes, admitted))
+        Ok(Decided { ask, spec, changes, admitted, chosen })
     }
 
     /// Writes it down, under a name that is free if the user gave none.
@@ -244,6 +264,16 @@ impl Engine {
             ..Usage::default()
         })
     }
+}
+
+/// What comes of what was asked for.
+struct Decided {
+    ask: ContainerAsk,
+    spec: ContainerSpec,
+    /// That plugins made.
+    changes: Vec<Change>,
+    admitted: Admitted,
+    chosen: Chosen,
 }
 
 /// Where a container is to be made, and of what.

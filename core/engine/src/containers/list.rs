@@ -22,7 +22,8 @@ impl Engine {
         text: &str,
     ) -> Result<ContainerUsage, EngineError> {
         let container = self.container(session, text).await?;
-        let disk_bytes = self.back_end().disks.disk_used(session.vch, &container.id).await.unwrap_or(0);
+        let disk_bytes =
+            self.back_end().disks.disk_used(session.vch, container.disk_place()).await.unwrap_or(0);
         let image_bytes = match self.store().image(session.vch, &container.image).await {
             Ok(image) => image.layers.iter().map(|layer| layer.size_bytes).sum(),
             Err(bulkhead_store::StoreError::NotFound { .. }) => 0,

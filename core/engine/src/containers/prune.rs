@@ -31,7 +31,8 @@ impl Engine {
             if !rests || !wanted(&container) {
                 continue;
             }
-            let disk_bytes = self.back_end().disks.disk_used(vch.id, &container.id).await.unwrap_or(0);
+            let disk_bytes =
+                self.back_end().disks.disk_used(vch.id, container.disk_place()).await.unwrap_or(0);
             let id = container.id.clone();
             match self.prune_one(session, container).await {
                 Ok(()) => {

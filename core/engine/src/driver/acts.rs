@@ -59,7 +59,7 @@ impl Driver {
             }
             Act::CreateDisk => {
                 let bytes = container.spec.resources.disk_bytes;
-                let made = back_end.disks.create_disk(self.vch, &self.id, bytes).await;
+                let made = back_end.disks.create_disk(self.vch, container.disk_place(), bytes).await;
                 self.or_fail(made.map_err(Into::into), container)
             }
             Act::StartMachine => self.start_machine(container).await,
@@ -108,7 +108,7 @@ impl Driver {
                 self.guest = GuestFact::Unknown;
                 Ok(back_end.machines.delete(&self.id).await?)
             }
-            Act::DeleteDisk => Ok(back_end.disks.delete_disk(self.vch, &self.id).await?),
+            Act::DeleteDisk => Ok(back_end.disks.delete_disk(self.vch, container.disk_place()).await?),
             Act::Forget => {
                 self.engine.0.execs.forget(&self.id);
                 self.leave_volumes(container).await?;
@@ -224,6 +224,7 @@ impl Driver {
         Ok(MachineSpec {
             id: self.id.clone(),
             vch: self.vch,
+            placement: container.placement.clone(),
             server: self.engine.0.fence.server,
             cpu_milli: resources.cpu_milli,
             vcpus: resources.vcpus(),

@@ -367,7 +367,7 @@ impl Driver {
                 self.guest = GuestFact::Unknown;
             }
         }
-        let disk = back_end.disks.has_disk(self.vch, &self.id).await?;
+        let disk = back_end.disks.has_disk(self.vch, container.disk_place()).await?;
         if matches!(container.status, Status::Starting { .. } | Status::Running { .. }) {
             self.read_journal(container).await?;
         }

@@ -108,8 +108,9 @@ impl Driver {
         wanted: Wanted,
     ) -> Result<Link, EngineError> {
         let back_end = self.engine.back_end().clone();
-        if !back_end.disks.has_disk(self.vch, &self.id).await? {
-            back_end.disks.create_disk(self.vch, &self.id, container.spec.resources.disk_bytes).await?;
+        if !back_end.disks.has_disk(self.vch, container.disk_place()).await? {
+            let bytes = container.spec.resources.disk_bytes;
+            back_end.disks.create_disk(self.vch, container.disk_place(), bytes).await?;
         }
         let volumes = self.bench_disks(container).await?;
         let spec = MachineSpec { run, volumes, nics: Vec::new(), ..self.machine_spec(container).await? };

@@ -2,11 +2,12 @@
 
 use super::Bound;
 use crate::{Engine, Happening};
-use bulkhead_model::plugin::{Change, Failure, Mode, OnFailure, PluginReport, Said};
+use bulkhead_model::placement::PlacementReport;
+use bulkhead_model::plugin::{Change, Failure, Mode, OnFailure, PluginReport, Point, Said};
 use bulkhead_model::{Reason, Vch};
-use bulkhead_plugin::{Asked, CallError, Called, LogLine, Review};
+use bulkhead_plugin::{Asked, CallError, Called, LogLine, Plugin, Review};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::Level;
 
 /// What plugins said about a request.
@@ -19,6 +20,8 @@ pub(crate) struct Reviewed {
     pub(crate) warnings: Vec<String>,
     /// That were made of what was asked for.
     pub(crate) changes: Vec<Change>,
+    /// How a place was chosen, where one was to be.
+    pub(crate) placement: Option<PlacementReport>,
 }
 
 impl Engine {
@@ -32,7 +35,7 @@ impl Engine {
         change: impl Fn(&mut T, &[(Change, String)]) -> Result<(), String>,
     ) -> Reviewed {
         let mut reviewed = Reviewed::default();
-        for bound in self.0.plugins.of(vch) {
+        for bound in self.0.plugins.of(vch, Point::Admission) {
             let mut report = self.ask(vch, &bound, &question(subject)).await;
             let enforced = bound.binding.mode == Mode::Enforce;
             if enforced && let Said::Change { changes } = &report.said {
@@ -48,7 +51,7 @@ impl Engine {
             self.0.observer.tell(Happening::Reviewed {
                 binding: bound.binding.name.to_string(),
                 said: report.said.as_str(),
-                took: std::time::Duration::from_micros(report.took_us),
+                took: Duration::from_micros(report.took_us),
             });
             if enforced {
                 let failed = matches!(report.said, Said::Failed { .. } | Said::Quarantined);
@@ -64,45 +67,38 @@ impl Engine {
     }
 
     async fn ask(&self, vch: &Vch, bound: &Arc<Bound>, asked: &Asked) -> PluginReport {
-        let binding = &bound.binding;
-        let report = |said, warnings, took_us, fuel| PluginReport {
-            binding: binding.name.clone(),
-            plugin: binding.plugin.clone(),
-            version: bound.version.clone(),
-            digest: binding.digest.clone(),
-            mode: binding.mode,
-            said,
-            warnings,
-            took_us,
-            fuel,
-        };
-        if bound.quarantine.holds(vch.id, Instant::now()) {
-            return report(Said::Quarantined, Vec::new(), 0, 0);
-        }
-        let plugin = match &bound.plugin {
+        let plugin = match self.plugin_at_hand(vch, bound) {
             Ok(plugin) => plugin,
-            Err(text) => {
-                let text = text.clone();
-                return report(Said::Failed { why: Failure::Load, text }, Vec::new(), 0, 0);
-            }
+            Err(said) => return bound.report(said, Duration::ZERO, 0),
         };
-        let Called { result, fuel, took, lines } =
-            plugin.review(&binding.settings, asked, self.0.plugins.host.limits()).await;
-        for LogLine { level, text } in lines {
-            log(level, &bound.binding.name, &text);
-        }
+        let Called { result, fuel, took, lines, .. } =
+            plugin.review(&bound.binding.settings, asked, self.0.plugins.host.limits()).await;
+        bound.log(lines);
         let (said, warnings) = match result {
             Ok(Review { said, warnings }) => (said, warnings),
-            Err(CallError { why, text }) => {
-                tracing::warn!(binding = %binding.name, plugin = %binding.plugin, why = why.as_str(), text, "a plugin failed");
-                // What the engine could not do says nothing about the plugin.
-                if why != Failure::Host {
-                    self.count_failure(vch, bound);
-                }
-                (Said::Failed { why, text }, Vec::new())
-            }
+            Err(CallError { why, text }) => (self.failed(vch, bound, why, text), Vec::new()),
         };
-        report(said, warnings, u64::try_from(took.as_micros()).unwrap_or(u64::MAX), fuel)
+        PluginReport { warnings, ..bound.report(said, took, fuel) }
+    }
+
+    /// The plugin of a binding, or what is said in its place.
+    pub(crate) fn plugin_at_hand<'a>(&self, vch: &Vch, bound: &'a Bound) -> Result<&'a Plugin, Said> {
+        if bound.quarantine.holds(vch.id, Instant::now()) {
+            return Err(Said::Quarantined);
+        }
+        let failed = |text: &String| Said::Failed { why: Failure::Load, text: text.clone() };
+        bound.plugin.as_ref().map_err(failed)
+    }
+
+    /// What becomes of a call without a usable answer.
+    pub(crate) fn failed(&self, vch: &Vch, bound: &Bound, why: Failure, text: String) -> Said {
+        let binding = &bound.binding;
+        tracing::warn!(binding = %binding.name, plugin = %binding.plugin, why = why.as_str(), text, "a plugin failed");
+        // What the engine could not do says nothing about the plugin.
+        if why != Failure::Host {
+            self.count_failure(vch, bound);
+        }
+        Said::Failed { why, text }
     }
 
     fn count_failure(&self, vch: &Vch, bound: &Bound) {
@@ -114,6 +110,31 @@ impl Engine {
                 seconds = super::quarantine::PAUSE.as_secs(),
                 "a plugin failed too often and is not asked for a while; its failure policy stays in force"
             );
+        }
+    }
+}
+
+impl Bound {
+    pub(crate) fn report(&self, said: Said, took: Duration, fuel: u64) -> PluginReport {
+        let binding = &self.binding;
+        PluginReport {
+            binding: binding.name.clone(),
+            plugin: binding.plugin.clone(),
+            version: self.version.clone(),
+            digest: binding.digest.clone(),
+            mode: binding.mode,
+            said,
+            warnings: Vec::new(),
+            columns: Vec::new(),
+            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            fuel,
+        }
+    }
+
+    /// What it wrote, for the operator.
+    pub(crate) fn log(&self, lines: Vec<LogLine>) {
+        for LogLine { level, text } in lines {
+            log(level, &self.binding.name, &text);
         }
     }
 }

@@ -10,8 +10,8 @@ pub(crate) use chain::Reviewed;
 
 use crate::{Engine, EngineError};
 use bulkhead_model::Vch;
-use bulkhead_model::plugin::Binding;
-use bulkhead_plugin::{Host, Plugin};
+use bulkhead_model::plugin::{Binding, Point};
+use bulkhead_plugin::{Host, Limits, Plugin};
 use quarantine::Quarantine;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +43,10 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// A binding in force.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    binding: Binding,
+    pub(crate) binding: Binding,
     version: String,
+    /// Where it is asked.
+    points: Vec<Point>,
     /// Or why it could not be loaded: it fails at each request then, and its failure policy says what becomes of those.
     plugin: Result<Plugin, String>,
     quarantine: Quarantine,
@@ -64,9 +66,14 @@ impl Plugins {
         self.bound.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Those with a say in requests of a VCH, in order.
-    fn of(&self, vch: &Vch) -> Vec<Arc<Bound>> {
-        self.all().iter().filter(|bound| bound.binding.covers(vch)).cloned().collect()
+    pub(crate) fn placement_limits(&self) -> Limits {
+        self.host.placement_limits()
+    }
+
+    /// Those with a say in requests of a VCH at a point, in order.
+    pub(crate) fn of(&self, vch: &Vch, point: Point) -> Vec<Arc<Bound>> {
+        let has_say = |bound: &&Arc<Bound>| bound.points.contains(&point) && bound.binding.covers(vch);
+        self.all().iter().filter(has_say).cloned().collect()
     }
 }
 
@@ -99,8 +106,8 @@ impl Engine {
     }
 
     async fn rebind_once(&self, broken: Broken) -> Result<(), EngineError> {
-        let versions: HashMap<_, _> =
-            self.store().plugins().await?.into_iter().map(|it| (it.digest, it.manifest.version)).collect();
+        let manifests: HashMap<_, _> =
+            self.store().plugins().await?.into_iter().map(|it| (it.digest, it.manifest)).collect();
         let before = self.0.plugins.all();
         let mut bound = Vec::new();
         for binding in self.store().bindings().await? {
@@ -115,8 +122,11 @@ impl Engine {
             if let Err(error) = &plugin {
                 tracing::error!(binding = %binding.name, plugin = %binding.plugin, %error, "a plugin that is bound cannot be loaded");
             }
-            let version = versions.get(&binding.digest).cloned().unwrap_or_default();
-            bound.push(Arc::new(Bound { binding, version, plugin, quarantine: Quarantine::default() }));
+            let manifest = manifests.get(&binding.digest);
+            let version = manifest.map(|manifest| manifest.version.clone()).unwrap_or_default();
+            let points = manifest.map(|manifest| manifest.points.clone()).unwrap_or_default();
+            let quarantine = Quarantine::default();
+            bound.push(Arc::new(Bound { binding, version, points, plugin, quarantine }));
         }
         *self.0.plugins.bound.write().unwrap_or_else(PoisonError::into_inner) = bound.into();
         Ok(())

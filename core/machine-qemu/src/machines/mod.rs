@@ -20,6 +20,7 @@ use crate::templates::{Class, Images, Templates};
 use crate::watch::{self, Load, Loading, Watch};
 use async_trait::async_trait;
 use bulkhead_machine::networks::Nic;
+use bulkhead_machine::places::Places;
 use bulkhead_machine::state::MachineState;
 use bulkhead_machine::templates::TemplateFacts;
 use bulkhead_machine::{
@@ -362,15 +363,37 @@ fn facts(state: MachineState, record: Option<Record>, paused: bool) -> Option<Ma
     let nics = record.ports.into_values().map(|nic| nic.endpoint).collect();
     let template = record.cloned.map(|cloned| cloned.template);
     let boot = if template.is_some() { Boot::Clone } else { Boot::Cold };
-    let MachineSpec { id, vch, server, run, vcpus, token, .. } = record.spec;
+    let MachineSpec { id, vch, placement, server, run, vcpus, token, .. } = record.spec;
     let memory = MemoryFacts { memory_bytes, plugged_bytes, memory_bytes_max };
-    Some(MachineFacts { id, vch, server, run, vcpus, memory, token, boot, template, nics, condition })
+    Some(MachineFacts {
+        id,
+        vch,
+        placement,
+        server,
+        run,
+        vcpus,
+        memory,
+        token,
+        boot,
+        template,
+        nics,
+        condition,
+    })
 }
 
 #[async_trait]
 impl Machines for QemuMachines {
     fn capabilities(&self) -> &Capabilities {
         &self.0.capabilities
+    }
+
+    async fn places(&self) -> Result<Places, MachineError> {
+        let capabilities = self.0.capabilities.clone();
+        self.blocking("looking at hosts and datastores", move |inner| {
+            let hosts = inner.shared.hosts.facts(&capabilities);
+            Ok(Places { hosts, datastores: inner.shared.disks.datastores() })
+        })
+        .await
     }
 
     async fn prepare(&self, spec: &MachineSpec, patience: Duration) -> Result<bool, MachineError> {

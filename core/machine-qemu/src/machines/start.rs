@@ -57,6 +57,8 @@ impl QemuMachines {
 
     pub(super) async fn bring_up(&self, spec: &MachineSpec) -> Result<(), MachineError> {
         let mut act = self.act(&spec.id).await;
+        // Before anything is used up for it.
+        self.0.shared.hosts.find(&spec.placement.host)?;
         let class = Class::of(spec);
         let FirstStart { takes_spare, disk_bytes } = self.first_start(spec).await?;
         let (mut spare, mut of_image) = (None, None);
@@ -103,12 +105,11 @@ impl QemuMachines {
     }
 
     async fn first_start(&self, spec: &MachineSpec) -> Result<FirstStart, MachineError> {
-        let (vch, id) = (spec.vch, spec.id.clone());
+        let (vch, id, place) = (spec.vch, spec.id.clone(), spec.placement.clone());
         self.blocking("looking at the machine", move |inner| {
             let is_absent = matches!(inner.state(&id)?.0, MachineState::Absent);
             let takes_spare = is_absent && inner.shared.has_no_journal(&id);
-            let disk_bytes = inner.shared.disks.untouched(vch, &id);
-            let disk_bytes = disk_bytes.map_err(MachineError::io("looking at the container's disk"))?;
+            let disk_bytes = inner.shared.disks.untouched(vch, place.disk_of(&id))?;
             Ok(FirstStart { takes_spare, disk_bytes })
         })
         .await
@@ -132,9 +133,9 @@ impl QemuMachines {
                 self.0.shared.disks.prepared(bytes).await?
             }
         };
-        let (vch, id) = (spec.vch, spec.id.clone());
+        let (vch, id, place) = (spec.vch, spec.id.clone(), spec.placement.clone());
         self.blocking(doing, move |inner| {
-            inner.shared.disks.fill(vch, &id, &from).map_err(MachineError::io(doing))?;
+            inner.shared.disks.fill(vch, place.disk_of(&id), &from)?;
             Ok((template, act))
         })
         .await
@@ -247,6 +248,7 @@ impl Inner {
             self.shared.cgroups.enter(&spec.id, Share::booting(spec, size), spare.machine.process.pid);
         entered.map_err(MachineError::io("limiting the hypervisor process"))?;
         self.shared.cgroups.leave(&spare.machine.id);
+        self.shared.hosts.pin(&spec.placement.host, spare.machine.process.pid)?;
         let cloned = Cloned { template: spare.template.name.clone(), memory: spare.memory };
         let nics = spec.nics.len().min(1);
         let record = Record::new(spec, spare.machine.process.clone(), spare.machine.uid, nics, Some(cloned));

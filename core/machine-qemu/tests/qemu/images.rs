@@ -122,8 +122,8 @@ async fn clones_of_one_are_like_any_other_and_leave_it_as_it_is() {
     assert_eq!(digests(), before);
     // Another size of disk is another template's.
     let other = first_start(&fixture, 5, &layers).await;
-    fixture.back_end().disks.delete_disk(vch(), &other.id).await.unwrap();
-    fixture.back_end().disks.create_disk(vch(), &other.id, 128 << 20).await.unwrap();
+    fixture.back_end().disks.delete_disk(vch(), other.placement.disk_of(&other.id)).await.unwrap();
+    fixture.back_end().disks.create_disk(vch(), other.placement.disk_of(&other.id), 128 << 20).await.unwrap();
     let (said, from) = told(&fixture, &other, "cat /etc/upper").await;
     assert_eq!((said.as_str(), from), ("upper\n", of_class));
 }

@@ -283,7 +283,7 @@ async fn clones_in_a_row_leave_nothing() {
         assert_eq!(told, "alive\n", "number {number}");
         ended(&back_end, &spec.id).await.unwrap();
         back_end.machines.delete(&spec.id).await.unwrap();
-        back_end.disks.delete_disk(spec.vch, &spec.id).await.unwrap();
+        back_end.disks.delete_disk(spec.vch, spec.placement.disk_of(&spec.id)).await.unwrap();
         back_end.journals.delete(&spec.id).await.unwrap();
         let held = held(&fixture);
         // What stays for good was there after the second.

@@ -5,18 +5,18 @@ use super::*;
 pub async fn disks_are_made_once_and_deleted_once(fixture: &mut dyn Fixture) -> Outcome {
     let disks = fixture.back_end().disks;
     let id = container(3);
-    ensure!(!disks.has_disk(vch(), &id).await?, "there is a disk");
-    ensure!(disks.disk_used(vch(), &id).await? == 0, "a disk that is not there takes space");
-    disks.create_disk(vch(), &id, DISK_BYTES).await?;
-    disks.create_disk(vch(), &id, DISK_BYTES).await?;
-    ensure!(disks.has_disk(vch(), &id).await?, "the disk is not there");
-    let used = disks.disk_used(vch(), &id).await?;
+    ensure!(!disks.has_disk(vch(), disk_of(&id)).await?, "there is a disk");
+    ensure!(disks.disk_used(vch(), disk_of(&id)).await? == 0, "a disk that is not there takes space");
+    disks.create_disk(vch(), disk_of(&id), DISK_BYTES).await?;
+    disks.create_disk(vch(), disk_of(&id), DISK_BYTES).await?;
+    ensure!(disks.has_disk(vch(), disk_of(&id)).await?, "the disk is not there");
+    let used = disks.disk_used(vch(), disk_of(&id)).await?;
     ensure!(used < DISK_BYTES, "an empty disk takes {used} bytes");
     let forgotten = disks.forget_vch(vch()).await;
     ensure!(forgotten.is_err(), "a VCH was forgotten that has a disk");
-    disks.delete_disk(vch(), &id).await?;
-    disks.delete_disk(vch(), &id).await?;
-    ensure!(!disks.has_disk(vch(), &id).await?, "the disk was not deleted");
+    disks.delete_disk(vch(), disk_of(&id)).await?;
+    disks.delete_disk(vch(), disk_of(&id)).await?;
+    ensure!(!disks.has_disk(vch(), disk_of(&id)).await?, "the disk was not deleted");
     disks.forget_vch(vch()).await?;
     Ok(disks.forget_vch(vch()).await?)
 }

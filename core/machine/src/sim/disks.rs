@@ -3,8 +3,9 @@
 use super::{Sim, Verb, World};
 use crate::{Disks, MachineError, StagedLayer};
 use async_trait::async_trait;
+use bulkhead_model::placement::{DiskPlace, HostName, Placement};
 use bulkhead_model::volume::VolumePlace;
-use bulkhead_model::{ContainerId, Digest, VchId, VolumeId};
+use bulkhead_model::{Digest, VchId, VolumeId};
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
@@ -102,24 +103,27 @@ impl Disks for Sim {
         Ok(())
     }
 
-    async fn create_disk(&self, vch: VchId, id: &ContainerId, _bytes: u64) -> Result<(), MachineError> {
+    async fn create_disk(&self, vch: VchId, at: DiskPlace<'_>, _bytes: u64) -> Result<(), MachineError> {
         self.enter(Verb::CreateDisk)?;
-        self.lock().disks.insert((vch, id.clone()));
+        let mut world = self.lock();
+        let host = HostName::default();
+        world.places.check(&Placement { host, datastore: at.datastore.clone() })?;
+        world.disks.insert((vch, at.id.clone()), at.datastore.clone());
         Ok(())
     }
 
-    async fn has_disk(&self, vch: VchId, id: &ContainerId) -> Result<bool, MachineError> {
+    async fn has_disk(&self, vch: VchId, at: DiskPlace<'_>) -> Result<bool, MachineError> {
         self.enter(Verb::HasDisk)?;
-        Ok(self.lock().disks.contains(&(vch, id.clone())))
+        Ok(self.lock().disks.get(&(vch, at.id.clone())) == Some(at.datastore))
     }
 
-    async fn disk_used(&self, _vch: VchId, _id: &ContainerId) -> Result<u64, MachineError> {
+    async fn disk_used(&self, _vch: VchId, _at: DiskPlace<'_>) -> Result<u64, MachineError> {
         Ok(0)
     }
 
-    async fn delete_disk(&self, vch: VchId, id: &ContainerId) -> Result<(), MachineError> {
+    async fn delete_disk(&self, vch: VchId, at: DiskPlace<'_>) -> Result<(), MachineError> {
         self.enter(Verb::DeleteDisk)?;
-        self.lock().disks.remove(&(vch, id.clone()));
+        self.lock().disks.remove(&(vch, at.id.clone()));
         Ok(())
     }
 
@@ -182,7 +186,7 @@ impl Disks for Sim {
 
     async fn forget_vch(&self, vch: VchId) -> Result<(), MachineError> {
         let world = self.lock();
-        let left = world.disks.iter().any(|(of, _)| *of == vch)
+        let left = world.disks.keys().any(|(of, _)| *of == vch)
             || world.layers.keys().any(|(of, _)| *of == vch)
             || world.volumes.keys().any(|(of, folder, _)| *of == vch && folder.is_none());
         if left {

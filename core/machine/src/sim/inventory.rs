@@ -12,7 +12,7 @@ impl Inventory for Sim {
         let found = |kind, of: String| Found { kind, name: format!("simulated {of}"), of };
         let machines = world.machines.keys().map(|id| found(Kind::Machine, id.to_string()));
         let journals = world.journals.keys().map(|id| found(Kind::Journal, id.to_string()));
-        let disks = world.disks.iter().map(|(_, id)| found(Kind::Disk, id.to_string()));
+        let disks = world.disks.keys().map(|(_, id)| found(Kind::Disk, id.to_string()));
         let segments = world.networks.iter().flat_map(|networks| &networks.segments);
         let bridges = segments.clone().map(|segment| found(Kind::Bridge, segment.network.to_string()));
         let ports = segments.flat_map(|segment| &segment.ports);

@@ -2,6 +2,7 @@
 
 use super::{Machine, Sim, Verb, agent};
 use crate::networks::Nic;
+use crate::places::Places;
 use crate::state::{MachineEvent, MachineState, StartStep};
 use crate::templates::TemplateFacts;
 use crate::{
@@ -25,6 +26,10 @@ impl Machines for Sim {
         &self.0.capabilities
     }
 
+    async fn places(&self) -> Result<Places, MachineError> {
+        Ok(self.lock().places.clone())
+    }
+
     async fn prepare(&self, _: &MachineSpec, _: Duration) -> Result<bool, MachineError> {
         Ok(true)
     }
@@ -38,7 +43,8 @@ impl Machines for Sim {
             }
         }
         let refuse = |why: String| MachineError::Start { id: spec.id.clone(), why };
-        if !world.disks.contains(&(spec.vch, spec.id.clone())) {
+        world.places.check(&spec.placement)?;
+        if world.disks.get(&(spec.vch, spec.id.clone())) != Some(&spec.placement.datastore) {
             return Err(refuse("its disk is not there".into()));
         }
         for disk in &spec.volumes {
@@ -235,6 +241,7 @@ fn facts(machine: &Machine) -> Option<MachineFacts> {
     Some(MachineFacts {
         id: machine.spec.id.clone(),
         vch: machine.spec.vch,
+        placement: machine.spec.placement.clone(),
         server: machine.spec.server,
         run,
         vcpus: machine.spec.vcpus,

@@ -14,9 +14,11 @@ mod networks;
 mod process;
 pub mod script;
 
+use crate::places::Places;
 use crate::state::{MachineEvent, MachineState};
 use crate::{BackEnd, Capabilities, MachineError, MachineSpec};
 use bulkhead_guest_protocol::message::Limits;
+use bulkhead_model::placement::DatastoreName;
 use bulkhead_model::ports::Protocol;
 use bulkhead_model::{ContainerId, Digest, VchId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -96,7 +98,9 @@ struct Shared {
 struct World {
     machines: HashMap<ContainerId, Machine>,
     journals: HashMap<ContainerId, Journal>,
-    disks: HashSet<(VchId, ContainerId)>,
+    /// With their datastores.
+    disks: HashMap<(VchId, ContainerId), DatastoreName>,
+    places: Places,
     layers: BTreeMap<(VchId, Digest), Arc<disks::LayerFile>>,
     /// With their sizes.
     volumes: BTreeMap<disks::VolumeKey, u64>,
@@ -154,6 +158,11 @@ impl Default for Sim {
 
 impl Sim {
     pub fn new() -> Self {
+        Self::with(Places::simulated_default())
+    }
+
+    /// With those places.
+    pub fn with(places: Places) -> Self {
         let capabilities = Capabilities {
             back_end: "sim".into(),
             accelerator: "sim".into(),
@@ -171,7 +180,8 @@ impl Sim {
         let (changes, _) = broadcast::channel(1024);
         let stop = CancellationToken::new();
         let disturbed = watch::Sender::new(0);
-        Self(Arc::new(Shared { capabilities, world: Mutex::default(), changes, disturbed, stop }))
+        let world = Mutex::new(World { places, ..World::default() });
+        Self(Arc::new(Shared { capabilities, world, changes, disturbed, stop }))
     }
 
     pub fn back_end(&self) -> BackEnd {
@@ -314,6 +324,11 @@ impl Sim {
     /// Its agent speaks another version of the protocol from the next greeting on.
     pub fn estrange_agent(&self, id: &ContainerId) {
         self.lock().estranged.insert(id.clone());
+    }
+
+    /// From now on these are the places that there are.
+    pub fn set_places(&self, places: Places) {
+        self.lock().places = places;
     }
 
     /// While held, agents do not come up.

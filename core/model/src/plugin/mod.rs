@@ -27,7 +27,7 @@ pub const BINDINGS_PER_REQUEST_MAX: usize = 16;
 pub struct PluginName(String);
 crate::vch::strict_name!(PluginName, "plugin or binding name");
 
-/// What a plugin says of itself.
+/// What a plugin says of itself, and where it can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub name: PluginName,
@@ -38,6 +38,13 @@ pub struct Manifest {
     pub license: String,
     /// A JSON Schema of its settings. Nothing here reads it: the plugin itself checks them.
     pub settings_schema: serde_json::Value,
+    /// By the interfaces that it has. Those that were installed before there was another have the first.
+    #[serde(default = "first_point")]
+    pub points: Vec<Point>,
+}
+
+fn first_point() -> Vec<Point> {
+    vec![Point::Admission]
 }
 
 /// An installed plugin. Its digest is what it is; several of one name may be there.
@@ -104,6 +111,17 @@ pub struct WordError {
 }
 
 words!(
+    /// Where a plugin is asked.
+    Point {
+        /// May this be done, and with which changes.
+        Admission = "admission",
+        /// Where may this be, and where best.
+        Placement = "placement"
+    },
+    "point"
+);
+
+words!(
     /// Whether what a plugin says is done.
     Mode {
         /// It decides.
@@ -118,7 +136,7 @@ words!(
     /// What becomes of a request whose plugin failed, or answered what cannot be.
     OnFailure {
         Refuse = "refuse",
-        /// As if it had not been bound.
+        /// As if it had not been bound. Of placement that means: the engine chooses by itself, if nobody else has a say.
         Skip = "skip"
     },
     "failure policy"

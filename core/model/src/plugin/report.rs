@@ -16,6 +16,9 @@ pub struct PluginReport {
     pub said: Said,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Of candidates, what it read, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
     pub took_us: u64,
     /// Instructions, by the counting of the WebAssembly engine: the same call costs the same anywhere.
     pub fuel: u64,
@@ -31,6 +34,11 @@ pub enum Said {
     },
     Deny {
         denials: Vec<Denied>,
+    },
+    /// To candidates: how many it refused, and how many it gave a score.
+    Rate {
+        refused: u32,
+        rated: u32,
     },
     Failed {
         why: Failure,
@@ -99,12 +107,13 @@ impl Failure {
 }
 
 impl Said {
-    /// `allow`, `change`, `deny`, `failed`, `quarantined`.
+    /// `allow`, `change`, `deny`, `rate`, `failed`, `quarantined`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Said::Allow => "allow",
             Said::Change { .. } => "change",
             Said::Deny { .. } => "deny",
+            Said::Rate { .. } => "rate",
             Said::Failed { .. } => "failed",
             Said::Quarantined => "quarantined",
         }
@@ -116,7 +125,7 @@ impl PluginReport {
     pub fn objections(&self) -> Vec<Reason> {
         let reason = |text: String| Reason::new(Rule::Plugin(self.binding.to_string()), "request", text);
         match &self.said {
-            Said::Allow | Said::Change { .. } => Vec::new(),
+            Said::Allow | Said::Change { .. } | Said::Rate { .. } => Vec::new(),
             Said::Deny { denials } => denials
                 .iter()
                 .map(|denied| {

@@ -5,6 +5,7 @@ use super::failure::{Failure, USAGE};
 use super::{Format, output};
 use bulkhead_admin_api::view::DecisionView;
 use bulkhead_model::DecisionId;
+use bulkhead_model::placement::{PlacementReport, RatedPlace, Refusal};
 use bulkhead_model::plugin::{PluginReport, Said};
 use chrono::SecondsFormat;
 use clap::Subcommand;
@@ -85,12 +86,40 @@ fn page(decision: &DecisionView) -> String {
     for report in &decision.plugins {
         page.push_str(&plugin(report));
     }
+    if let Some(report) = &decision.placement {
+        page.push_str(&placement(report));
+    }
     page.push_str("\ninputs\n");
     // A value always renders.
     for line in serde_json::to_string_pretty(&decision.inputs).unwrap_or_default().lines() {
         page.push_str(&format!("  {line}\n"));
     }
     page
+}
+
+/// Which places there were, and what became of each.
+fn placement(report: &PlacementReport) -> String {
+    let mut text = format!(
+        "\nplacement\n  {} of {} candidates, {} µs\n",
+        report.eligible, report.candidates, report.took_us
+    );
+    match (&report.chosen, report.scored_by.is_empty()) {
+        (Some(chosen), true) => text.push_str(&format!("  chosen: {chosen}, by free memory\n")),
+        (Some(chosen), false) => {
+            text.push_str(&format!("  chosen: {chosen}, by {}\n", report.scored_by.join(" + ")));
+        }
+        (None, _) => text.push_str("  chosen: none\n"),
+    }
+    for RatedPlace { place, score, scores } in &report.best {
+        let parts: Vec<String> = scores.iter().map(ToString::to_string).collect();
+        let sum = if parts.is_empty() { String::new() } else { format!("  {score} = {}", parts.join(" + ")) };
+        text.push_str(&format!("    {place}{sum}\n"));
+    }
+    for Refusal { by, why, count, example } in &report.refusals {
+        let by = by.as_ref().map(|by| format!(" refused by {by}:")).unwrap_or_default();
+        text.push_str(&format!("    {count}{by} {why}, as {example}\n"));
+    }
+    text
 }
 
 /// One plugin's part: who it is, how it was asked, what it said, what that cost.
@@ -110,6 +139,10 @@ fn plugin(report: &PluginReport) -> String {
             text.push_str(&format!("    {change}: {why}\n"));
         }
     }
+    if let Said::Rate { refused, rated } = &report.said {
+        let read = report.columns.join(", ");
+        text.push_str(&format!("    {rated} rated, {refused} refused; it read {read}\n"));
+    }
     for reason in report.objections() {
         text.push_str(&format!("    {}\n", reason.text));
         if let Some(advice) = &reason.advice {
@@ -126,6 +159,7 @@ fn plugin(report: &PluginReport) -> String {
 mod tests {
     use super::*;
     use bulkhead_model::Reason;
+    use bulkhead_model::placement::Placement;
     use bulkhead_model::plugin::{Change, Mode};
     use bulkhead_model::reason::Rule;
 
@@ -155,9 +189,24 @@ mod tests {
                     changes: vec![(Change::SetMemoryMib { mib: 64 }, "64 MiB is the cap".into())],
                 },
                 warnings: vec!["memory is lowered".into()],
+                columns: Vec::new(),
                 took_us: 61,
                 fuel: 4711,
             }],
+            placement: Some(PlacementReport {
+                candidates: 4,
+                eligible: 1,
+                chosen: Some(Placement::default()),
+                scored_by: vec!["tiers".into(), "spread".into()],
+                best: vec![RatedPlace { place: Placement::default(), score: 1200, scores: vec![1000, 200] }],
+                refusals: vec![Refusal {
+                    by: Some("tiers".into()),
+                    why: "no datastore with tier=fast".into(),
+                    count: 3,
+                    example: Placement { host: "left".parse().unwrap(), ..Placement::default() },
+                }],
+                took_us: 90,
+            }),
             took_us: 120,
         };
         let page = page(&decision);
@@ -171,6 +220,10 @@ mod tests {
             "    64 MiB of memory: 64 MiB is the cap",
             "    warning: memory is lowered",
             "120 µs",
+            "  1 of 4 candidates, 90 µs",
+            "  chosen: default/default, by tiers + spread",
+            "    default/default  1200 = 1000 + 200",
+            "    3 refused by tiers: no datastore with tier=fast, as left/default",
         ] {
             assert!(page.contains(part), "{part}\n---\n{page}");
         }

@@ -8,6 +8,7 @@
 mod admin;
 mod limits;
 mod network;
+mod places;
 mod policies;
 mod qemu;
 mod registry;
@@ -19,6 +20,7 @@ mod unknown;
 pub use admin::AdminSection;
 pub use limits::LimitsSection;
 pub use network::NetworkSection;
+pub use places::{DatastoreSection, HostSection, SimSection};
 pub use policies::PoliciesSection;
 pub use qemu::{Accelerator, QemuSection};
 pub use registry::RegistrySection;
@@ -57,6 +59,9 @@ struct Sections {
     telemetry: TelemetrySection,
     limits: LimitsSection,
     network: NetworkSection,
+    host: Vec<HostSection>,
+    datastore: Vec<DatastoreSection>,
+    sim: SimSection,
 }
 
 /// What makes machines.
@@ -87,6 +92,9 @@ pub struct Config {
     pub telemetry: TelemetrySection,
     pub limits: LimitsSection,
     pub network: NetworkSection,
+    pub hosts: Vec<HostSection>,
+    pub datastores: Vec<DatastoreSection>,
+    pub sim: SimSection,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +175,8 @@ impl Config {
         self.telemetry.check(&mut problems);
         self.limits.check(&mut problems);
         self.network.check(&mut problems);
+        places::check(&self.hosts, &self.datastores, &self.data_dir, &mut problems);
+        self.sim.check(&mut problems);
         problems
     }
 
@@ -209,6 +219,9 @@ impl Sections {
             telemetry: self.telemetry,
             limits: self.limits,
             network: self.network,
+            hosts: self.host,
+            datastores: self.datastore,
+            sim: self.sim,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The one table of back ends.
 
-use crate::config::{Accelerator, BackEndKind, Config};
+use crate::config::{Accelerator, BackEndKind, Config, DatastoreSection, HostSection};
 use anyhow::{Context as _, Result};
+use bulkhead_machine::places::Places;
 use bulkhead_machine::sim::Sim;
 use bulkhead_machine::{BackEnd, Capabilities};
-use bulkhead_machine_qemu::{AcceleratorChoice, QemuBackEnd, QemuConfig};
+use bulkhead_machine_qemu::{AcceleratorChoice, Datastore, HostSlice, QemuBackEnd, QemuConfig};
 use bulkhead_model::ServerId;
 
 #[derive(Debug)]
@@ -23,7 +24,8 @@ impl OpenBackEnd {
                 Ok(Self { back_end: qemu.back_end(), qemu: Some(qemu) })
             }
             BackEndKind::Sim => {
-                let back_end = Sim::new().back_end();
+                let back_end =
+                    Sim::with(Places::simulated(config.sim.hosts, config.sim.datastores)).back_end();
                 Ok(Self { back_end, qemu: None })
             }
         }
@@ -47,10 +49,30 @@ pub fn qemu_config(config: &Config) -> QemuConfig {
             Accelerator::Tcg => AcceleratorChoice::Tcg,
         },
         uid_base: config.qemu.uid_base,
+        hosts: config.hosts.iter().map(host).collect(),
+        datastores: config.datastores.iter().map(datastore).collect(),
         uplinks: config.network.uplinks,
         spares: config.qemu.spares,
         image_templates: config.qemu.image_templates,
         ..QemuConfig::new(&config.data_dir, &config.guest_dir)
+    }
+}
+
+fn host(host: &HostSection) -> HostSlice {
+    HostSlice {
+        name: host.name.clone(),
+        // A list that is none was refused with the configuration.
+        cpus: host.cpu_numbers().unwrap_or_default(),
+        memory_bytes: host.memory_mib.map(|mib| mib.saturating_mul(1 << 20)),
+        labels: host.labels.clone(),
+    }
+}
+
+fn datastore(datastore: &DatastoreSection) -> Datastore {
+    Datastore {
+        name: datastore.name.clone(),
+        folder: datastore.path.clone(),
+        labels: datastore.labels.clone(),
     }
 }
 

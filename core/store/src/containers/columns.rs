@@ -5,7 +5,7 @@ use crate::networks;
 use crate::row::{Row, to_i64, to_json, to_micros};
 use crate::servers::Fence;
 use bulkhead_model::lifecycle::{Goal, Status};
-use bulkhead_model::{Container, Digest};
+use bulkhead_model::{Container, Digest, Placement};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 
@@ -18,9 +18,9 @@ pub(super) async fn insert(
     sqlx::query(
         "insert into containers
              (id, vch_id, name, server_id, epoch, image_id, image_name, owner, created_at, ask, spec, client_view,
-              memory_bytes, goal, desired_run, desired, status_name, status_run, status)
+              memory_bytes, goal, desired_run, desired, status_name, status_run, status, host, datastore)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11::text::json, $12::text::json,
-                 $13, $14, $15, $16::text::json, $17, $18, $19::text::json)",
+                 $13, $14, $15, $16::text::json, $17, $18, $19::text::json, $20, $21)",
     )
     .bind(container.id.as_str())
     .bind(container.vch.0)
@@ -41,6 +41,8 @@ pub(super) async fn insert(
     .bind(status)
     .bind(i64::from(status_run))
     .bind(to_json(&container.status)?)
+    .bind(container.placement.host.as_str())
+    .bind(container.placement.datastore.as_str())
     .execute(&mut *tx)
     .await?;
     let layers: Vec<&str> = container.layers.iter().map(Digest::as_str).collect();
@@ -109,6 +111,7 @@ pub(super) fn decode(row: &PgRow) -> Result<Container, StoreError> {
         ask: row.json("ask")?,
         spec: row.json("spec")?,
         image: row.parse("image_id")?,
+        placement: Placement { host: row.parse("host")?, datastore: row.parse("datastore")? },
         layers,
         image_name: row.get("image_name")?,
         client_view: row.json("client_view")?,

@@ -1,5 +1,6 @@
 use crate::things::{World, at};
 use bulkhead_model::decision::{Decision, Verdict};
+use bulkhead_model::placement::{Placement, PlacementReport, RatedPlace};
 use bulkhead_model::plugin::{Change, Mode, PluginReport, Said};
 use bulkhead_model::reason::{Reason, Rule};
 use bulkhead_model::{DecisionId, Digest, VchId};
@@ -27,9 +28,19 @@ fn decision(vch: VchId, ms: u64) -> Decision {
             mode: Mode::Enforce,
             said: Said::Change { changes: vec![(Change::SetMemoryMib { mib: 64 }, "the cap".into())] },
             warnings: vec!["lowered".into()],
+            columns: Vec::new(),
             took_us: 60,
             fuel: 4711,
         }],
+        placement: Some(PlacementReport {
+            candidates: 3,
+            eligible: 1,
+            chosen: Some(Placement::default()),
+            scored_by: vec!["spread".into()],
+            best: vec![RatedPlace { place: Placement::default(), score: 7, scores: vec![7] }],
+            refusals: Vec::new(),
+            took_us: 80,
+        }),
         took_us: 12,
     }
 }

@@ -172,6 +172,10 @@ pub fn container(vch: VchId, image: &Image, name: &str) -> Container {
             stdio: Default::default(),
         },
         image: image.id.clone(),
+        placement: bulkhead_model::Placement {
+            host: "left".parse().unwrap(),
+            datastore: "fast".parse().unwrap(),
+        },
         layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
         image_name: "app:latest".into(),
         client_view: serde_json::json!({ "Tty": false, "Numbers": [1, 2.5, null] }),

@@ -4,6 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Less is better.
+    Microseconds,
+    /// Less is better.
     Milliseconds,
     /// Less is better.
     Mebibytes,
@@ -18,6 +20,7 @@ pub enum Unit {
 impl Unit {
     pub fn word(self) -> &'static str {
         match self {
+            Self::Microseconds => "µs",
             Self::Milliseconds => "ms",
             Self::Mebibytes => "MiB",
             Self::Percent => "% of a core",

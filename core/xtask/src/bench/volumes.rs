@@ -138,7 +138,9 @@ fn number(job: &Job, told: &Value) -> Option<f64> {
             let ms = told.get("jobs")?.get(0)?.get("job_runtime")?.as_f64()?;
             Some(bytes / f64::from(1 << 20) / (ms / 1000.0))
         }
-        Unit::Milliseconds | Unit::Mebibytes | Unit::Percent | Unit::PerSecond => side.get("iops")?.as_f64(),
+        Unit::Microseconds | Unit::Milliseconds | Unit::Mebibytes | Unit::Percent | Unit::PerSecond => {
+            side.get("iops")?.as_f64()
+        }
     }
 }
 

@@ -54,7 +54,8 @@ pub fn build(bulkhead: &Path) -> Result<()> {
 }
 
 fn all() -> Result<Vec<PathBuf>> {
-    let mut found = vec![layout::workspace().join("tests/hostile-plugin")];
+    let of_tests = ["tests/hostile-plugin", "tests/hostile-placement"];
+    let mut found: Vec<_> = of_tests.iter().map(|path| layout::workspace().join(path)).collect();
     let folder = layout::workspace().join("plugins");
     for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();

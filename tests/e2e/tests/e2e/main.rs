@@ -23,6 +23,7 @@ mod load;
 mod network;
 mod output;
 mod own_database;
+mod placement;
 mod plugins;
 mod process;
 mod refused;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         // The first one: what is new here is that a refusal explains itself.
         deny::CASES,
         plugins::CASES,
+        placement::CASES,
         examples::CASES,
         run::CASES,
         output::CASES,

@@ -24,6 +24,8 @@ mod names;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod placement;
+#[cfg(test)]
 mod plugins;
 #[cfg(test)]
 mod recovery;

@@ -64,6 +64,7 @@ fn at_server(command: AtServer, client: &Client, format: Format) -> Result<(), F
                 vec![
                     plugin.name.clone(),
                     plugin.version.clone(),
+                    points(plugin),
                     short(&plugin.digest).to_owned(),
                     output::bytes(plugin.bytes),
                     plugin.installed_at.to_rfc3339_opts(SecondsFormat::Secs, true),
@@ -71,7 +72,7 @@ fn at_server(command: AtServer, client: &Client, format: Format) -> Result<(), F
                 ]
             };
             let rows: Vec<_> = all.iter().map(row).collect();
-            output::table(&["NAME", "VERSION", "DIGEST", "SIZE", "INSTALLED", "DESCRIPTION"], &rows);
+            output::table(&["NAME", "VERSION", "POINT", "DIGEST", "SIZE", "INSTALLED", "DESCRIPTION"], &rows);
         }
         AtServer::Install { file } => {
             let unreadable = |error| Failure::new(FAILED, format!("`{}`: {error}", file.display()));
@@ -94,6 +95,12 @@ fn at_server(command: AtServer, client: &Client, format: Format) -> Result<(), F
         AtServer::Rm { plugin } => client.delete(&path(&plugin)?)?,
     }
     Ok(())
+}
+
+/// Where it is asked.
+fn points(plugin: &PluginView) -> String {
+    let names: Vec<&str> = plugin.points.iter().map(|point| point.as_str()).collect();
+    names.join(", ")
 }
 
 /// Enough of a digest for people.
@@ -119,6 +126,7 @@ fn page(plugin: &PluginView) -> String {
         ("version", plugin.version.clone()),
         ("description", plugin.description.clone()),
         ("license", plugin.license.clone()),
+        ("asked at", points(plugin)),
         ("digest", plugin.digest.clone()),
         ("size", output::bytes(plugin.bytes)),
         ("installed", plugin.installed_at.to_rfc3339_opts(SecondsFormat::Secs, true)),
