@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod log;
 pub mod network;
 pub mod plugin;
+pub mod policy;
 pub mod ports;
 pub mod process;
 pub mod reason;
@@ -41,6 +42,7 @@ pub use ids::{ContainerId, DecisionId, EndpointId, NetworkId, ServerId, VchId, V
 pub use image::{Image, ImageConfig, Layer, Origin};
 pub use log::{LogDriver, LogOptions};
 pub use network::{Endpoint, Network, NetworkOptions};
+pub use policy::{DraftName, PolicyDraft, PolicyFiles, PolicyOrigin, PolicyRevision};
 pub use ports::Published;
 pub use process::ProcessOptions;
 pub use reason::Reason;
