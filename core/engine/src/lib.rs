@@ -33,6 +33,7 @@ mod networks;
 mod observe;
 mod output;
 mod plugins;
+mod policies;
 mod pruned;
 mod pull;
 mod recovery;
@@ -62,6 +63,11 @@ pub use networks::{NewNetwork, NewPool6};
 pub use observe::{Happening, Observer};
 pub use output::{Output, OutputStream};
 pub use plugins::{NewBinding, NewScope};
+pub use policies::{
+    Activation, CaseResult, DecisionFilter, Difference, DraftCheck, DraftFiles, Expected, FileDifference,
+    Flip, NewDraft, PolicyError, PolicyProblem, Replay, RevisionDifference, WhatIf, WhatIfQuery,
+    open_policies,
+};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
 pub use templates::TemplateReport;
@@ -127,6 +133,7 @@ struct Inner {
     store: Store,
     back_end: BackEnd,
     policies: Arc<Decider>,
+    policy_desk: policies::PolicyDesk,
     plugins: plugins::Plugins,
     registries: Registries,
     converter: Converter,
@@ -171,6 +178,7 @@ impl Engine {
             store: parts.store,
             back_end: parts.back_end,
             policies: parts.policies,
+            policy_desk: policies::PolicyDesk::new(),
             plugins: plugins::Plugins::new(parts.plugins),
             registries: parts.registries,
             converter: parts.converter,

@@ -18,6 +18,9 @@ pub enum PolicyError {
     /// Every place that is wrong, file by file.
     #[error("{}", render(.0))]
     Invalid(Vec<Problem>),
+    /// What the set's own cases say against it: name and failure of each.
+    #[error("{}", render_cases(.0))]
+    Cases(Vec<(String, String)>),
     /// The schema and the folders' names do not go together.
     #[error("the policy schema cannot be used: {why}")]
     Schema { why: String },
@@ -44,6 +47,10 @@ const PROBLEMS_SHOWN: usize = 10;
 const LINE_CHARS_MAX: usize = 160;
 
 impl Problem {
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (&self.file, self.line, self.column) == (&other.file, other.line, other.column)
+    }
+
     /// Finds line and column of a byte offset.
     pub(crate) fn at(file: PathBuf, text: &str, offset: usize, length: usize, message: String) -> Self {
         let mut offset = offset.min(text.len());
@@ -91,6 +98,15 @@ fn render(problems: &[Problem]) -> String {
     let mut text: Vec<String> = problems.iter().take(PROBLEMS_SHOWN).map(ToString::to_string).collect();
     if problems.len() > PROBLEMS_SHOWN {
         text.push(format!("and {} more", problems.len() - PROBLEMS_SHOWN));
+    }
+    text.join("\n")
+}
+
+fn render_cases(failed: &[(String, String)]) -> String {
+    let shown = failed.iter().take(PROBLEMS_SHOWN).map(|(name, why)| format!("case `{name}` fails: {why}"));
+    let mut text: Vec<String> = shown.collect();
+    if failed.len() > PROBLEMS_SHOWN {
+        text.push(format!("and {} more", failed.len() - PROBLEMS_SHOWN));
     }
     text.join("\n")
 }

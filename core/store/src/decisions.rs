@@ -52,8 +52,10 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Decision>, StoreError> {
         let query = format!("select * from decisions where {MATCHES}");
-        self.read("decisions", async { self.matching(&query, filter, limit).await?.iter().map(decode).collect() })
-            .await
+        self.read("decisions", async {
+            self.matching(&query, filter, limit).await?.iter().map(decode).collect()
+        })
+        .await
     }
 
     /// As [`Store::decisions_matching`], of each only what it takes to decide again.

@@ -79,13 +79,12 @@ impl Store {
     /// The newest whose policies have this digest.
     pub async fn policy_revision_of(&self, digest: &Digest) -> Result<PolicyRevision, StoreError> {
         self.read("policy revision", async {
-            let row = sqlx::query(
-                "select * from policy_revisions where digest = $1 order by number desc limit 1",
-            )
-            .bind(digest.as_str())
-            .fetch_optional(&self.pool)
-            .await?
-            .ok_or_else(|| StoreError::not_found("policy revision", digest))?;
+            let row =
+                sqlx::query("select * from policy_revisions where digest = $1 order by number desc limit 1")
+                    .bind(digest.as_str())
+                    .fetch_optional(&self.pool)
+                    .await?
+                    .ok_or_else(|| StoreError::not_found("policy revision", digest))?;
             decode_revision(&row)
         })
         .await

@@ -26,6 +26,8 @@ mod output;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod volume_stores;
