@@ -5,6 +5,7 @@
 use crate::error::{PolicyError, Problem};
 use crate::explain::{self, Comparison};
 use crate::facts::NAMESPACE;
+use crate::literals;
 use bulkhead_model::{Action, Class};
 use cedar_policy::{Policy, ValidationMode, Validator};
 use miette::Diagnostic;
@@ -34,6 +35,8 @@ pub(crate) struct Rule {
     pub comparisons: Vec<Comparison>,
     /// See [`explain::is_curable`].
     pub curable: bool,
+    /// See [`literals::of`].
+    pub literals: BTreeSet<(String, String)>,
     pub text: String,
 }
 
@@ -155,6 +158,7 @@ fn named(policy: &Policy, source: &Source, text: &str) -> Result<(String, Rule),
         advice: words("advice"),
         comparisons: explain::comparisons(&json),
         curable: explain::is_curable(&json),
+        literals: literals::of(&json),
         text: text.to_owned(),
     };
     Ok((id.to_owned(), rule))

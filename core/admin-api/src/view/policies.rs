@@ -125,6 +125,9 @@ pub struct DraftCheckView {
     /// The same by places, where it has some.
     pub problems: Vec<PolicyProblemView>,
     pub cases: Vec<CaseView>,
+    /// What may be a mistake: tenants and VCHs that are not there.
+    #[serde(default)]
+    pub warnings: Vec<PolicyProblemView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,6 +287,7 @@ impl From<DraftCheck> for DraftCheckView {
             problem: None,
             problems: Vec::new(),
             cases: check.cases.into_iter().map(case).collect(),
+            warnings: check.warnings.iter().map(PolicyProblemView::from).collect(),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::folder::{Wanted, version};
 use super::{Difference, compute, examined, refused};
 use crate::{Engine, EngineError};
 use bulkhead_model::{Action, Caller, DraftName, PolicyFiles, PolicyOrigin, PolicyRevision};
-use bulkhead_policy::{PolicySet, Subject};
+use bulkhead_policy::{Known, PolicySet, Subject};
 use bulkhead_store::{AuditEntry, Record, StoreError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -149,7 +149,8 @@ impl Engine {
             }
         }
         let Difference { added, removed, changed } = self.0.policies.set().difference(&set);
-        self.0.policies.put(Arc::new(set), version(&revision));
+        let set = Arc::new(set);
+        self.0.policies.put(set.clone(), version(&revision));
         tracing::info!(
             revision = revision.number,
             digest = %revision.digest,
@@ -160,7 +161,20 @@ impl Engine {
             ?changed,
             "new policies are in force"
         );
+        // It is in force by now; that it cannot be told what may be wrong with it is no reason to say otherwise.
+        for stranger in self.known_to_policies().await.map(|known| set.strangers(&known)).unwrap_or_default()
+        {
+            tracing::warn!("{stranger}");
+        }
         Ok(revision)
+    }
+
+    pub(super) async fn known_to_policies(&self) -> Result<Known, EngineError> {
+        let all = self.store().vchs().await?;
+        Ok(Known {
+            tenants: all.iter().map(|vch| vch.tenant.clone()).collect(),
+            vchs: all.iter().map(|vch| vch.id.to_string()).collect(),
+        })
     }
 
     /// Puts in force what the database says, where it is not.

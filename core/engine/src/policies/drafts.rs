@@ -1,6 +1,6 @@
 //! Drafts: sets that somebody writes. They may be wrong as long as they like; only their size is limited.
 
-use super::{CaseResult, Difference, compute, examined};
+use super::{CaseResult, Difference, PolicyProblem, compute, examined};
 use crate::{Engine, EngineError};
 use bulkhead_model::{Action, Caller, DraftName, PolicyDraft, PolicyFiles};
 use bulkhead_policy::Subject;
@@ -36,6 +36,8 @@ pub struct DraftCheck {
     /// From what is in force.
     pub difference: Difference,
     pub cases: Vec<CaseResult>,
+    /// What may be a mistake: tenants and VCHs that are not there.
+    pub warnings: Vec<PolicyProblem>,
 }
 
 impl Engine {
@@ -112,7 +114,9 @@ impl Engine {
         let draft = self.policy_draft(caller, name).await?;
         let examined = examined(draft.files, PathBuf::new()).await?;
         let active = self.0.policies.set();
+        let known = self.known_to_policies().await?;
         compute(move || DraftCheck {
+            warnings: examined.set.strangers(&known),
             digest: examined.set.digest().to_string(),
             policies: examined.set.len(),
             difference: active.difference(&examined.set),

@@ -12,7 +12,7 @@ fn shipped() -> PolicyFiles {
 #[test]
 fn every_case_is_decided_as_its_folder_says() {
     let examined = examine(&shipped(), Path::new("")).unwrap();
-    assert!(examined.cases.len() >= 150, "only {} cases ran", examined.cases.len());
+    assert!(examined.cases.len() >= 140, "only {} cases ran", examined.cases.len());
     examined.passed().unwrap();
 }
 

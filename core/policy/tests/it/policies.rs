@@ -5,7 +5,7 @@ use bulkhead_model::PolicyFiles;
 use bulkhead_model::reason::Rule;
 use bulkhead_model::{Action, Verdict};
 use bulkhead_policy::{
-    Difference, PolicyError, PolicySet, Settings, Watched, examine, read_folder, write_defaults,
+    Difference, Known, PolicyError, PolicySet, Settings, Watched, examine, read_folder, write_defaults,
 };
 use std::path::Path;
 use tempfile::TempDir;
@@ -471,4 +471,31 @@ fn names_and_sizes_of_files_are_limited() {
         assert!(message.contains(expected), "{name}: {message}");
     }
     assert!(refused("dev/b.cedar", &" ".repeat((1 << 20) + 1)).contains("at most 1048576"));
+}
+
+#[test]
+fn a_tenant_that_is_not_there_is_told_with_the_one_that_is_meant() {
+    let dir = folder();
+    let vch = vch("main", "acme", "dev").id.to_string();
+    write(
+        &dir,
+        "dev/a.cedar",
+        &format!(
+            "@id(\"a\") forbid (principal in Bulkhead::Tenant::\"amce\", action, resource);\n\
+             @id(\"b\") forbid (principal, action, resource in Bulkhead::Vch::\"{vch}\") \
+             unless {{ principal in [Bulkhead::Tenant::\"acme\", Bulkhead::Tenant::\"zebra\"] }};"
+        ),
+    );
+    let set = load(&dir).unwrap();
+    let tenants = ["acme".to_owned(), "globex".to_owned()].into();
+    let known = Known { tenants, vchs: [vch].into() };
+    let told: Vec<_> = set
+        .strangers(&known)
+        .into_iter()
+        .map(|problem| (problem.line, problem.message, problem.help.unwrap_or_default()))
+        .collect();
+    let text = |id: &str, name: &str| format!("policy `{id}` names the tenant `{name}`, which is not there");
+    let help = "did you mean `acme`?".to_owned();
+    assert_eq!(told, [(1, text("a", "amce"), help), (2, text("b", "zebra"), String::new())]);
+    assert_eq!(set.strangers(&Known::default()).len(), 4);
 }

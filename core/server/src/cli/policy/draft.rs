@@ -106,6 +106,10 @@ fn page(check: &DraftCheckView) -> String {
         check.cases.len(),
         difference(&check.difference)
     );
+    for warning in &check.warnings {
+        let help = warning.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+        page.push_str(&format!("warning: {}:{}: {}{help}\n", warning.file, warning.line, warning.message));
+    }
     for case in failed {
         page.push_str(&format!("case {}: {}\n", case.name, case.failure.as_deref().unwrap_or_default()));
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const ASKERS: usize = 4;
-const FLIPS: u64 = 12;
+const FLIPS: u64 = 8;
 
 fn volume(name: String) -> VolumeAsk {
     let name: VolumeName = name.parse().unwrap();

@@ -25,7 +25,7 @@ async fn a_change_of_the_folder_is_in_force_within_a_second_and_a_wrong_one_neve
     for (wrong, expected) in [
         (GUARD.replace("resource.privileged", "resource.privileged &&"), "privileged.cedar:2:"),
         (GUARD.replace("resource.privileged", "resource.priviledged"), "did you mean `privileged`?"),
-        (GUARD.replace("resource.privileged", "resource.cpuMilli"), "expected to have type Bool"),
+        (GUARD.replace("resource.privileged", "resource.cpuMilli"), "expected Bool but saw Long"),
         (GUARD.replace("resource.privileged", "principal.uid == 7"), "uid"),
         (
             GUARD.replace("resource.privileged", "9223372036854775807 + resource.cpuMilli < 0"),
