@@ -69,7 +69,7 @@ impl PolicySet {
         match self.policies_for(action, class) {
             None => denied(without_policies(class)),
             Some(policies) => match self.evaluate(policies, action, inputs) {
-                Ok(response) => self.read(&response, action, class, inputs),
+                Ok(response) => self.answer(&response, action, class, inputs),
                 Err(error) => denied(Reason::new(unaskable_rule(), action.name(), error.to_string())),
             },
         }
@@ -103,7 +103,13 @@ impl PolicySet {
         Ok(Authorizer::new().is_authorized(&request, policies, &entities))
     }
 
-    fn read(&self, response: &Response, action: Action, class: Option<&Class>, inputs: &Inputs) -> Replayed {
+    fn answer(
+        &self,
+        response: &Response,
+        action: Action,
+        class: Option<&Class>,
+        inputs: &Inputs,
+    ) -> Replayed {
         let mut reasons = Vec::new();
         let mut verdict = match response.decision() {
             Decision::Allow => Verdict::Allow,

@@ -27,6 +27,7 @@ mod folder;
 mod inputs;
 mod literals;
 mod load;
+mod nesting;
 mod query;
 mod recorded;
 mod schema;

@@ -5,7 +5,7 @@
 use crate::error::{PolicyError, Problem};
 use crate::explain::{self, Comparison};
 use crate::facts::NAMESPACE;
-use crate::literals;
+use crate::{literals, nesting};
 use bulkhead_model::{Action, Class};
 use cedar_policy::{Policy, ValidationMode, Validator};
 use miette::Diagnostic;
@@ -67,6 +67,10 @@ fn check_file(
 ) {
     let at =
         |offset, length, message| Problem::at(source.path.clone(), &source.text, offset, length, message);
+    if let Some((offset, why)) = nesting::too_deep(&source.text) {
+        problems.push(at(offset, 1, why));
+        return;
+    }
     let set: cedar_policy::PolicySet = match source.text.parse() {
         Ok(set) => set,
         Err(errors) => {

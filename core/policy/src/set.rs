@@ -10,6 +10,8 @@ use cedar_policy::{Effect, Entities, Schema, Validator};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+const STACK_BYTES: usize = 64 << 20;
+
 /// Validated policies of all classes.
 pub struct PolicySet {
     pub(crate) digest: Digest,
@@ -62,7 +64,19 @@ impl PolicySet {
         Self::from_sources(&sources(&revision.files, Path::new(""))?, revision.schema.clone())
     }
 
+    /// On a stack of its own, in which what is allowed to nest has room with any compiler.
     fn from_sources(sources: &[Source], schema_text: String) -> Result<Self, PolicyError> {
+        let failed = |why: &str| PolicyError::Schema { why: why.to_owned() };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            let reading = thread.spawn_scoped(scope, || Self::read(sources, schema_text));
+            let reading =
+                reading.map_err(|error| failed(&format!("there is no thread to read it: {error}")))?;
+            reading.join().unwrap_or_else(|_| Err(failed("reading it failed; the log tells more")))
+        })
+    }
+
+    fn read(sources: &[Source], schema_text: String) -> Result<Self, PolicyError> {
         let schema = parse(&schema_text)?;
         let rules = load::check(sources, &Validator::new(schema.clone()))?;
         let base = select(&rules, None)?;

@@ -499,3 +499,34 @@ fn a_tenant_that_is_not_there_is_told_with_the_one_that_is_meant() {
     assert_eq!(told, [(1, text("a", "amce"), help), (2, text("b", "zebra"), String::new())]);
     assert_eq!(set.strangers(&Known::default()).len(), 4);
 }
+
+/// A stack that ends would end the server.
+#[test]
+fn what_nests_without_end_is_refused_and_what_just_passes_is_harmless() {
+    let condition = |text: &str| {
+        format!(
+            "@id(\"a\") forbid (principal, action == Bulkhead::Action::\"container.create\", resource) when {{ {text} }};"
+        )
+    };
+    let deep = condition(&format!("{}true{}", "(".repeat(5000), ")".repeat(5000)));
+    let message = refused("dev/a.cedar", &deep);
+    assert!(message.starts_with("/dev/a.cedar:1:1") && message.contains("40 brackets"), "{message}");
+    // As deep as it may be, on the small stack of a thread as the server has them.
+    let brackets = format!("{}resource.privileged{}", "(".repeat(38), ")".repeat(38));
+    let chain = vec!["resource.privileged"; 240].join(" || ");
+    let ifs =
+        format!("{} false", "if resource.privileged then true else".repeat(240).replace("else", "else "));
+    for text in [brackets, chain, ifs] {
+        let dir = folder();
+        write(&dir, "dev/a.cedar", &condition(&text));
+        let thread = std::thread::Builder::new().stack_size(2 << 20);
+        let decided = thread.spawn(move || {
+            let files = read_folder(&dir.path().join("p")).unwrap();
+            let set = examine(&files, Path::new("")).unwrap().passed().unwrap();
+            let world = World::new("dev");
+            let outcome = set.decide(&Settings::default(), &world.query(Action::ContainerCreate));
+            (outcome.is_allowed(), set.replay(&outcome.inputs).unwrap().verdict)
+        });
+        assert_eq!(decided.unwrap().join().unwrap(), (true, Verdict::Allow));
+    }
+}
