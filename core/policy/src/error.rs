@@ -1,7 +1,7 @@
 //! What can be wrong with policies, said so that whoever wrote them finds the place.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a policy set was refused. The one in force before stays.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +13,7 @@ pub enum PolicyError {
         source: std::io::Error,
     },
     /// What is wrong with the folders and files themselves.
-    #[error("{}: {why}", path.display())]
+    #[error("{}{why}", before(path))]
     Layout { path: PathBuf, why: String },
     /// Every place that is wrong, file by file.
     #[error("{}", render(.0))]
@@ -92,6 +92,11 @@ impl fmt::Display for Problem {
         }
         Ok(())
     }
+}
+
+/// Files of a draft are below nothing.
+fn before(path: &Path) -> String {
+    if path.as_os_str().is_empty() { String::new() } else { format!("{}: ", path.display()) }
 }
 
 fn render(problems: &[Problem]) -> String {
