@@ -1,5 +1,6 @@
 //! Errors as problem documents (RFC 9457), and the one place where an engine error becomes a status.
 
+use crate::view::PolicyProblemView;
 use axum::Json;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -16,6 +17,8 @@ pub mod code {
     pub const NOT_AN_ADMIN: &str = "not-an-admin";
     pub const NOT_FOUND: &str = "not-found";
     pub const CONFLICT: &str = "conflict";
+    /// Somebody else changed it first: what `If-Match` says is not there any more.
+    pub const CHANGED: &str = "changed";
     pub const UNAVAILABLE: &str = "unavailable";
     pub const NO_CAPACITY: &str = "no-capacity";
     pub const INTERNAL: &str = "internal";
@@ -28,14 +31,17 @@ pub struct Problem {
     /// One sentence on this very case.
     pub detail: String,
     /// One of [`code`].
-    pub code: String,
+    pub code: Box<str>,
     /// What would help, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decision_id: Option<String>,
+    pub decision_id: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub reasons: Box<[Reason]>,
+    /// Places in policies that are wrong.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub problems: Box<[PolicyProblemView]>,
 }
 
 #[derive(Serialize)]
@@ -55,6 +61,7 @@ impl Problem {
             remedy: None,
             decision_id: None,
             reasons: Box::default(),
+            problems: Box::default(),
         }
     }
 
@@ -92,6 +99,8 @@ impl From<EngineError> for Problem {
             | E::NoSuchTemplate(_)
             | E::NoSuchPlugin(_)
             | E::NoSuchBinding(_)
+            | E::NoSuchDraft(_)
+            | E::NoSuchRevision(_)
             | E::NoSuchDecision(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
             E::AmbiguousContainer(_)
             | E::AmbiguousImage(_)
@@ -121,12 +130,17 @@ impl From<EngineError> for Problem {
             | E::InputClosed
             | E::LogNotKept
             | E::Conflict(_)
+            | E::NotReplayable { .. }
             | E::ImageInUse { .. }
             | E::VolumeInUse { .. }
             | E::PluginInUse { .. }
             | E::VolumeHeld { .. }
             | E::ImageNameInUse { .. }
             | E::ImageHasNames(_) => (StatusCode::CONFLICT, code::CONFLICT),
+            E::PoliciesChanged { .. } | E::DraftChanged(_) => {
+                (StatusCode::PRECONDITION_FAILED, code::CHANGED)
+            }
+            E::PoliciesRefused(_) => (StatusCode::UNPROCESSABLE_ENTITY, code::INVALID),
             E::Denied { .. } => (StatusCode::FORBIDDEN, code::DENIED),
             E::Limit(_) => (StatusCode::INSUFFICIENT_STORAGE, code::NO_CAPACITY),
             E::TimedOut(_) | E::Fenced | E::Stopping => (StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE),
@@ -144,8 +158,11 @@ impl From<EngineError> for Problem {
         match error {
             E::Denied { decision, reasons, .. } => {
                 let remedy = format!("bulkhead decision show {decision} tells the whole story");
-                Problem { decision_id: Some(decision.to_string()), reasons: reasons.into(), ..problem }
+                Problem { decision_id: Some(decision.to_string().into()), reasons: reasons.into(), ..problem }
                     .remedy(remedy)
+            }
+            E::PoliciesRefused(error) => {
+                Problem { problems: crate::policies::drafts::places(&error).into(), ..problem }
             }
             E::VchNotEmpty { name, .. } => problem
                 .remedy(format!("bulkhead vch rm --force {name} removes its containers and volumes too")),
@@ -203,8 +220,8 @@ mod tests {
             reasons: vec![reason.clone()],
         };
         let problem = Problem::from(error);
-        assert_eq!((problem.status, problem.code.as_str()), (403, "denied"));
-        assert_eq!(problem.decision_id, Some(decision.to_string()));
+        assert_eq!((problem.status, &*problem.code), (403, "denied"));
+        assert_eq!(problem.decision_id.as_deref(), Some(decision.as_str()));
         assert_eq!(*problem.reasons, [reason]);
         assert!(problem.detail.contains("only root creates VCHs"), "{}", problem.detail);
         let document = Document { r#type: "about:blank", title: "Forbidden", problem: &problem };

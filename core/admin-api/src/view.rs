@@ -1,8 +1,14 @@
 //! The JSON of this API; also what the CLI reads and writes.
 
 mod plugins;
+mod policies;
 
 pub use plugins::{BindingAsk, BindingView, PluginView, ScopeView};
+pub use policies::{
+    ActivateAsk, ActivationView, CaseView, DifferenceView, DraftAsk, DraftCheckView, DraftView,
+    FileDifferenceView, FlipView, Page, PolicyProblemView, PolicyStatusView, ReplayView,
+    RevisionDifferenceView, RevisionView, WhatIfAsk, WhatIfView,
+};
 
 use bulkhead_engine::{Condition, MachineReport, TemplateReport, TemplateState};
 use bulkhead_model::{Boot, Class, Reason, VchSettings, VolumeStoreName};
@@ -152,16 +158,6 @@ pub struct DecisionView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<bulkhead_model::placement::PlacementReport>,
     pub took_us: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyStatusView {
-    /// Digest of the set in force.
-    pub policy_set: String,
-    pub policies: usize,
-    pub classes: Vec<Class>,
-    /// Why the files, as they are now, are not in force.
-    pub problem: Option<String>,
 }
 
 /// Something that should not be, or should be and is not.

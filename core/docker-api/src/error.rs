@@ -104,11 +104,17 @@ impl From<EngineError> for ApiError {
             | EngineError::NoSuchDecision(_)
             | EngineError::NoSuchPlugin(_)
             | EngineError::NoSuchBinding(_)
+            | EngineError::NoSuchDraft(_)
+            | EngineError::NoSuchRevision(_)
             | EngineError::NoSuchTemplate(_) => (Is::NOT_FOUND, error.to_string()),
             EngineError::AmbiguousPlugin { .. }
             | EngineError::PluginRefused(_)
-            | EngineError::PluginSettings(_) => (Is::BAD_REQUEST, error.to_string()),
-            EngineError::PluginInUse { .. } => (Is::CONFLICT, error.to_string()),
+            | EngineError::PluginSettings(_)
+            | EngineError::PoliciesRefused(_) => (Is::BAD_REQUEST, error.to_string()),
+            EngineError::PluginInUse { .. }
+            | EngineError::NotReplayable { .. }
+            | EngineError::DraftChanged(_)
+            | EngineError::PoliciesChanged { .. } => (Is::CONFLICT, error.to_string()),
             EngineError::NameInUse { name, holder } => (
                 Is::CONFLICT,
                 format!(

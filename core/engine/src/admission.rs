@@ -2,6 +2,7 @@
 
 use crate::plugins::Reviewed;
 use crate::{Engine, EngineError, Happening, Session};
+use bulkhead_model::reason::Rule;
 use bulkhead_model::{Action, Caller, Decision, DecisionId, Reason, Vch, VchId, Verdict};
 use bulkhead_plugin as plugin;
 use bulkhead_policy::{HostFacts, Outcome, Query, Subject, Usage};
@@ -96,6 +97,11 @@ impl Engine {
         let now = self.now();
         let allowed = outcome.is_allowed() && reviewed.objections.is_empty();
         self.0.observer.tell(Happening::Decided { action: ask.action, allowed });
+        for reason in &outcome.reasons {
+            if let Rule::PolicyError(policy) = &reason.rule {
+                self.0.observer.tell(Happening::PolicyFailed { policy: policy.clone() });
+            }
+        }
         let mut audit = AuditEntry {
             caller: ask.caller.name.clone(),
             action: ask.action.name().into(),
@@ -174,7 +180,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], EngineError> {
 }
 
 fn no_entropy(why: &str) -> Reason {
-    let rule = bulkhead_model::reason::Rule::Engine("entropy".into());
+    let rule = Rule::Engine("entropy".into());
     Reason::new(rule, "random numbers", format!("the host gives no random numbers: {why}"))
 }
 

@@ -41,6 +41,22 @@ pub enum EngineError {
     Plugin(bulkhead_plugin::HostError),
     #[error("no decision `{0}`")]
     NoSuchDecision(String),
+    #[error("decision {id} cannot be decided again: {why}")]
+    NotReplayable { id: DecisionId, why: String },
+    #[error("no draft `{0}`")]
+    NoSuchDraft(String),
+    #[error("no policy revision {0}")]
+    NoSuchRevision(u64),
+    #[error("draft {0} was changed meanwhile: read it again")]
+    DraftChanged(String),
+    /// Somebody else's set came in between.
+    #[error(
+        "revision {active} of the policies is in force, not {expected}: look at what changed and try again"
+    )]
+    PoliciesChanged { expected: u64, active: u64 },
+    /// With every place that is wrong.
+    #[error("{0}")]
+    PoliciesRefused(Box<bulkhead_policy::PolicyError>),
     #[error("the container name `{name}` is in use by container {holder}")]
     NameInUse { name: String, holder: ContainerId },
     #[error("the VCH name `{0}` is in use")]

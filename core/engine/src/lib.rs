@@ -34,6 +34,7 @@ mod observe;
 mod output;
 mod placement;
 mod plugins;
+mod policies;
 mod pruned;
 mod pull;
 mod recovery;
@@ -63,6 +64,11 @@ pub use networks::{NewNetwork, NewPool6};
 pub use observe::{Happening, Observer};
 pub use output::{Output, OutputStream};
 pub use plugins::{NewBinding, NewScope};
+pub use policies::{
+    Activation, CaseResult, DecisionFilter, Difference, DraftCheck, DraftFiles, Expected, FileDifference,
+    Flip, NewDraft, PolicyError, PolicyProblem, Replay, RevisionDifference, WhatIf, WhatIfQuery,
+    open_policies,
+};
 pub use pull::{Pull, PullOutcome};
 pub use system::SystemFacts;
 pub use templates::TemplateReport;
@@ -128,6 +134,7 @@ struct Inner {
     store: Store,
     back_end: BackEnd,
     policies: Arc<Decider>,
+    policy_desk: policies::PolicyDesk,
     plugins: plugins::Plugins,
     registries: Registries,
     converter: Converter,
@@ -175,6 +182,7 @@ impl Engine {
             store: parts.store,
             back_end: parts.back_end,
             policies: parts.policies,
+            policy_desk: policies::PolicyDesk::new(),
             plugins: plugins::Plugins::new(parts.plugins),
             registries: parts.registries,
             converter: parts.converter,

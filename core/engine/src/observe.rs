@@ -9,6 +9,8 @@ use std::time::Duration;
 pub enum Happening {
     /// The policies were asked.
     Decided { action: Action, allowed: bool },
+    /// A policy could not be evaluated, which denied; its `@id`.
+    PolicyFailed { policy: String },
     /// A plugin was asked, and said this ([`bulkhead_model::plugin::Said::as_str`]).
     Reviewed { binding: String, said: &'static str, took: Duration },
     /// A container's process runs, so long after its machine was begun.

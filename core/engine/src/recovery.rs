@@ -126,6 +126,7 @@ impl Engine {
     async fn tidy_once(&self) -> Result<(), EngineError> {
         let days = chrono::TimeDelta::days(i64::from(self.0.settings.decision_days));
         self.store().trim_decisions(self.now() - days).await?;
+        self.store().trim_policy_revisions(self.now() - days).await?;
         for vch in self.store().vchs().await? {
             self.store().trim_events(vch.id, EVENTS_KEPT).await?;
         }

@@ -204,17 +204,6 @@ impl Engine {
         Ok(decision)
     }
 
-    pub async fn decisions(
-        &self,
-        caller: &Caller,
-        name: &str,
-        limit: u32,
-    ) -> Result<Vec<Decision>, EngineError> {
-        let vch = self.vch_named(name).await?;
-        self.admit_operator(caller, Action::DecisionRead, Subject::Vch(&vch)).await?;
-        Ok(self.store().decisions(vch.id, i64::from(limit.min(1000))).await?)
-    }
-
     pub(crate) async fn vch_named(&self, name: &str) -> Result<Vch, EngineError> {
         let missing = || EngineError::NoSuchVch(name.chars().take(80).collect());
         let parsed: VchName = name.parse().map_err(|_| missing())?;

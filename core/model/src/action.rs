@@ -69,6 +69,9 @@ actions! {
     VchUpdate = "vch.update",
     VchDelete = "vch.delete",
     DecisionRead = "decision.read",
+    PolicyRead = "policy.read",
+    PolicyEdit = "policy.edit",
+    PolicyActivate = "policy.activate",
     PluginList = "plugin.list",
     PluginInstall = "plugin.install",
     PluginRemove = "plugin.remove",
@@ -102,6 +105,7 @@ impl Action {
             | Action::VchList
             | Action::VchInspect
             | Action::DecisionRead
+            | Action::PolicyRead
             | Action::PluginList
             | Action::BindingList
             | Action::TemplateList
@@ -141,6 +145,8 @@ impl Action {
             | Action::VchCreate
             | Action::VchUpdate
             | Action::VchDelete
+            | Action::PolicyEdit
+            | Action::PolicyActivate
             | Action::PluginInstall
             | Action::PluginRemove
             | Action::BindingPut

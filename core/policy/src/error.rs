@@ -1,7 +1,7 @@
 //! What can be wrong with policies, said so that whoever wrote them finds the place.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a policy set was refused. The one in force before stays.
 #[derive(Debug, thiserror::Error)]
@@ -13,11 +13,14 @@ pub enum PolicyError {
         source: std::io::Error,
     },
     /// What is wrong with the folders and files themselves.
-    #[error("{}: {why}", path.display())]
+    #[error("{}{why}", before(path))]
     Layout { path: PathBuf, why: String },
     /// Every place that is wrong, file by file.
     #[error("{}", render(.0))]
     Invalid(Vec<Problem>),
+    /// What the set's own cases say against it: name and failure of each.
+    #[error("{}", render_cases(.0))]
+    Cases(Vec<(String, String)>),
     /// The schema and the folders' names do not go together.
     #[error("the policy schema cannot be used: {why}")]
     Schema { why: String },
@@ -44,6 +47,10 @@ const PROBLEMS_SHOWN: usize = 10;
 const LINE_CHARS_MAX: usize = 160;
 
 impl Problem {
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (&self.file, self.line, self.column) == (&other.file, other.line, other.column)
+    }
+
     /// Finds line and column of a byte offset.
     pub(crate) fn at(file: PathBuf, text: &str, offset: usize, length: usize, message: String) -> Self {
         let mut offset = offset.min(text.len());
@@ -87,10 +94,24 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Files of a draft are below nothing.
+fn before(path: &Path) -> String {
+    if path.as_os_str().is_empty() { String::new() } else { format!("{}: ", path.display()) }
+}
+
 fn render(problems: &[Problem]) -> String {
     let mut text: Vec<String> = problems.iter().take(PROBLEMS_SHOWN).map(ToString::to_string).collect();
     if problems.len() > PROBLEMS_SHOWN {
         text.push(format!("and {} more", problems.len() - PROBLEMS_SHOWN));
+    }
+    text.join("\n")
+}
+
+fn render_cases(failed: &[(String, String)]) -> String {
+    let shown = failed.iter().take(PROBLEMS_SHOWN).map(|(name, why)| format!("case `{name}` fails: {why}"));
+    let mut text: Vec<String> = shown.collect();
+    if failed.len() > PROBLEMS_SHOWN {
+        text.push(format!("and {} more", failed.len() - PROBLEMS_SHOWN));
     }
     text.join("\n")
 }

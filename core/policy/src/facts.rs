@@ -4,6 +4,7 @@
 use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
 use std::sync::LazyLock;
@@ -27,7 +28,7 @@ const KINDS: [&str; 13] = [
 ];
 
 /// Parsed once: Cedar's parser is the dearest part of making an entity.
-static TYPES: LazyLock<BTreeMap<&'static str, EntityTypeName>> = LazyLock::new(|| {
+pub(crate) static TYPES: LazyLock<BTreeMap<&'static str, EntityTypeName>> = LazyLock::new(|| {
     let parse =
         |kind: &&'static str| Some((*kind, EntityTypeName::from_str(&format!("{NAMESPACE}::{kind}")).ok()?));
     KINDS.iter().filter_map(parse).collect()
@@ -45,7 +46,8 @@ pub(crate) enum Fact {
     Record(Facts),
 }
 
-pub(crate) type Facts = BTreeMap<&'static str, Fact>;
+/// Ours have names that are known beforehand, recorded ones bring theirs.
+pub(crate) type Facts = BTreeMap<Cow<'static, str>, Fact>;
 
 /// Names an entity: its type without the namespace, and its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +138,7 @@ impl Thing {
     }
 
     pub fn fact(mut self, name: &'static str, fact: Fact) -> Self {
-        self.facts.insert(name, fact);
+        self.facts.insert(name.into(), fact);
         self
     }
 
@@ -169,13 +171,11 @@ impl Thing {
 }
 
 pub(crate) fn pairs(facts: &Facts) -> Result<Vec<(String, RestrictedExpression)>, FactError> {
-    facts.iter().map(|(name, fact)| Ok(((*name).to_owned(), fact.to_cedar()?))).collect()
+    facts.iter().map(|(name, fact)| Ok((name.to_string(), fact.to_cedar()?))).collect()
 }
 
 fn facts_json(facts: &Facts) -> Value {
-    Value::Object(
-        facts.iter().map(|(name, fact)| ((*name).to_owned(), fact.to_json())).collect::<Map<_, _>>(),
-    )
+    Value::Object(facts.iter().map(|(name, fact)| (name.to_string(), fact.to_json())).collect::<Map<_, _>>())
 }
 
 fn time(at: &DateTime<Utc>) -> String {
@@ -198,6 +198,14 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
+    /// The name of the VCH at hand; there is at most one.
+    pub fn vch_name(&self) -> Option<&str> {
+        match self.things.iter().find(|thing| thing.uid.kind == "Vch")?.facts.get("name")? {
+            Fact::Text(name) => Some(name),
+            _ => None,
+        }
+    }
+
     pub fn thing(&self, uid: &Uid) -> Option<&Thing> {
         self.things.iter().find(|thing| thing.uid == *uid)
     }

@@ -52,36 +52,36 @@ fn add(things: &mut Vec<Thing>, thing: Thing) -> Uid {
 
 fn context(query: &Query<'_>, settings: &Settings) -> Facts {
     let mut context = Facts::from([
-        ("sourceVia", Fact::Text(query.caller.via.as_str().into())),
-        ("now", Fact::Time(query.now)),
+        ("sourceVia".into(), Fact::Text(query.caller.via.as_str().into())),
+        ("now".into(), Fact::Time(query.now)),
     ]);
     if matches!(query.action, Action::ContainerCreate | Action::ContainerStart) {
         let host = Facts::from([
-            ("accelerator", Fact::Text(query.host.accelerator.into())),
-            ("hardwareIsolation", Fact::Bool(query.host.hardware_isolation)),
-            ("acceptsEmulation", Fact::Bool(settings.accepts_emulation)),
+            ("accelerator".into(), Fact::Text(query.host.accelerator.into())),
+            ("hardwareIsolation".into(), Fact::Bool(query.host.hardware_isolation)),
+            ("acceptsEmulation".into(), Fact::Bool(settings.accepts_emulation)),
         ]);
-        context.insert("host", Fact::Record(host));
+        context.insert("host".into(), Fact::Record(host));
     }
     if query.action == Action::VolumeCreate {
         let usage = Facts::from([
-            ("volumes", Fact::Long(query.usage_after.volumes.into())),
-            ("sizeMib", mebibytes(query.usage_after.volumes_bytes)),
-            ("storeSizeMib", mebibytes(query.usage_after.store_bytes)),
+            ("volumes".into(), Fact::Long(query.usage_after.volumes.into())),
+            ("sizeMib".into(), mebibytes(query.usage_after.volumes_bytes)),
+            ("storeSizeMib".into(), mebibytes(query.usage_after.store_bytes)),
         ]);
-        context.insert("usageAfter", Fact::Record(usage));
+        context.insert("usageAfter".into(), Fact::Record(usage));
     }
     if query.action == Action::ContainerCreate {
         let usage = Facts::from([
-            ("containers", Fact::Long(query.usage_after.containers.into())),
-            ("memoryMib", mebibytes(query.usage_after.memory_bytes)),
+            ("containers".into(), Fact::Long(query.usage_after.containers.into())),
+            ("memoryMib".into(), mebibytes(query.usage_after.memory_bytes)),
         ]);
-        context.insert("usageAfter", Fact::Record(usage));
+        context.insert("usageAfter".into(), Fact::Record(usage));
     }
     if matches!(query.action, Action::NetworkConnect | Action::NetworkDisconnect)
         && let Subject::Network { container, .. } = query.subject
     {
-        context.insert("container", Fact::Text(container.into()));
+        context.insert("container".into(), Fact::Text(container.into()));
     }
     context
 }

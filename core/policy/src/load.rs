@@ -1,25 +1,18 @@
-//! From a folder of files to a policy set, or to the places that are wrong.
+//! From files to policies, or to the places that are wrong.
 //!
 //! Files are parsed and validated one by one, so that positions are those of the file.
 
 use crate::error::{PolicyError, Problem};
 use crate::explain::{self, Comparison};
 use crate::facts::NAMESPACE;
+use crate::{literals, nesting};
 use bulkhead_model::{Action, Class};
 use cedar_policy::{Policy, ValidationMode, Validator};
 use miette::Diagnostic;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-const FILE_BYTES_MAX: u64 = 1 << 20;
-const FILES_MAX: usize = 1000;
-const BYTES_MAX: u64 = 8 << 20;
 const ID_BYTES_MAX: usize = 100;
-/// The folder whose policies hold for every class, and the one of the test cases.
-pub(crate) const BASE: &str = "base";
-const CASES: &str = "cases";
 
 /// A policy file and whom it concerns.
 #[derive(Debug, Clone)]
@@ -34,105 +27,17 @@ pub(crate) struct Source {
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub policy: Policy,
-    pub path: PathBuf,
+    /// Where it begins; without a message.
+    pub place: Problem,
     pub class: Option<Class>,
     pub reason: Option<String>,
     pub advice: Option<String>,
     pub comparisons: Vec<Comparison>,
     /// See [`explain::is_curable`].
     pub curable: bool,
+    /// See [`literals::of`].
+    pub literals: BTreeSet<(String, String)>,
     pub text: String,
-}
-
-/// The policy files below a folder, in the order of their paths. What would be left unread is refused, because a
-/// guard that nobody reads is worse than an error.
-pub(crate) fn files(dir: &Path) -> Result<Vec<(Option<Class>, PathBuf)>, PolicyError> {
-    let mut found = Vec::new();
-    for (name, path) in entries(dir)? {
-        if !path.is_dir() {
-            if name.ends_with(".cedar") {
-                let why = format!("policy files belong into `{BASE}` or into the folder of a class");
-                return Err(PolicyError::Layout { path, why });
-            }
-            continue;
-        }
-        if name == CASES {
-            continue;
-        }
-        let class = match name.as_str() {
-            BASE => None,
-            _ => Some(name.parse().map_err(|error: bulkhead_model::vch::NameError| PolicyError::Layout {
-                path: path.clone(),
-                why: error.to_string(),
-            })?),
-        };
-        let before = found.len();
-        for (name, path) in entries(&path)? {
-            if path.is_dir() {
-                return Err(PolicyError::Layout { path, why: "folders inside a class are not read".into() });
-            }
-            if name.ends_with(".cedar") {
-                found.push((class.clone(), path));
-            }
-        }
-        if found.len() == before {
-            let why =
-                "it has no policy file (NAME.cedar); a class without policies is a folder to delete".into();
-            return Err(PolicyError::Layout { path, why });
-        }
-    }
-    if !found.iter().any(|(class, _)| class.is_none()) {
-        let why = format!("there is no `{BASE}` folder with policies in it");
-        return Err(PolicyError::Layout { path: dir.into(), why });
-    }
-    if found.len() > FILES_MAX {
-        let why = format!("{} policy files, at most {FILES_MAX}", found.len());
-        return Err(PolicyError::Layout { path: dir.into(), why });
-    }
-    Ok(found)
-}
-
-/// Sorted, without hidden ones, which editors and configuration mounts keep for themselves.
-fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>, PolicyError> {
-    let io = |source| PolicyError::Io { path: dir.into(), source };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') {
-            found.push((name, entry.path()));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-pub(crate) fn read(dir: &Path) -> Result<Vec<Source>, PolicyError> {
-    let mut sources = Vec::new();
-    let mut total = 0;
-    for (class, path) in files(dir)? {
-        let io = |source| PolicyError::Io { path: path.clone(), source };
-        let metadata = fs::metadata(&path).map_err(io)?;
-        if !metadata.is_file() {
-            return Err(PolicyError::Layout { path, why: "it is not a regular file".into() });
-        }
-        let mut bytes = Vec::new();
-        let file = fs::File::open(&path).map_err(io)?;
-        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
-        let len = bytes.len() as u64;
-        total += len;
-        if len > FILE_BYTES_MAX || total > BYTES_MAX {
-            let why = format!(
-                "more than {FILE_BYTES_MAX} bytes, or more than {BYTES_MAX} with the files before it"
-            );
-            return Err(PolicyError::Layout { path, why });
-        }
-        match String::from_utf8(bytes) {
-            Ok(text) => sources.push(Source { path, class, text }),
-            Err(_) => return Err(PolicyError::Layout { path, why: "it is not UTF-8 text".into() }),
-        }
-    }
-    Ok(sources)
 }
 
 /// The classes that have a folder.
@@ -162,6 +67,10 @@ fn check_file(
 ) {
     let at =
         |offset, length, message| Problem::at(source.path.clone(), &source.text, offset, length, message);
+    if let Some((offset, why)) = nesting::too_deep(&source.text) {
+        problems.push(at(offset, 1, why));
+        return;
+    }
     let set: cedar_policy::PolicySet = match source.text.parse() {
         Ok(set) => set,
         Err(errors) => {
@@ -201,9 +110,10 @@ fn check_file(
             source.text.get(from..).and_then(|rest| rest.find(&text)).map_or(from, |found| from + found);
         from = (offset + text.len()).min(source.text.len());
         match named(policy, source, &text) {
-            Ok((id, rule)) => {
+            Ok((id, mut rule)) => {
+                rule.place = at(offset, first_line(&text), String::new());
                 if let Some(other) = rules.get(&id) {
-                    let there = other.path.display();
+                    let there = other.place.file.display();
                     let message =
                         format!("the id `{id}` is taken already, by a policy of {there}: ids are unique");
                     problems.push(at(offset, first_line(&text), message));
@@ -246,12 +156,13 @@ fn named(policy: &Policy, source: &Source, text: &str) -> Result<(String, Rule),
     let words = |key: &str| policy.annotation(key).filter(|words| !words.is_empty()).map(str::to_owned);
     let rule = Rule {
         policy: policy.new_id(cedar_policy::PolicyId::new(id)),
-        path: source.path.clone(),
+        place: Problem::at(source.path.clone(), "", 0, 0, String::new()),
         class: source.class.clone(),
         reason: words("reason"),
         advice: words("advice"),
         comparisons: explain::comparisons(&json),
         curable: explain::is_curable(&json),
+        literals: literals::of(&json),
         text: text.to_owned(),
     };
     Ok((id.to_owned(), rule))

@@ -15,9 +15,9 @@ pub fn schema_text(classes: &[Class]) -> String {
     SCHEMA.replace(CLASSES, &format!("entity Class enum [{}];", names.join(", ")))
 }
 
-pub(crate) fn schema(classes: &[Class]) -> Result<Schema, PolicyError> {
-    let (schema, _) = Schema::from_cedarschema_str(&schema_text(classes))
-        .map_err(|error| PolicyError::Schema { why: error.to_string() })?;
+pub(crate) fn parse(text: &str) -> Result<Schema, PolicyError> {
+    let (schema, _) =
+        Schema::from_cedarschema_str(text).map_err(|error| PolicyError::Schema { why: error.to_string() })?;
     Ok(schema)
 }
 
@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn actions_of_schema_and_model_agree_both_ways() {
-        let schema = schema(&["dev".parse().unwrap()]).unwrap();
+        let schema = parse(&schema_text(&["dev".parse().unwrap()])).unwrap();
         let groups: BTreeSet<String> =
             schema.action_groups().map(|uid| uid.id().unescaped().to_owned()).collect();
         let all = schema.actions().map(|uid| uid.id().unescaped().to_owned());

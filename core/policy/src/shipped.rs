@@ -1,7 +1,7 @@
 //! The policies that come with Bulkhead, inside the program: it works without a checkout.
 
 use crate::error::PolicyError;
-use crate::load::{BASE, Source};
+use bulkhead_model::PolicyFiles;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -25,13 +25,9 @@ const FILES: &[(&str, &str, &str)] = shipped![
     "test" / "users.cedar",
 ];
 
-pub(crate) fn sources() -> Vec<Source> {
-    let source = |(folder, name, text): &(&str, &str, &str)| Source {
-        path: Path::new("policies").join(folder).join(name),
-        class: if *folder == BASE { None } else { folder.parse().ok() },
-        text: (*text).to_owned(),
-    };
-    FILES.iter().map(source).collect()
+/// As a set's files.
+pub(crate) fn files() -> PolicyFiles {
+    FILES.iter().map(|(folder, name, text)| (format!("{folder}/{name}"), (*text).to_owned())).collect()
 }
 
 /// Writes the shipped policies into a folder that is not there yet; says whether it did. A folder that exists is
@@ -70,15 +66,9 @@ mod tests {
     #[test]
     fn every_policy_file_is_inside() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
-        let on_disk: Vec<_> = crate::load::read(&root).unwrap();
-        let relative = |path: &Path| {
-            let parts: Vec<_> =
-                path.iter().rev().take(2).map(|part| part.to_string_lossy().into_owned()).collect();
-            format!("{}/{}", parts[1], parts[0])
-        };
-        let on_disk: Vec<_> = on_disk.iter().map(|source| (relative(&source.path), &source.text)).collect();
-        let inside = sources();
-        let inside: Vec<_> = inside.iter().map(|source| (relative(&source.path), &source.text)).collect();
+        let mut on_disk = crate::read_folder(&root).unwrap();
+        on_disk.retain(|name, _| name.ends_with(".cedar"));
+        let inside = files();
         assert_eq!(on_disk, inside);
     }
 
@@ -98,17 +88,13 @@ mod tests {
 
     #[test]
     fn every_shipped_policy_says_why_and_what_would_pass() {
-        for source in sources() {
-            let set: cedar_policy::PolicySet = source.text.parse().unwrap();
+        for (name, text) in files() {
+            let set: cedar_policy::PolicySet = text.parse().unwrap();
             for policy in set.policies() {
                 for key in ["id", "reason", "advice"] {
                     let words = policy.annotation(key).unwrap_or_default();
-                    assert!(
-                        !words.is_empty(),
-                        "{}: a policy without @{key}: {policy}",
-                        source.path.display()
-                    );
-                    assert!(!words.ends_with('.'), "{}: @{key} ends with a full stop", source.path.display());
+                    assert!(!words.is_empty(), "{name}: a policy without @{key}: {policy}");
+                    assert!(!words.ends_with('.'), "{name}: @{key} ends with a full stop");
                 }
             }
         }

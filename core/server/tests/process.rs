@@ -226,6 +226,139 @@ fn policies_are_read_again_and_wrong_ones_told() {
 }
 
 #[test]
+fn policies_are_drafted_activated_and_rolled_back_and_the_history_outlives_the_server() {
+    let mut server = start();
+    let docker = server.create_vch("ci", &["--class", "test"]).unwrap();
+    docker.ok(&["import", archive(&server).to_str().unwrap(), "hello:1"]).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
+    let memory = std::fs::read_to_string(shipped.join("test/memory.cedar")).unwrap();
+    let draft_dir = server.dir().join("draft/test");
+    std::fs::create_dir_all(&draft_dir).unwrap();
+    let file = draft_dir.join("memory.cedar");
+    let put = |name: &str, text: &str| {
+        std::fs::write(&file, text).unwrap();
+        server.bulkhead(&["policy", "draft", "put", name, file.to_str().unwrap()]).unwrap().ok().unwrap()
+    };
+    let ok = |args: &[&str]| server.bulkhead(args).unwrap().ok().unwrap();
+    let fails = |args: &[&str], code: i32| {
+        let output = server.bulkhead(args).unwrap();
+        assert_eq!(output.code, Some(code), "{output}");
+        output.stderr + &output.stdout
+    };
+    let create = |memory: &str| docker.run(&["create", "-m", memory, "hello:1", "sim"]).unwrap();
+    assert!(create("1g").is_ok());
+
+    put("wrong", &memory.replace("resource.memoryMib", "resource.memoryMb"));
+    let said = fails(&["policy", "draft", "check", "wrong"], 1);
+    assert!(
+        said.contains("test/memory.cedar:12:8: ") && said.contains("did you mean `memoryMib`?"),
+        "{said}"
+    );
+    let said = fails(&["policy", "activate", "wrong"], 2);
+    assert!(said.contains("test/memory.cedar:12:8: "), "{said}");
+    put("typo", &memory.replace("resource\n)", "resource in Bulkhead::Tenant::\"cii\"\n)"));
+    let checked = ok(&["policy", "draft", "check", "typo"]);
+    let warning = "policy `memory-cap-in-test` names the tenant `cii`, which is not there";
+    assert!(checked.starts_with("good: ") && checked.contains(warning), "{checked}");
+    put("caps", &memory.replace("resource.memoryMib > 2048", "resource.memoryMib > 512"));
+    let checked = ok(&["policy", "draft", "check", "caps"]);
+    assert!(checked.starts_with("good: ") && checked.contains("~ memory-cap-in-test"), "{checked}");
+    let what_if = ok(&["policy", "what-if", "caps", "--since", "1h"]);
+    assert!(
+        what_if.contains("0 newly allowed, 1 newly denied") && what_if.contains("container.create"),
+        "{what_if}"
+    );
+    ok(&["policy", "activate", "caps", "--dry-run"]);
+    assert!(create("1g").is_ok());
+    ok(&["policy", "activate", "caps", "-m", "machines are small"]);
+    let refused = create("1g");
+    assert!(refused.stderr.contains("memory-cap-in-test"), "{refused}");
+
+    let denied = ok(&["decision", "ls", "ci", "--verdict", "deny", "--since", "1h"]);
+    let id = denied.lines().nth(1).and_then(|line| line.split_whitespace().next()).unwrap();
+    let replayed = ok(&["decision", "replay", id]);
+    assert!(replayed.starts_with("same: recorded deny, decided again deny by revision 2"), "{replayed}");
+    let first: serde_json::Value = serde_json::from_str(&ok(&[
+        "decision",
+        "ls",
+        "--action",
+        "container.create",
+        "-n",
+        "1",
+        "-o",
+        "json",
+    ]))
+    .unwrap();
+    let next = first["next"].as_str().unwrap();
+    let second: serde_json::Value = serde_json::from_str(&ok(&[
+        "decision",
+        "ls",
+        "--action",
+        "container.create",
+        "-n",
+        "1",
+        "--cursor",
+        next,
+        "-o",
+        "json",
+    ]))
+    .unwrap();
+    assert_ne!(first["items"][0]["id"], second["items"][0]["id"]);
+    assert_eq!(second["items"][0]["verdict"], "allow");
+
+    // The draft's base is no longer in force, and neither is what the roll back expects.
+    let said = fails(&["policy", "activate", "caps"], 5);
+    assert!(said.contains("revision 2 of the policies is in force, not 1"), "{said}");
+    fails(&["policy", "rollback", "1", "--if-active", "1"], 5);
+    fails(&["policy", "show", "99"], 4);
+    let diff = ok(&["policy", "diff", "1", "2"]);
+    assert!(
+        diff.contains("-when { resource.memoryMib > 2048 };\n+when { resource.memoryMib > 512 };"),
+        "{diff}"
+    );
+    ok(&["policy", "rollback", "1", "-m", "too small"]);
+    assert!(create("1g").is_ok());
+    server.kill_9().unwrap();
+    server.restart().unwrap();
+    let history = server.bulkhead(&["policy", "history"]).unwrap().ok().unwrap();
+    let rows: Vec<&str> = history.lines().collect();
+    assert_eq!(rows.len(), 4, "{history}");
+    for (row, parts) in rows.iter().skip(1).zip([
+        ["3 *", "rollback of 1", "too small"],
+        ["2 ", "draft caps", "machines are small"],
+        ["1 ", "folder", "system"],
+    ]) {
+        assert!(parts.iter().all(|part| row.contains(part)), "{history}");
+    }
+    let shown = server.bulkhead(&["policy", "show", "2"]).unwrap().ok().unwrap();
+    assert!(shown.contains("=== test/memory.cedar") && shown.contains("> 512"), "{shown}");
+}
+
+#[test]
+fn cases_run_against_a_folder_and_a_draft() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
+    let tested = bulkhead(&["policy", "test", shipped.to_str().unwrap()]).ok().unwrap();
+    assert!(tested.ends_with("cases pass"), "{tested}");
+    let server = start();
+    // What is in force has no cases of its own.
+    let none = server.bulkhead(&["policy", "test"]).unwrap();
+    assert!(none.code == Some(1) && none.stderr.contains("--cases DIR"), "{none}");
+    let cases = shipped.join("cases");
+    let cases = cases.to_str().unwrap();
+    server.bulkhead(&["policy", "test", "--cases", cases]).unwrap().ok().unwrap();
+    let put = ["policy", "draft", "put", "open", "--remove", "test/memory.cedar"];
+    server.bulkhead(&put).unwrap().ok().unwrap();
+    let failed = server.bulkhead(&["policy", "test", "open", "--cases", cases]).unwrap();
+    assert_eq!(failed.code, Some(1), "{failed}");
+    assert!(
+        failed.stdout.contains("FAILED  memory/DENY/2049 MiB in test\n        allow instead of deny"),
+        "{failed}"
+    );
+    let neither = server.bulkhead(&["policy", "test", "./nowhere"]).unwrap();
+    assert!(neither.code == Some(2) && neither.stderr.contains("neither a folder"), "{neither}");
+}
+
+#[test]
 fn telemetry_counts_requests_and_keeps_to_this_machine() {
     let server = start();
     let docker = server.create_vch("dev", &[]).unwrap();

@@ -1,7 +1,7 @@
 //! All SQL of Bulkhead, and the private PostgreSQL cluster that holds its state by default.
 //!
 //! ```text
-//!   engine ── Store ──▶ servers vchs containers networks volumes images events decisions audit   (a file each)
+//!   engine ── Store ──▶ servers vchs containers networks volumes images events decisions policies audit   (a file each)
 //!                │
 //!                └─ write: change, audit, events numbered last ─▶ commit, resolved if the connection breaks
 //! ```
@@ -25,6 +25,7 @@ mod layers;
 mod lock;
 mod networks;
 mod plugins;
+mod policies;
 mod row;
 mod servers;
 mod transaction;
@@ -33,6 +34,7 @@ mod volumes;
 
 pub use audit::{AuditEntry, AuditRow};
 pub use containers::{CONTAINER_CHANNEL, Placed};
+pub use decisions::{DecisionFilter, RecordedDecision};
 pub use embedded::{EmbeddedError, EmbeddedPostgres};
 pub use error::{Kind, StoreError};
 pub use images::RemovedImage;

@@ -2,7 +2,6 @@
 
 pub(crate) mod certificates;
 pub(crate) mod create;
-pub(crate) mod decisions;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod remove;

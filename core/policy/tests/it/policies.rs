@@ -1,14 +1,14 @@
 //! What policies are told, what becomes of what they say, and what a bad set of files leads to.
 
 use crate::support::{World, vch};
+use bulkhead_model::PolicyFiles;
 use bulkhead_model::reason::Rule;
 use bulkhead_model::{Action, Verdict};
-use bulkhead_policy::{Decider, Difference, PolicyError, PolicySet, Settings, write_defaults};
+use bulkhead_policy::{
+    Difference, Known, PolicyError, PolicySet, Settings, Watched, examine, read_folder, write_defaults,
+};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 /// The shipped policies in a folder of one's own.
 fn folder() -> TempDir {
@@ -371,70 +371,162 @@ fn what_changed_is_told_by_id() {
     assert_ne!(before.digest(), after.digest());
 }
 
-/// Waits until it holds; says how long that took.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(20), "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    started.elapsed()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_change_is_in_force_within_a_second_and_a_wrong_one_never() {
+#[test]
+fn a_policy_that_fails_on_ordinary_requests_is_found_with_its_place() {
     let dir = folder();
-    let decider = Arc::new(Decider::new(load(&dir).unwrap(), Settings::default()));
-    let stop = CancellationToken::new();
-    let watching = tokio::spawn(Arc::clone(&decider).watch(dir.path().join("p"), stop.clone()));
-    let mut world = World::new("dev");
-    world.spec.privileged = true;
-    let allowed = || decider.decide(&world.query(Action::ContainerCreate)).is_allowed();
-    assert!(allowed());
-
-    let forbid = r#"@id("no-privileged-in-dev")
-forbid (principal, action == Bulkhead::Action::"container.create", resource) when { resource.privileged };"#;
-    write(&dir, "dev/privileged.cedar", forbid);
-    let took = until("the new policy denies", || !allowed()).await;
-    assert!(took < Duration::from_secs(1), "it took {took:?}");
-
-    // Wrong: the guard stays, and the place is told.
-    write(&dir, "dev/privileged.cedar", &forbid.replace("resource.privileged", "resource.privileged &&"));
-    until("the problem is told", || decider.status().problem.is_some()).await;
-    let problem = decider.status().problem.unwrap();
-    assert!(problem.contains("dev/privileged.cedar:2:"), "{problem}");
-    assert!(!allowed());
-
-    // As an editor that empties first: nothing comes through the gap.
-    write(&dir, "dev/privileged.cedar", "");
-    until("the empty file is told", || decider.status().problem.is_some_and(|p| p.contains("no policy in")))
-        .await;
-    assert!(!allowed());
-
-    // As an editor that writes beside and renames.
     write(
         &dir,
-        "dev/.privileged.cedar.tmp",
-        &forbid.replace("privileged", "autoRemove").replace("no-autoRemove", "no"),
+        "dev/broken.cedar",
+        "// Far too much.\n@id(\"overflows\")\nforbid (principal, action == Bulkhead::Action::\"container.create\", \
+         resource)\nwhen { 9223372036854775807 + resource.cpuMilli < 0 };",
     );
-    std::fs::rename(
-        dir.path().join("p/dev/.privileged.cedar.tmp"),
-        dir.path().join("p/dev/privileged.cedar"),
-    )
-    .unwrap();
-    let took = until("the corrected policy allows", allowed).await;
-    assert!(took < Duration::from_secs(1), "it took {took:?}");
-    assert_eq!(decider.status().problem, None);
+    load(&dir).unwrap().probe().unwrap_err();
+    let message =
+        examine(&read_folder(&dir.path().join("p")).unwrap(), Path::new("")).unwrap_err().to_string();
+    assert!(message.starts_with("dev/broken.cedar:2:1: this policy fails, which denies: "), "{message}");
+    assert!(message.contains("overflow") && message.contains("`container.create`"), "{message}");
+    assert_eq!(message.matches("this policy fails").count(), 1, "{message}");
+}
 
-    // The whole folder is replaced, and gone in between.
-    let set = decider.set().digest().clone();
-    std::fs::rename(dir.path().join("p"), dir.path().join("old")).unwrap();
-    until("the lost folder is told", || decider.status().problem.is_some()).await;
-    assert_eq!(*decider.set().digest(), set);
-    write_defaults(&dir.path().join("p")).unwrap();
-    until("the defaults are back", || *decider.set().digest() != set).await;
-    assert_eq!(decider.status().problem, None);
+/// What was recorded is answered again as it was, twice, whatever was asked.
+#[test]
+fn a_replay_is_the_decision_again() {
+    let set = PolicySet::shipped().unwrap();
+    let settings = Settings { trusted_registries: vec!["docker.io".into()], ..Settings::default() };
+    for class in ["dev", "test", "prod", "lab"] {
+        for action in Action::ALL {
+            let mut world = World::new(class);
+            world.vch.parent = Some(vch("parent", "acme", class).id);
+            world.spec.resources.memory_bytes = 3 << 30;
+            world.spec.labels.insert("a \"b\"".into(), "\u{202e}".into());
+            world.spec.privileged = class == "prod";
+            let outcome = set.decide(&settings, &world.query(*action));
+            let text = outcome.inputs.to_string();
+            for _ in 0..2 {
+                let replayed = set.replay(&serde_json::from_str(&text).unwrap()).unwrap();
+                assert_eq!(replayed.verdict, outcome.verdict, "{class} {action}");
+                assert_eq!(replayed.reasons, outcome.reasons, "{class} {action}");
+            }
+        }
+    }
+}
 
-    stop.cancel();
-    watching.await.unwrap();
+#[test]
+fn inputs_that_are_none_are_not_replayed() {
+    let set = PolicySet::shipped().unwrap();
+    let good = set.decide(&Settings::default(), &World::new("dev").query(Action::ContainerCreate)).inputs;
+    let spoilt = |pointer: &str, value: serde_json::Value| {
+        let mut inputs = good.clone();
+        *inputs.pointer_mut(pointer).unwrap() = value;
+        set.replay(&inputs).unwrap_err().to_string()
+    };
+    assert!(spoilt("/action/id", "container.fly".into()).contains("no such action"));
+    assert!(spoilt("/principal/type", "Evil::User".into()).contains("no such type"));
+    assert!(spoilt("/context/now/__extn/arg", "yesterday".into()).contains("now"));
+    assert!(spoilt("/entities", 7.into()).contains("no list"));
+    assert!(set.replay(&serde_json::Value::Null).is_err());
+}
+
+#[test]
+fn a_folder_is_read_once_whoever_writes_is_done() {
+    let dir = folder();
+    let mut watched = Watched::new(dir.path().join("p"));
+    assert!(watched.look(false).is_none(), "one look proves nothing");
+    assert!(watched.look(false).unwrap().unwrap().contains_key("dev/users.cedar"));
+    assert!(watched.look(false).is_none(), "nothing changed");
+    write(&dir, "dev/a.cedar", "// half");
+    assert!(watched.look(false).is_none(), "it may be written to yet");
+    write(&dir, "dev/a.cedar", "// whole, and longer");
+    assert!(watched.look(false).is_none(), "and it was");
+    assert_eq!(watched.look(false).unwrap().unwrap()["dev/a.cedar"], "// whole, and longer");
+    std::fs::create_dir_all(dir.path().join("p/cases/x/ALLOW")).unwrap();
+    write(&dir, "cases/x/ALLOW/a.json", "{}");
+    assert!(watched.look(false).is_none());
+    assert!(watched.look(false).unwrap().unwrap().contains_key("cases/x/ALLOW/a.json"), "cases count, too");
+    std::fs::remove_dir_all(dir.path().join("p")).unwrap();
+    assert!(watched.look(false).is_none());
+    watched.look(false).unwrap().unwrap_err();
+}
+
+#[test]
+fn names_and_sizes_of_files_are_limited() {
+    let permit = "@id(\"a\") permit (principal, action, resource);".to_owned();
+    let refused = |name: &str, text: &str| {
+        let mut files = PolicyFiles::from([("base/a.cedar".into(), permit.clone())]);
+        files.insert(name.into(), text.into());
+        PolicySet::from_files(&files, Path::new("")).unwrap_err().to_string()
+    };
+    for (name, expected) in [
+        ("../base/b.cedar", "cannot be called that"),
+        ("dev/.b.cedar", "cannot be called that"),
+        ("dev//b.cedar", "cannot be called that"),
+        ("dev/b\n.cedar", "cannot be called that"),
+        ("dev/b.txt", "belong into"),
+        ("dev/more/b.cedar", "belong into"),
+        ("b.cedar", "belong into"),
+        ("cases/x/MAYBE/a.json", "cases are called"),
+        ("cases/a.json", "cases are called"),
+    ] {
+        let message = refused(name, &permit);
+        assert!(message.contains(expected), "{name}: {message}");
+    }
+    assert!(refused("dev/b.cedar", &" ".repeat((1 << 20) + 1)).contains("at most 1048576"));
+}
+
+#[test]
+fn a_tenant_that_is_not_there_is_told_with_the_one_that_is_meant() {
+    let dir = folder();
+    let vch = vch("main", "acme", "dev").id.to_string();
+    write(
+        &dir,
+        "dev/a.cedar",
+        &format!(
+            "@id(\"a\") forbid (principal in Bulkhead::Tenant::\"amce\", action, resource);\n\
+             @id(\"b\") forbid (principal, action, resource in Bulkhead::Vch::\"{vch}\") \
+             unless {{ principal in [Bulkhead::Tenant::\"acme\", Bulkhead::Tenant::\"zebra\"] }};"
+        ),
+    );
+    let set = load(&dir).unwrap();
+    let tenants = ["acme".to_owned(), "globex".to_owned()].into();
+    let known = Known { tenants, vchs: [vch].into() };
+    let told: Vec<_> = set
+        .strangers(&known)
+        .into_iter()
+        .map(|problem| (problem.line, problem.message, problem.help.unwrap_or_default()))
+        .collect();
+    let text = |id: &str, name: &str| format!("policy `{id}` names the tenant `{name}`, which is not there");
+    let help = "did you mean `acme`?".to_owned();
+    assert_eq!(told, [(1, text("a", "amce"), help), (2, text("b", "zebra"), String::new())]);
+    assert_eq!(set.strangers(&Known::default()).len(), 4);
+}
+
+/// A stack that ends would end the server.
+#[test]
+fn what_nests_without_end_is_refused_and_what_just_passes_is_harmless() {
+    let condition = |text: &str| {
+        format!(
+            "@id(\"a\") forbid (principal, action == Bulkhead::Action::\"container.create\", resource) when {{ {text} }};"
+        )
+    };
+    let deep = condition(&format!("{}true{}", "(".repeat(5000), ")".repeat(5000)));
+    let message = refused("dev/a.cedar", &deep);
+    assert!(message.starts_with("/dev/a.cedar:1:1") && message.contains("40 brackets"), "{message}");
+    // As deep as it may be, on the small stack of a thread as the server has them.
+    let brackets = format!("{}resource.privileged{}", "(".repeat(38), ")".repeat(38));
+    let chain = vec!["resource.privileged"; 240].join(" || ");
+    let ifs =
+        format!("{} false", "if resource.privileged then true else".repeat(240).replace("else", "else "));
+    for text in [brackets, chain, ifs] {
+        let dir = folder();
+        write(&dir, "dev/a.cedar", &condition(&text));
+        let thread = std::thread::Builder::new().stack_size(2 << 20);
+        let decided = thread.spawn(move || {
+            let files = read_folder(&dir.path().join("p")).unwrap();
+            let set = examine(&files, Path::new("")).unwrap().passed().unwrap();
+            let world = World::new("dev");
+            let outcome = set.decide(&Settings::default(), &world.query(Action::ContainerCreate));
+            (outcome.is_allowed(), set.replay(&outcome.inputs).unwrap().verdict)
+        });
+        assert_eq!(decided.unwrap().join().unwrap(), (true, Verdict::Allow));
+    }
 }

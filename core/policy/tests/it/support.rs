@@ -1,33 +1,25 @@
-//! Queries in a few words: a caller, a VCH and a container that tests bend to what they are about.
+//! Queries in a few words: the scenes of cases, for tests that bend them further.
 
 use bulkhead_model::caller::Via;
-use bulkhead_model::container::{Resources, Signal};
-use bulkhead_model::{
-    Action, Boot, Caller, ContainerId, ContainerSpec, Digest, Image, ImageConfig, Network, Origin, Vch,
-    VchId, VchSettings, Volume, VolumeId, VolumeStoreName,
-};
-use bulkhead_policy::{ContainerFacts, HostFacts, ImageFacts, Query, Subject, Usage};
-use chrono::{DateTime, Utc};
-use std::collections::BTreeMap;
+use bulkhead_model::{Action, Caller, Digest, Image, Vch};
+use bulkhead_policy::{Query, Scene};
+use std::ops::{Deref, DerefMut};
 
-/// Everything that a query borrows.
+/// A scene that cannot fail to be made.
 #[derive(Debug, Clone)]
-pub struct World {
-    pub caller: Caller,
-    pub endpoint: Option<Vch>,
-    pub vch: Vch,
-    pub id: ContainerId,
-    pub name: String,
-    pub owner: String,
-    pub spec: ContainerSpec,
-    pub volume: Volume,
-    pub asked: String,
-    pub image: Option<Image>,
-    pub network: Network,
-    pub accelerator: String,
-    pub hardware_isolation: bool,
-    pub usage: Usage,
-    pub now: DateTime<Utc>,
+pub struct World(Scene);
+
+impl Deref for World {
+    type Target = Scene;
+    fn deref(&self) -> &Scene {
+        &self.0
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Scene {
+        &mut self.0
+    }
 }
 
 pub fn digest(seed: &str) -> Digest {
@@ -35,107 +27,29 @@ pub fn digest(seed: &str) -> Digest {
 }
 
 pub fn vch(name: &str, tenant: &str, class: &str) -> Vch {
+    let id = uuid::Uuid::parse_str(digest(name).hex().get(..32).unwrap()).unwrap();
     Vch {
-        id: VchId(uuid(name)),
+        id: bulkhead_model::VchId(id),
         name: name.parse().unwrap(),
         tenant: tenant.into(),
-        class: class.parse().unwrap(),
-        parent: None,
-        settings: VchSettings { socket_uids: vec![1000], ..VchSettings::default() },
-        created_at: DateTime::UNIX_EPOCH,
-        deleting: false,
-    }
-}
-
-/// The same for the same name.
-fn uuid(name: &str) -> uuid::Uuid {
-    let text = digest(name);
-    uuid::Uuid::parse_str(text.hex().get(..32).unwrap()).unwrap()
-}
-
-pub fn origin(repository: &str) -> Origin {
-    let (registry, repository) = repository.split_once('/').unwrap();
-    Origin {
-        registry: registry.into(),
-        repository: repository.into(),
-        digest: digest(&format!("{registry}/{repository}")),
+        ..Scene::new(class).unwrap().vch
     }
 }
 
 /// An image that was pulled from these repositories; from none if it was loaded.
 pub fn image(origins: &[&str]) -> Image {
-    Image {
-        id: digest("config"),
-        layers: Vec::new(),
-        config_json: String::new(),
-        config: ImageConfig::default(),
-        origins: origins.iter().map(|repository| origin(repository)).collect(),
-        references: Vec::new(),
-        added_at: DateTime::UNIX_EPOCH,
-    }
+    let origin = |repository: &&str| {
+        let digest = digest(repository);
+        let (registry, repository) = repository.split_once('/').unwrap();
+        bulkhead_model::Origin { registry: registry.into(), repository: repository.into(), digest }
+    };
+    let image = Scene::new("dev").unwrap().image.unwrap();
+    Image { origins: origins.iter().map(origin).collect(), ..image }
 }
 
 impl World {
-    /// User 1000 of tenant acme at its VCH's endpoint, about to run a modest container of an image of Docker Hub.
     pub fn new(class: &str) -> Self {
-        let vch = vch("main", "acme", class);
-        let vch_id = vch.id;
-        Self {
-            network: Network::default_of(vch.id, DateTime::UNIX_EPOCH),
-            caller: Caller::unix(1000),
-            endpoint: Some(vch.clone()),
-            vch,
-            id: ContainerId::from_random([7; 32]),
-            name: "web".into(),
-            owner: "uid:1000".into(),
-            spec: ContainerSpec {
-                boot: Boot::default(),
-                entrypoint: Vec::new(),
-                cmd: vec!["nginx".into()],
-                env: vec!["PATH=/bin".into(), "PASSWORD=hunter2".into()],
-                labels: BTreeMap::from([("team".into(), "web".into())]),
-                user: "1000".into(),
-                working_dir: "/".into(),
-                hostname: "web".into(),
-                stop_signal: Signal::TERM,
-                stop_timeout_s: 10,
-                resources: Resources { cpu_milli: 1000, memory_bytes: 512 << 20, disk_bytes: 8 << 30 },
-                privileged: false,
-                auto_remove: false,
-                stdio: Default::default(),
-                process: bulkhead_model::ProcessOptions::default(),
-                log: Default::default(),
-                health: None,
-                mounts: Vec::new(),
-                network: Default::default(),
-            },
-            volume: Volume {
-                vch: vch_id,
-                id: VolumeId(uuid("data")),
-                name: "data".parse().unwrap(),
-                labels: BTreeMap::from([("team".into(), "web".into())]),
-                options: BTreeMap::new(),
-                size_bytes: 16 << 30,
-                owner: "uid:1000".into(),
-                anonymous: false,
-                created_at: DateTime::UNIX_EPOCH,
-                settled: false,
-                store: VolumeStoreName::default(),
-                folder: None,
-            },
-            asked: "nginx".into(),
-            image: Some(image(&["docker.io/library/nginx"])),
-            accelerator: "kvm".into(),
-            hardware_isolation: true,
-            usage: Usage {
-                containers: 1,
-                memory_bytes: 512 << 20,
-                volumes: 1,
-                volumes_bytes: 16 << 30,
-                store_bytes: 16 << 30,
-            },
-            now: DateTime::from_timestamp(1_764_000_000, 0).unwrap(),
-        }
+        Self(Scene::new(class).unwrap())
     }
 
     pub fn by(mut self, name: &str, via: Via) -> Self {
@@ -143,86 +57,7 @@ impl World {
         self
     }
 
-    /// With the subject that the schema gives to the action.
     pub fn query(&self, action: Action) -> Query<'_> {
-        let vch = &self.vch;
-        let image = ImageFacts { asked: &self.asked, cached: self.image.as_ref() };
-        let container =
-            ContainerFacts { id: &self.id, name: &self.name, owner: &self.owner, spec: &self.spec, image };
-        let subject = match action {
-            Action::VchList
-            | Action::TemplateList
-            | Action::TemplateBuild
-            | Action::TemplateRemove
-            | Action::PluginList
-            | Action::PluginInstall
-            | Action::PluginRemove
-            | Action::BindingList
-            | Action::BindingPut
-            | Action::BindingRemove
-            | Action::MachineList => Subject::Platform,
-            Action::ContainerInspect
-            | Action::ContainerLogs
-            | Action::ContainerAttach
-            | Action::ContainerExec
-            | Action::ContainerDiff
-            | Action::ContainerTop
-            | Action::ContainerStats
-            | Action::ContainerExport
-            | Action::ContainerArchiveRead
-            | Action::ContainerArchiveWrite
-            | Action::ContainerCommit
-            | Action::ContainerWait
-            | Action::ContainerCreate
-            | Action::ContainerStart
-            | Action::ContainerStop
-            | Action::ContainerRestart
-            | Action::ContainerPause
-            | Action::ContainerUnpause
-            | Action::ContainerRename
-            | Action::ContainerUpdate
-            | Action::ContainerKill
-            | Action::ContainerRemove => Subject::Container { vch, container },
-            Action::ImageInspect
-            | Action::ImagePull
-            | Action::ImageTag
-            | Action::ImageRemove
-            | Action::ImageSave => Subject::Image { vch, image },
-            Action::VolumeCreate | Action::VolumeInspect | Action::VolumeRemove => {
-                Subject::Volume { vch, volume: &self.volume }
-            }
-            Action::NetworkCreate
-            | Action::NetworkRemove
-            | Action::NetworkConnect
-            | Action::NetworkDisconnect => {
-                Subject::Network { vch, network: &self.network, container: &self.name }
-            }
-            Action::SystemRead
-            | Action::SystemEvents
-            | Action::RegistryLogin
-            | Action::ContainerList
-            | Action::ContainerPrune
-            | Action::ImagePrune
-            | Action::VolumePrune
-            | Action::NetworkPrune
-            | Action::ImageList
-            | Action::ImageLoad
-            | Action::NetworkList
-            | Action::VolumeList
-            | Action::VchCreate
-            | Action::VchUpdate
-            | Action::VchInspect
-            | Action::VchDelete
-            | Action::DecisionRead => Subject::Vch(vch),
-        };
-        Query {
-            action,
-            caller: &self.caller,
-            endpoint: self.endpoint.as_ref(),
-            subject,
-            host: HostFacts { accelerator: &self.accelerator, hardware_isolation: self.hardware_isolation },
-            usage_after: self.usage,
-            now: self.now,
-        }
+        self.0.query(action)
     }
 }

@@ -50,6 +50,17 @@ impl Client {
         self.parse(&self.ask(Method::PUT, path, JSON, Some(body))?)
     }
 
+    /// With `If-Match`, where there is one.
+    pub fn post_if<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        tag: Option<&str>,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::new(FAILED, error.to_string()))?;
+        self.parse(&self.ask_if(Method::POST, path, JSON, Some(body), tag)?)
+    }
+
     /// What is no JSON.
     pub fn post_bytes<T: DeserializeOwned>(
         &self,
@@ -76,9 +87,19 @@ impl Client {
         kind: &'static str,
         body: Option<Vec<u8>>,
     ) -> Result<Bytes, Failure> {
-        let answer = self
-            .runtime
-            .block_on(async { tokio::time::timeout(ANSWER, self.exchange(method, path, kind, body)).await });
+        self.ask_if(method, path, kind, body, None)
+    }
+
+    fn ask_if(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &'static str,
+        body: Option<Vec<u8>>,
+        tag: Option<&str>,
+    ) -> Result<Bytes, Failure> {
+        let exchange = self.exchange(method, path, kind, body, tag);
+        let answer = self.runtime.block_on(async { tokio::time::timeout(ANSWER, exchange).await });
         answer.unwrap_or_else(|_| {
             Err(Failure::new(UNAVAILABLE, format!("the server did not answer within {} s", ANSWER.as_secs())))
         })
@@ -90,6 +111,7 @@ impl Client {
         path: &str,
         kind: &'static str,
         body: Option<Vec<u8>>,
+        tag: Option<&str>,
     ) -> Result<Bytes, Failure> {
         let broken = |error: &dyn std::fmt::Display| {
             Failure::new(UNAVAILABLE, format!("the connection to the server broke: {error}"))
@@ -97,11 +119,15 @@ impl Client {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| broken(&error))?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "bulkhead")
-            .header(header::CONTENT_TYPE, kind)
+            .header(header::CONTENT_TYPE, kind);
+        if let Some(tag) = tag {
+            request = request.header(header::IF_MATCH, tag);
+        }
+        let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| Failure::new(FAILED, error.to_string()))?;
         // Owns the sender, so that the connection ends with the exchange.

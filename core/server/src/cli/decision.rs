@@ -1,52 +1,125 @@
 //! `bulkhead decision`.
 
 use super::client::Client;
-use super::failure::{Failure, USAGE};
-use super::{Format, output};
-use bulkhead_admin_api::view::DecisionView;
+use super::failure::{FAILED, Failure};
+use super::{Format, output, time};
+use bulkhead_admin_api::view::{DecisionView, Page, ReplayView};
 use bulkhead_model::DecisionId;
 use bulkhead_model::placement::{PlacementReport, RatedPlace, Refusal};
 use bulkhead_model::plugin::{PluginReport, Said};
-use chrono::SecondsFormat;
-use clap::Subcommand;
+use bulkhead_model::vch::VchName;
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::{Args, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Tell the whole story of a decision
-    Show { id: String },
-    /// List the latest decisions of a VCH
-    Ls {
-        /// The VCH
-        vch: String,
-        #[arg(long, short = 'n', default_value_t = 20)]
-        limit: u32,
-    },
+    Show { id: DecisionId },
+    /// List decisions, the newest first
+    Ls(Ls),
+    /// Decide again with the recorded inputs and the policies that were in force; changes nothing
+    Replay { id: DecisionId },
 }
 
-pub fn run(command: Command, client: &Client, format: Format) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Only those of this VCH
+    vch: Option<VchName>,
+    #[arg(long, value_parser = ["allow", "deny"])]
+    verdict: Option<String>,
+    /// As `container.create`
+    #[arg(long)]
+    action: Option<String>,
+    /// As `uid:1000`, `cert:alice`
+    #[arg(long)]
+    caller: Option<String>,
+    /// From this time on, or not older than so long: 12h, 7d
+    #[arg(long, value_parser = time::parse)]
+    since: Option<DateTime<Utc>>,
+    /// Before this time, or older than so long
+    #[arg(long, value_parser = time::parse)]
+    until: Option<DateTime<Utc>>,
+    #[arg(long, short = 'n', default_value_t = 20)]
+    limit: u32,
+    /// Go on where a list ended, with what it said there
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+pub fn run(command: Command, client: &Client, format: Format) -> Result<ExitCode, Failure> {
     match command {
         Command::Show { id } => {
-            let id: DecisionId = id.parse().map_err(|error| Failure::new(USAGE, format!("{error}")))?;
             let decision: DecisionView = client.get(&format!("/v1/decisions/{id}"))?;
             match format {
                 Format::Json => output::json(&decision)?,
                 Format::Table => output::text(&page(&decision)),
             }
         }
-        Command::Ls { vch, limit } => {
-            let vch: bulkhead_model::vch::VchName =
-                vch.parse().map_err(|error| Failure::new(USAGE, format!("{error}")))?;
-            let all: Vec<DecisionView> = client.get(&format!("/v1/vchs/{vch}/decisions?limit={limit}"))?;
+        Command::Ls(ls) => list(&ls, client, format)?,
+        Command::Replay { id } => {
+            let replay: ReplayView =
+                client.post(&format!("/v1/decisions/{id}/replay"), &serde_json::json!({}))?;
             match format {
-                Format::Json => output::json(&all)?,
-                Format::Table => {
-                    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-                    output::table(&["ID", "AT", "VERDICT", "ACTION", "CALLER", "REASON"], &rows);
-                }
+                Format::Json => output::json(&replay)?,
+                Format::Table => output::text(&replayed(&replay)),
             }
+            return Ok(if replay.same { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(ls: &Ls, client: &Client, format: Format) -> Result<(), Failure> {
+    let mut query = vec![("limit", ls.limit.to_string())];
+    let vch = ls.vch.as_ref().map(ToString::to_string);
+    for (name, value) in [
+        ("vch", vch),
+        ("verdict", ls.verdict.clone()),
+        ("action", ls.action.clone()),
+        ("caller", ls.caller.clone()),
+        ("since", ls.since.map(time::in_url)),
+        ("until", ls.until.map(time::in_url)),
+        ("cursor", ls.cursor.clone()),
+    ] {
+        query.extend(value.map(|value| (name, value)));
+    }
+    let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+    let found: Page<DecisionView> = client.get(&format!("/v1/decisions?{}", query.join("&")))?;
+    if format == Format::Json {
+        return output::json(&found);
+    }
+    let rows: Vec<Vec<String>> = found.items.iter().map(row).collect();
+    output::table(&["ID", "AT", "VERDICT", "ACTION", "CALLER", "REASON"], &rows);
+    if let Some(next) = &found.next {
+        eprintln!("there may be more: --cursor {next}");
+    }
     Ok(())
+}
+
+/// As a part of a URL's query.
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':');
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+fn replayed(replay: &ReplayView) -> String {
+    let mut text = format!(
+        "{}: recorded {}, decided again {} by revision {} ({})\n",
+        if replay.same { "same" } else { "NOT the same" },
+        replay.recorded,
+        replay.verdict,
+        replay.revision,
+        replay.policy_set
+    );
+    for reason in &replay.reasons {
+        for line in reason.page().lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text
 }
 
 fn row(decision: &DecisionView) -> Vec<String> {
@@ -162,6 +235,11 @@ mod tests {
     use bulkhead_model::placement::Placement;
     use bulkhead_model::plugin::{Change, Mode};
     use bulkhead_model::reason::Rule;
+
+    #[test]
+    fn what_is_odd_is_escaped() {
+        assert_eq!(escaped("cert:a b&c=+é"), "cert:a%20b%26c%3D%2B%C3%A9");
+    }
 
     #[test]
     fn the_page_tells_everything() {

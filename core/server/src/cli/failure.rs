@@ -47,10 +47,10 @@ impl Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        let code = match (problem.status, problem.code.as_str()) {
+        let code = match (problem.status, &*problem.code) {
             (_, code::DENIED | code::NOT_AN_ADMIN) => DENIED,
             (_, code::NOT_FOUND) => NOT_FOUND,
-            (_, code::CONFLICT) => CONFLICT,
+            (_, code::CONFLICT | code::CHANGED) => CONFLICT,
             (_, code::UNAVAILABLE) | (503 | 504, _) => UNAVAILABLE,
             (_, code::INVALID) => USAGE,
             _ => FAILED,
@@ -82,6 +82,7 @@ mod tests {
         assert_eq!(of(StatusCode::FORBIDDEN, code::NOT_AN_ADMIN), 3);
         assert_eq!(of(StatusCode::NOT_FOUND, code::NOT_FOUND), 4);
         assert_eq!(of(StatusCode::CONFLICT, code::CONFLICT), 5);
+        assert_eq!(of(StatusCode::PRECONDITION_FAILED, code::CHANGED), 5);
         assert_eq!(of(StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE), 6);
         assert_eq!(of(StatusCode::BAD_REQUEST, code::INVALID), 2);
         assert_eq!(of(StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL), 1);

@@ -1,6 +1,6 @@
 //! The command line: noun, verb, as docker's users expect.
 //!
-//! All but `serve`, `doctor`, `policy check`, `plugin new`, `plugin build` and `config` speak to a running server through its admin socket, as any
+//! All but `serve`, `doctor`, `policy check`, `policy test` of a folder, `plugin new`, `plugin build` and `config` speak to a running server through its admin socket, as any
 //! other client does. Results go to the standard output, everything else to the standard error.
 
 mod binding;
@@ -15,6 +15,7 @@ mod plugin;
 mod policy;
 mod size;
 mod template;
+mod time;
 mod vch;
 
 pub use failure::Failure;
@@ -75,7 +76,7 @@ enum Command {
     /// Recorded decisions: what was allowed or denied, and why
     #[command(subcommand)]
     Decision(decision::Command),
-    /// Policies: check files, see what is in force
+    /// Policies: check files, see what is in force, change it and go back
     #[command(subcommand)]
     Policy(policy::Command),
     /// Plugins: WebAssembly components that have a say in decisions
@@ -145,9 +146,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             runtime.block_on(serve(config)).map_err(Failure::from)?;
         }
         Command::Vch(command) => vch::run(command, &client()?, format)?,
-        Command::Decision(command) => decision::run(command, &client()?, format)?,
-        Command::Policy(policy::Command::Check { dir }) => policy::check(&dir)?,
-        Command::Policy(policy::Command::Status) => policy::status(&client()?, format)?,
+        Command::Decision(command) => return decision::run(command, &client()?, format),
+        Command::Policy(command) => return policy::run(command, client, format),
         Command::Plugin(command) => plugin::run(command, client, format)?,
         Command::Binding(command) => binding::run(command, &client()?, format)?,
         Command::Debug(command) => return debug::run(&command, &client()?, format),

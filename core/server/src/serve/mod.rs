@@ -84,7 +84,7 @@ async fn run(config: &Config, server: ServerId, database: &Database, mut signals
     let store = database.store().clone();
     let fence =
         store.claim_server(server, &host_name(), clock.now()).await.context("cannot claim the data")?;
-    let policies = Policies::open(config).await?;
+    let policies = Policies::open(config, &store, clock.now()).await?;
     let opened = OpenBackEnd::open(config, server).await?;
     let capabilities = opened.back_end.machines.capabilities().clone();
     back_end::announce(&capabilities);
@@ -106,7 +106,7 @@ async fn run(config: &Config, server: ServerId, database: &Database, mut signals
 
     let stop = Stop::default();
     let mut tasks = JoinSet::new();
-    tasks.spawn(policies.decider.clone().watch(policies.dir.clone(), stop.soft.clone()));
+    tasks.spawn(engine.clone().follow_policies(policies.dir.clone(), stop.soft.clone()));
     let readiness = Readiness {
         store: store.clone(),
         policies: policies.decider.clone(),
@@ -134,7 +134,7 @@ async fn run(config: &Config, server: ServerId, database: &Database, mut signals
     tracing::info!(admin = %config.admin_socket().display(), "ready");
 
     while signals.next().await == signals::Wanted::Reload {
-        policies.reload().await;
+        policies.reload(&engine).await;
     }
     tracing::info!("stopping: no new requests, those under way may finish; once more to stop at once");
     let abort = signals.abort_on_second();

@@ -1,10 +1,13 @@
-//! The policies at start and on SIGHUP. Following the files is the decider's own work.
+//! The policies at start and on SIGHUP. Following the folder is the engine's own work.
 
 use crate::config::Config;
 use anyhow::{Context as _, Result};
 use bulkhead_admin_api::PolicyStatus;
 use bulkhead_admin_api::view::PolicyStatusView;
-use bulkhead_policy::{Decider, PolicySet, Settings, write_defaults};
+use bulkhead_engine::{Engine, open_policies};
+use bulkhead_policy::{Decider, Settings, write_defaults};
+use bulkhead_store::Store;
+use chrono::{DateTime, Utc};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -17,9 +20,9 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Loads the folder, filled with the shipped policies if there is none. Wrong policies stop the start: a server
-    /// that guessed would be worse than none.
-    pub async fn open(config: &Config) -> Result<Self> {
+    /// What the folder and the database say is in force; the folder is filled with the shipped policies if there is none.
+    /// Wrong policies stop the start where none were in force before: a server that guessed would be worse than none.
+    pub async fn open(config: &Config, store: &Store, now: DateTime<Utc>) -> Result<Self> {
         let dir = config.policies_dir();
         let settings = Settings {
             trusted_registries: config.registry.trusted.clone(),
@@ -27,23 +30,30 @@ impl Policies {
             accepts_emulation: config.security.accept_emulation,
         };
         let folder = dir.clone();
-        let set = tokio::task::spawn_blocking(move || {
+        let written = tokio::task::spawn_blocking(move || {
             if write_defaults(&folder)? {
                 // Who may do what is nobody's business but the operator's.
                 std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
                 tracing::info!(dir = %folder.display(), "wrote the shipped policies");
             }
-            Ok::<_, anyhow::Error>(PolicySet::load(&folder)?)
+            Ok::<_, anyhow::Error>(())
         });
-        let set = set.await?.with_context(|| {
+        written.await?.with_context(|| format!("the folder of policies `{}`", dir.display()))?;
+        let decider = open_policies(store, &dir, settings, now).await.with_context(|| {
             format!(
                 "the policies in `{}` are wrong (`bulkhead policy check {}` tells the same)",
                 dir.display(),
                 dir.display()
             )
         })?;
-        tracing::info!(policy_set = %set.digest(), policies = set.len(), "policies are in force");
-        Ok(Self { decider: Arc::new(Decider::new(set, settings)), dir })
+        let status = decider.status();
+        tracing::info!(
+            revision = status.version.revision,
+            policy_set = status.policy_set,
+            policies = status.policies,
+            "policies are in force"
+        );
+        Ok(Self { decider: Arc::new(decider), dir })
     }
 
     /// For the operator's API, which does not know the decider.
@@ -53,6 +63,8 @@ impl Policies {
             let status = decider.status();
             PolicyStatusView {
                 policy_set: status.policy_set,
+                revision: status.version.revision,
+                origin: status.version.origin,
                 policies: status.policies,
                 classes: status.classes,
                 problem: status.problem,
@@ -60,20 +72,13 @@ impl Policies {
         })
     }
 
-    /// Reads the files again now. What comes of it is logged; a wrong set changes nothing.
-    pub async fn reload(&self) {
-        let (decider, dir) = (self.decider.clone(), self.dir.clone());
-        match tokio::task::spawn_blocking(move || decider.reload(&dir)).await {
-            Ok(Ok(difference)) => tracing::info!(
-                added = difference.added.len(),
-                changed = difference.changed.len(),
-                removed = difference.removed.len(),
-                "policies were read again"
-            ),
-            Ok(Err(error)) => {
+    /// Reads the folder again now. What comes of it is logged; a wrong set changes nothing.
+    pub async fn reload(&self, engine: &Engine) {
+        match engine.read_policies(&self.dir).await {
+            Ok(()) => tracing::info!("policies were read again"),
+            Err(error) => {
                 tracing::error!(%error, "the policy files are wrong; the policies in force stay")
             }
-            Err(error) => tracing::error!(%error, "reading the policies again failed"),
         }
     }
 }

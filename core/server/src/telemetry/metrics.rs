@@ -25,6 +25,7 @@ struct Inner {
     containers: Family<ContainerLabels, Gauge>,
     policy_problem: Gauge,
     decisions: Family<DecisionLabels, Counter>,
+    policy_failures: Family<PolicyLabels, Counter>,
     reviews: Family<ReviewLabels, Counter>,
     review_seconds: Family<BindingLabels, Histogram>,
     starts: Family<StartLabels, Counter>,
@@ -41,6 +42,11 @@ struct PhaseLabels {
 struct DecisionLabels {
     action: String,
     verdict: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    policy: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -115,6 +121,12 @@ impl Metrics {
         );
         let decisions = Family::<DecisionLabels, Counter>::default();
         registry.register("decisions", "Questions to the policies", decisions.clone());
+        let policy_failures = Family::<PolicyLabels, Counter>::default();
+        registry.register(
+            "policy_failures",
+            "Policies that could not be evaluated, each of which denied a request",
+            policy_failures.clone(),
+        );
         let reviews = Family::<ReviewLabels, Counter>::default();
         registry.register("plugin_calls", "Questions to plugins", reviews.clone());
         // 10 µs to 10 s.
@@ -153,6 +165,7 @@ impl Metrics {
             containers,
             policy_problem,
             decisions,
+            policy_failures,
             reviews,
             review_seconds,
             starts,
@@ -185,6 +198,9 @@ impl Metrics {
                 let verdict = if allowed { "allow" } else { "deny" }.to_owned();
                 let labels = DecisionLabels { action: action.name().into(), verdict };
                 self.0.decisions.get_or_create(&labels).inc();
+            }
+            Happening::PolicyFailed { policy } => {
+                self.0.policy_failures.get_or_create(&PolicyLabels { policy }).inc();
             }
             Happening::Reviewed { binding, said, took } => {
                 let labels = ReviewLabels { binding: binding.clone(), outcome: said };
@@ -236,12 +252,14 @@ mod tests {
         metrics.request_ended("vch dev", "GET", "/containers/{id}/json", 200, Duration::from_millis(3));
         metrics.set_containers(1, &[("dev".into(), "running", 2)]);
         metrics.happened(Happening::Decided { action: Action::ContainerStart, allowed: false });
+        metrics.happened(Happening::PolicyFailed { policy: "caps".into() });
         metrics.happened(Happening::Started { took: Duration::from_millis(1500) });
         metrics.happened(Happening::Phase(Phase { name: "greet", took: Duration::from_millis(3) }));
         metrics.happened(Happening::StartFailed);
         let text = metrics.render();
         for line in [
             r#"bulkhead_decisions_total{action="container.start",verdict="deny"} 1"#,
+            r#"bulkhead_policy_failures_total{policy="caps"} 1"#,
             r#"bulkhead_machine_starts_total{outcome="ran"} 1"#,
             r#"bulkhead_machine_starts_total{outcome="failed"} 1"#,
             r#"bulkhead_machine_start_seconds_bucket{le="0.8"} 0"#,

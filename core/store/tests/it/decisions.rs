@@ -7,7 +7,7 @@ use bulkhead_model::{DecisionId, Digest, VchId};
 use bulkhead_store::{AuditEntry, StoreError};
 use uuid::Uuid;
 
-fn decision(vch: VchId, ms: u64) -> Decision {
+pub fn decision(vch: VchId, ms: u64) -> Decision {
     let child = Reason::new(Rule::NotPermitted, "image", "it is from `\0`").number("size", -3, "bytes");
     Decision {
         id: DecisionId::new(ms, 7),

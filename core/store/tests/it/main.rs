@@ -15,6 +15,8 @@ mod images;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod things;
 #[cfg(test)]
 mod vchs;

@@ -1,9 +1,9 @@
 //! What a VCH and its class allow, and how a refusal is told.
 
 use crate::world::{World, ask, operator, within};
-use bulkhead_engine::EngineError;
+use bulkhead_engine::{DecisionFilter, EngineError};
 use bulkhead_model::reason::{Number, Rule};
-use bulkhead_model::{ContainerAsk, Reason, VchSettings, Verdict};
+use bulkhead_model::{ContainerAsk, Decision, Reason, VchSettings, Verdict};
 use std::collections::BTreeMap;
 
 const MIB: u64 = 1 << 20;
@@ -86,7 +86,7 @@ async fn a_refusal_is_told_with_its_policy_and_kept_for_those_who_ask() {
     );
     assert_eq!(kept.reasons, reasons);
     assert!(!kept.inputs.to_string().contains("geheim"), "{}", kept.inputs);
-    let listed = world.engine.decisions(&operator(), "prod", 10).await.unwrap();
+    let listed = decisions(&world, "prod", 10).await.unwrap();
     assert_eq!(listed.iter().map(|one| &one.id).collect::<Vec<_>>(), [&decision]);
     assert!(world.engine.containers(&world.session).await.unwrap().is_empty());
     let audit = world.store.audit(Some(world.vch.id), 10).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_change_that_was_permitted_is_kept_too_and_a_look_is_not() {
     let id = world.create("sleep").await;
     world.container(&id).await;
     world.engine.containers(&world.session).await.unwrap();
-    let listed = world.engine.decisions(&operator(), "dev", 10).await.unwrap();
+    let listed = decisions(&world, "dev", 10).await.unwrap();
     assert_eq!(listed.iter().map(|one| one.action.as_str()).collect::<Vec<_>>(), ["container.create"]);
     assert_eq!(listed[0].verdict, Verdict::Allow);
     assert!(!listed[0].reasons.is_empty());
@@ -114,7 +114,7 @@ async fn decisions_are_for_those_who_may_read_them() {
         assert!(matches!(error, EngineError::NoSuchDecision(_)), "{text}: {error:?}");
     }
     world.create("sleep").await;
-    let id = world.engine.decisions(&operator(), "dev", 1).await.unwrap()[0].id.to_string();
+    let id = decisions(&world, "dev", 1).await.unwrap()[0].id.to_string();
     let stranger = bulkhead_model::Caller::unix(4711);
     let error = world.engine.decision(&stranger, &id).await.unwrap_err();
     assert!(matches!(error, EngineError::Denied { .. }), "{error:?}");
@@ -153,4 +153,9 @@ async fn a_vch_is_removed_by_force_with_all_that_is_in_it() {
     assert!(matches!(error, EngineError::NoSuchVch(_)), "{error:?}");
     let error = world.engine.vch_remove(&other.caller, "other", true).await.unwrap_err();
     assert!(matches!(error, EngineError::Denied { .. }), "{error:?}");
+}
+
+/// The newest of a VCH.
+async fn decisions(world: &World, vch: &str, limit: u32) -> Result<Vec<Decision>, EngineError> {
+    world.engine.decisions_matching(&operator(), Some(vch), DecisionFilter::default(), limit).await
 }

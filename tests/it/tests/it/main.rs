@@ -28,6 +28,8 @@ mod placement;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod volume_stores;

@@ -177,11 +177,22 @@ pub async fn start_engine(
     server: ServerId,
     work: &std::path::Path,
 ) -> Result<Engine, EngineError> {
+    start_engine_with(store, sim, server, work, POLICIES.clone(), Observer::new(|_| ())).await
+}
+
+pub async fn start_engine_with(
+    store: &Store,
+    sim: &Sim,
+    server: ServerId,
+    work: &std::path::Path,
+    policies: Arc<Decider>,
+    observer: Observer,
+) -> Result<Engine, EngineError> {
     let fence = store.claim_server(server, "one", Utc::now()).await.unwrap();
     Engine::start(EngineParts {
         store: store.clone(),
         back_end: sim.back_end(),
-        policies: POLICIES.clone(),
+        policies,
         plugins: plugin_host(work),
         registries: Registries::new(RegistryConfig::default()).unwrap(),
         converter: Converter::new(crate::converter_config()),
@@ -193,7 +204,7 @@ pub async fn start_engine(
             decision_days: 30,
             dns: Vec::new(),
         },
-        observer: Observer::new(|_| ()),
+        observer,
     })
     .await
 }
