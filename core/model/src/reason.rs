@@ -38,6 +38,21 @@ pub enum Rule {
     Engine(String),
 }
 
+/// The engine's rule that a container has a place.
+pub const PLACEMENT: &str = "placement";
+
+impl Rule {
+    /// Whether it is of those that speak after the policies have permitted something: plugins, and placement. Policies that
+    /// are asked again know nothing of them.
+    pub fn is_beside_policies(&self) -> bool {
+        match self {
+            Rule::Plugin(_) => true,
+            Rule::Engine(name) => name == PLACEMENT,
+            Rule::Policy(_) | Rule::NotPermitted | Rule::PolicyError(_) | Rule::Limit(_) => false,
+        }
+    }
+}
+
 /// A figure that a rule compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Number {

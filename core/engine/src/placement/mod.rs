@@ -13,7 +13,7 @@ use crate::plugins::{Bound, Reviewed};
 use crate::{Engine, EngineError, Happening};
 use bulkhead_model::placement::Placement;
 use bulkhead_model::plugin::{Mode, OnFailure, PluginReport, Point, Said};
-use bulkhead_model::reason::Rule;
+use bulkhead_model::reason::{PLACEMENT, Rule};
 use bulkhead_model::{Reason, Vch};
 use bulkhead_plugin::{CallError, Called, Circumstances, Container, Ratings, ToPlace};
 use choose::{Scored, choose};
@@ -72,7 +72,7 @@ impl Engine {
         let mut report = choose(&table, &scored, &mut refusals);
         report.took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         if report.chosen.is_none() {
-            let rule = Rule::Engine("placement".into());
+            let rule = Rule::Engine(PLACEMENT.into());
             reviewed.objections.push(Reason::new(rule, "place", report.refusal()));
         }
         let placement = report.chosen.clone().unwrap_or_default();

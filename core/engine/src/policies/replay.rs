@@ -2,7 +2,6 @@
 
 use super::{compute, refused};
 use crate::{Engine, EngineError};
-use bulkhead_model::reason::Rule;
 use bulkhead_model::{Action, Caller, Decision, Reason, Verdict};
 use bulkhead_policy::{PolicySet, Replayed, Subject};
 use bulkhead_store::{DecisionFilter, StoreError};
@@ -72,11 +71,11 @@ impl Engine {
     }
 }
 
-/// What the policies said is recorded, apart from why they permitted what a plugin refused.
+/// What the policies said is recorded, apart from why they permitted what a plugin refused or what had no place.
 fn is_as_recorded(decision: &Decision, replayed: &Replayed) -> bool {
-    let is_plugin = |reason: &&Reason| matches!(reason.rule, Rule::Plugin(_));
-    let (plugins, policies): (Vec<&Reason>, Vec<&Reason>) = decision.reasons.iter().partition(is_plugin);
-    if decision.verdict == Verdict::Deny && policies.is_empty() && !plugins.is_empty() {
+    let is_beside = |reason: &&Reason| reason.rule.is_beside_policies();
+    let (beside, policies): (Vec<&Reason>, Vec<&Reason>) = decision.reasons.iter().partition(is_beside);
+    if decision.verdict == Verdict::Deny && policies.is_empty() && !beside.is_empty() {
         return replayed.verdict == Verdict::Allow;
     }
     replayed.verdict == decision.verdict && replayed.reasons.iter().collect::<Vec<_>>() == policies

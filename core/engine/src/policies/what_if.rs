@@ -2,7 +2,6 @@
 
 use super::{compute, refused};
 use crate::{Engine, EngineError};
-use bulkhead_model::reason::Rule;
 use bulkhead_model::{Action, Caller, DecisionId, Reason, VchId, Verdict};
 use bulkhead_policy::{PolicySet, Replayed, Subject};
 use bulkhead_store::{DecisionFilter, RecordedDecision};
@@ -169,8 +168,8 @@ fn ask(set: &PolicySet, decision: &RecordedDecision) -> Answer {
         return Answer::NotReplayed("it was recorded under another schema".into());
     }
     let Replayed { verdict, reasons } = replayed;
-    // What a plugin refused, policies do not allow.
-    let objected = recorded.iter().any(|reason| matches!(reason.rule, Rule::Plugin(_)));
+    // What a plugin refused, or had no place, policies do not allow.
+    let objected = recorded.iter().any(|reason| reason.rule.is_beside_policies());
     let after = if objected { Verdict::Deny } else { verdict };
     if after == decision.verdict {
         return Answer::Same;
