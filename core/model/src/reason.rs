@@ -42,13 +42,13 @@ pub enum Rule {
 pub const PLACEMENT: &str = "placement";
 
 impl Rule {
-    /// Whether it is of those that speak after the policies have permitted something: plugins, and placement. Policies that
-    /// are asked again know nothing of them.
+    /// Whether it is of those that speak after the policies have permitted something: plugins, placement, limits. Policies
+    /// that are asked again know nothing of them.
     pub fn is_beside_policies(&self) -> bool {
         match self {
-            Rule::Plugin(_) => true,
+            Rule::Plugin(_) | Rule::Limit(_) => true,
             Rule::Engine(name) => name == PLACEMENT,
-            Rule::Policy(_) | Rule::NotPermitted | Rule::PolicyError(_) | Rule::Limit(_) => false,
+            Rule::Policy(_) | Rule::NotPermitted | Rule::PolicyError(_) => false,
         }
     }
 }
