@@ -97,7 +97,7 @@ impl Report {
     }
 }
 
-const DIFFERENCES: [&str; 7] = [
+const DIFFERENCES: [&str; 8] = [
     "a container: a machine with a kernel of its own, cloned from one that has booted, or cloned ahead of need where there was a pause | processes on the kernel that is there",
     "a container's disk: a file of its own above read-only layer disks | a folder, joined with the layers' by overlayfs",
     "state: a database that waits for the disk, with an audit entry and a decision for each request | files",
