@@ -275,7 +275,7 @@ impl Agent {
         if let Some(running) = &self.running {
             let reply = if running.run == start.run {
                 let (pid, unix_ns) = (running.pid.unsigned_abs(), running.started_unix_ns);
-                ReplyBody::Started { pid, unix_ns, took: Took::default() }
+                ReplyBody::Started { pid, unix_ns, took: running.took }
             } else {
                 refused(format!("this machine carries run {}", running.run))
             };
@@ -296,6 +296,7 @@ impl Agent {
                     layer_count: start.layer_count,
                     pid,
                     started_unix_ns: unix_ns,
+                    took,
                     journal,
                     stdout: stdio.stdout,
                     stderr: stdio.stderr,

@@ -6,6 +6,7 @@ use crate::journal::{CHUNK_BYTES_MAX, Journal};
 use crate::streams::Input;
 use crate::sys;
 use bulkhead_guest_protocol::journal::{Exited, Stream};
+use bulkhead_guest_protocol::message::Took;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
@@ -18,6 +19,8 @@ pub struct Running {
     pub layer_count: u32,
     pub pid: libc::pid_t,
     pub started_unix_ns: u64,
+    /// To get there.
+    pub took: Took,
     pub journal: Journal,
     /// Gone when the process and all its children have closed them.
     pub stdout: Option<File>,

@@ -1,7 +1,7 @@
 //! The command line: noun, verb, as docker's users expect.
 //!
-//! All but `serve`, `doctor`, `policy check`, `policy test` of a folder, `plugin new`, `plugin build` and `config` speak to a running server through its admin socket, as any
-//! other client does. Results go to the standard output, everything else to the standard error.
+//! All but `serve`, `doctor`, `policy check`, `policy test` of a folder, `plugin new`, `plugin build` and `config` speak to a
+//! running server through its admin socket, as any other client does. Results go to the standard output, everything else to the standard error.
 
 mod binding;
 mod client;
@@ -29,6 +29,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::Client;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Of each of the server's threads. A request is one deep call, whose frames are large where nothing is optimised; memory
+/// that nobody touches costs nothing.
+const STACK_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -141,8 +145,11 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Serve(args) => {
             let config = args.load()?;
             start_logs(&config.telemetry).map_err(Failure::from)?;
-            let runtime =
-                tokio::runtime::Runtime::new().map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .thread_stack_size(STACK_BYTES)
+                .build()
+                .map_err(|error| Failure::from(anyhow::Error::from(error)))?;
             runtime.block_on(serve(config)).map_err(Failure::from)?;
         }
         Command::Vch(command) => vch::run(command, &client()?, format)?,
