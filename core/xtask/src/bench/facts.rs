@@ -120,8 +120,9 @@ fn durability(layout: &Layout) -> Result<String> {
 pub fn decisions(layout: &Layout, runs: usize) -> Result<usize> {
     let words = ["--output", "json", "decision", "ls", VCH, "--limit", "1000"];
     let answer = server::admin(layout).args(words).output().context("cannot start the bulkhead CLI")?;
-    let all: Vec<Value> = serde_json::from_slice(&answer.stdout)
+    let page: Value = serde_json::from_slice(&answer.stdout)
         .with_context(|| format!("decisions: {}", String::from_utf8_lossy(&answer.stderr).trim()))?;
+    let all = page.get("items").and_then(Value::as_array).context("no list of decisions")?;
     // Create, attach and start.
     if all.len() < 3 * runs {
         bail!("only {} decisions are on record: what was measured is not what ships", all.len());
